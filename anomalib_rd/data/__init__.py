@@ -1,0 +1,44 @@
+"""Images in: dataset layouts, decoding, the torch dataset, the download.
+
+Names are resolved on first use, so that listing categories or downloading does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anomalib_rd.data.datamodule import AnomalyDataModule as AnomalyDataModule
+    from anomalib_rd.data.dataset import AnomalyDataset as AnomalyDataset
+    from anomalib_rd.data.demo import Demo as Demo
+    from anomalib_rd.data.download import download_mvtec as download_mvtec
+    from anomalib_rd.data.fingerprint import dataset_fingerprint as dataset_fingerprint
+    from anomalib_rd.data.folder import Folder as Folder
+    from anomalib_rd.data.images import read_image as read_image
+    from anomalib_rd.data.images import read_mask as read_mask
+    from anomalib_rd.data.mvtec import MVTecAD as MVTecAD
+    from anomalib_rd.data.source import Sample as Sample
+    from anomalib_rd.data.source import Source as Source
+    from anomalib_rd.data.source import Split as Split
+    from anomalib_rd.data.source import select_categories as select_categories
+
+_MODULES = {
+    "AnomalyDataModule": "datamodule",
+    "AnomalyDataset": "dataset",
+    "Demo": "demo",
+    "download_mvtec": "download",
+    "dataset_fingerprint": "fingerprint",
+    "Folder": "folder",
+    "read_image": "images",
+    "read_mask": "images",
+    "MVTecAD": "mvtec",
+    "Sample": "source",
+    "Source": "source",
+    "Split": "source",
+    "select_categories": "source",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

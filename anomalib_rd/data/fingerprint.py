@@ -1,0 +1,42 @@
+"""One hash for the very images and masks a run used."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+
+from anomalib_rd.data.source import Split
+from anomalib_rd.errors import UserError
+
+
+def dataset_fingerprint(split: Split, root: Path) -> str:
+    """SHA-256 over what each file is for, its path relative to ``root``, and its content's hash.
+
+    It changes when a file is added, removed, renamed, altered or moved between train, test and
+    masks; not with where ``root`` is, nor with the order of the samples.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    files = sorted(
+        {("train", sample.path) for sample in split.train}
+        | {("test", sample.path) for sample in split.test}
+        | {("mask", sample.mask) for sample in split.test if sample.mask is not None}
+    )
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(_sha256, [path for _, path in files])
+        lines = sorted(
+            f"{role}\0{PurePath(os.path.relpath(path, root)).as_posix()}\0{content}\n"
+            for (role, path), content in zip(files, hashes, strict=True)
+        )
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; was the dataset changed?"
+        ) from error

@@ -1,0 +1,149 @@
+"""A free layout for one's own images: a folder of normal ones, one of defects, one of masks."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from anomalib_rd.data.source import (
+    GOOD,
+    Sample,
+    Split,
+    check_category,
+    list_images,
+    pair_masks,
+    subfolders,
+)
+from anomalib_rd.errors import UserError
+
+
+class Folder:
+    """Dataset of ``normal``, ``defect`` and ``masks`` folders.
+
+    The root is one category, named as its folder, when it holds a ``normal`` folder; otherwise
+    every subfolder that does is one. Images directly in ``defect`` are of the type "defect", its
+    subfolders are defect types. A mask lies below ``masks`` at its image's relative path, under
+    the same stem or the stem and ``_mask``; masks may lack.
+
+    Args:
+        root: the folder of the one category or of the categories.
+        normal: folder of normal images, searched with its subfolders.
+        defect: folder of defect images; None when there are none (no defects to test on).
+        masks: folder of masks; None when there are none.
+        normal_test: folder of normal test images; None to hold back a share of ``normal``.
+        normal_test_share: the share of ``normal`` held back, in (0, 1). A file is chosen by the
+            hash of its relative path, so files added later do not move the others.
+        textures: the categories that form the texture group; all others are objects.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        normal: str = "normal",
+        defect: str | None = "defect",
+        masks: str | None = "masks",
+        normal_test: str | None = None,
+        normal_test_share: float = 0.2,
+        textures: Iterable[str] = (),
+    ) -> None:
+        if not 0 < normal_test_share < 1:
+            raise UserError(
+                f"data.normal_test_share={normal_test_share} is not between 0 and 1;"
+                " it is the share of the normal images held back for the test, such as 0.2"
+            )
+        self.root = Path(root).expanduser()
+        self.normal = normal
+        self.defect = defect
+        self.masks = masks
+        self.normal_test = normal_test
+        self.normal_test_share = normal_test_share
+        self.textures = frozenset(textures)
+
+    def categories(self) -> list[str]:
+        """The root's own name, or its subfolders with a ``normal`` folder, sorted.
+
+        Raises:
+            UserError: no root, or no ``normal`` folder in it or one below it.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"dataset folder {self.root} does not exist; set data.root")
+        if (self.root / self.normal).is_dir():
+            return [self.root.resolve().name]
+        names = [path.name for path in subfolders(self.root) if (path / self.normal).is_dir()]
+        if not names:
+            raise UserError(
+                f"no folder {self.root / self.normal}, nor one in a folder below {self.root};"
+                " put normal images there, or set data.normal to what the folder is called"
+            )
+        return names
+
+    def split(self, category: str) -> Split:
+        """The samples of ``category``: normal images, then defects, by relative path.
+
+        Raises:
+            UserError: no such category, too few images, or a mask without its image.
+        """
+        check_category(category, self.categories(), self.root)
+        single = (self.root / self.normal).is_dir()
+        folder = self.root if single else self.root / category
+        train, held_back = self._normal(folder)
+        return Split(
+            [Sample(path, category, GOOD, 0) for path in train],
+            [Sample(path, category, GOOD, 0) for path in held_back]
+            + self._defects(folder, category),
+        )
+
+    def _normal(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """Normal images to train on and to test on."""
+        home = folder / self.normal
+        images = list_images(home, recursive=True)
+        if self.normal_test is not None:
+            test = list_images(folder / self.normal_test, recursive=True)
+            if not test:
+                raise UserError(f"no images in {folder / self.normal_test} (data.normal_test)")
+            # The one folder may lie in the other.
+            train = sorted(set(images) - set(test))
+        else:
+            test = hold_back(images, home, self.normal_test_share)
+            train = sorted(set(images) - set(test))
+        if not (train and test):
+            raise UserError(
+                f"{len(images)} normal images in {home}: too few to train and test on; add some"
+                " (at least 2, or set data.normal_test to a folder of normal test images)"
+            )
+        return train, test
+
+    def _defects(self, folder: Path, category: str) -> list[Sample]:
+        if self.defect is None:
+            return []
+        home = folder / self.defect
+        images = list_images(home, recursive=True)
+        if not images:
+            raise UserError(
+                f"no images in {home}; put defect images there, or set data.defect to what the"
+                " folder is called (null if there are no defect images)"
+            )
+        masks = pair_masks(images, home, folder / self.masks) if self.masks is not None else {}
+        samples = []
+        for path in images:
+            parents = path.relative_to(home).parts[:-1]
+            if parents and parents[0] == GOOD:
+                raise UserError(
+                    f"{home / GOOD}: '{GOOD}' is the name of normal images; rename the folder"
+                )
+            defect = parents[0] if parents else "defect"
+            samples.append(Sample(path, category, defect, 1, masks.get(path)))
+        return samples
+
+
+def hold_back(images: list[Path], folder: Path, share: float) -> list[Path]:
+    """About ``share`` of ``images``, at least one and not all, chosen by hash of relative path."""
+    if len(images) < 2:
+        return []
+
+    def draw(path: Path) -> float:
+        digest = hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    by_draw = sorted(images, key=draw)
+    count = sum(draw(path) < share for path in images)
+    return sorted(by_draw[: min(max(count, 1), len(images) - 1)])

@@ -1,0 +1,127 @@
+"""Image files to tensors: any mode to 8-bit RGB, masks to bool, resized as RD4AD does."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from anomalib_rd.errors import UserError
+
+# The value that means white in modes deeper than 8 bit. It is fixed by the mode, not by the image:
+# stretching each image to its own range would change how images compare.
+_FULL_SCALE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1}
+# A mask with all values below this holds labels, not grey levels.
+_LABELS = 16
+
+
+def read_image(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    """Decode an image and resize it to ``size`` (H, W): uint8 RGB tensor (3, H, W).
+
+    Raises:
+        UserError: the file is missing, truncated or not an image.
+    """
+    return image_tensor(load_image(path), size)
+
+
+def load_image(path: Path) -> Image.Image:
+    """Decode an image of any mode to RGB at its own size, turned upright as its EXIF data say.
+
+    Deep greys (16 bit, or float in 0..1) are scaled to 8 bit; an alpha channel is dropped.
+
+    Raises:
+        UserError: the file is missing, truncated or not an image.
+    """
+    return _without_alpha(_eight_bit(_open(path), path)).convert("RGB")
+
+
+def image_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """Resize an RGB image to ``size`` (H, W), bilinear and antialiased: uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(_resize(image, size))).permute(2, 0, 1).contiguous()
+
+
+def read_mask(
+    path: Path,
+    size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
+    image_path: Path | None = None,
+) -> torch.Tensor:
+    """Decode a mask and resize it as its image: bool tensor (H, W), true on the defect.
+
+    Values above half are defect, after resizing (RD4AD's rule); of colours the brightest channel
+    counts. In a mask of small numbers only, such as 0 and 1, all but 0 are defect.
+
+    Args:
+        path: the mask's file.
+        size: (H, W) to resize to.
+        image_size: (H, W) of the image as stored; given, the mask's must equal it.
+        image_path: the image, named in the error when the sizes differ.
+
+    Raises:
+        UserError: the file is missing or unreadable, or its size is not the image's.
+    """
+    mask = _open(path)
+    if image_size is not None and (mask.height, mask.width) != tuple(image_size):
+        raise UserError(
+            f"mask {path} is {mask.width}x{mask.height} pixels, but its image"
+            f"{f' {image_path}' if image_path else ''} is {image_size[1]}x{image_size[0]};"
+            " store both at one size"
+        )
+    grey = _resize(_mask_levels(mask, path), size)
+    return torch.from_numpy(np.array(grey) >= 128)
+
+
+def _open(path: Path) -> Image.Image:
+    """A decoded image, upright."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; was the dataset moved or changed?") from None
+    # Pillow's decoders raise nearly anything on a broken file: OSError, SyntaxError, ValueError,
+    # EOFError, zlib.error, struct.error, DecompressionBombError.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} is not a readable image (truncated file?): {reason}; replace or delete it"
+        ) from error
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """Deep grey modes to L; others as they are."""
+    white = _FULL_SCALE.get(image.mode)
+    if white is None:
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    if not (values.min() >= 0 and values.max() <= white):  # also true of NaN
+        raise UserError(
+            f"{path} has values from {values.min():g} to {values.max():g}, where an image of mode"
+            f" {image.mode} should have 0 to {white}; save it as 8 or 16 bit"
+        )
+    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """Colours alone: through RGBA, which keeps those of transparent palette entries."""
+    return image.convert("RGBA").convert("RGB") if image.has_transparency_data else image
+
+
+def _mask_levels(mask: Image.Image, path: Path) -> Image.Image:
+    """Mask to L with black 0 and white 255."""
+    deep = mask.mode in _FULL_SCALE
+    if deep or mask.mode == "L":
+        values = np.asarray(mask)
+    else:  # the brightest channel: a pure red defect is dark as a grey
+        values = np.asarray(_without_alpha(mask).convert("RGB")).max(axis=2)
+    if mask.mode != "F" and values.max() < _LABELS:
+        return Image.fromarray((values > 0).astype(np.uint8) * 255)
+    return _eight_bit(mask, path) if deep else Image.fromarray(values)
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)

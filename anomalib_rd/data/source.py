@@ -1,0 +1,135 @@
+"""What a dataset layout yields, samples in a train and a test split, and how to choose from it."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from anomalib_rd.errors import UserError
+
+GOOD = "good"
+IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: ``defect`` is ``"good"`` and ``label`` 0 for a normal one; ``mask`` may lack."""
+
+    path: Path
+    category: str
+    defect: str
+    label: int
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Normal images to train on, normal and defect images to test on."""
+
+    train: list[Sample]
+    test: list[Sample]
+
+
+class Source(Protocol):
+    """A dataset on disk. ``textures`` names the categories of the texture group."""
+
+    root: Path
+    textures: frozenset[str]
+
+    def categories(self) -> list[str]:
+        """Names of the categories found on disk, sorted."""
+
+    def split(self, category: str) -> Split:
+        """The samples of one category, in a fixed order."""
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+    """Image files in ``folder`` by their endings, sorted; none if there is no such folder.
+
+    Hidden files are left out: macOS writes ``._000.png`` beside ``000.png`` on foreign disks.
+    """
+    if not folder.is_dir():
+        return []
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in IMAGE_ENDINGS and path.name[0] != "." and path.is_file()
+    )
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly inside ``folder``, hidden ones left out, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def pair_masks(images: Iterable[Path], folder: Path, masks: Path) -> dict[Path, Path]:
+    """For the images below ``folder``, their masks below ``masks``.
+
+    A mask lies at its image's relative path, under its stem or its stem and ``_mask``, with any
+    image ending. Images without a mask are absent from the result.
+
+    Raises:
+        UserError: a mask belongs to none of the images.
+    """
+    left = {path.relative_to(masks).with_suffix(""): path for path in list_images(masks, True)}
+    pairs = {}
+    for image in images:
+        stem = image.relative_to(folder).with_suffix("")
+        for name in (stem.with_name(f"{stem.name}_mask"), stem):
+            if name in left:
+                pairs[image] = left.pop(name)
+                break
+    if left:
+        orphan = min(left.values())
+        raise UserError(
+            f"mask {orphan} has no image: expected {orphan.stem.removesuffix('_mask')}.* in"
+            f" {folder / orphan.relative_to(masks).parent}; add the image or delete the mask"
+            + (f" (and {len(left) - 1} more such masks)" if len(left) > 1 else "")
+        )
+    return pairs
+
+
+def check_category(category: str, available: Sequence[str], root: Path) -> None:
+    """Raise UserError, naming the nearest category, unless ``category`` is available."""
+    if category in available:
+        return
+    nearest = difflib.get_close_matches(category, available, n=1, cutoff=0.5)
+    raise UserError(
+        f"no category '{category}' in {root}"
+        + (f", did you mean '{nearest[0]}'?" if nearest else "")
+        + f"; set data.category to one of: {', '.join(available)} (or all, textures, objects)"
+    )
+
+
+def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
+    """The categories that ``wanted`` means, each once, in the order asked for.
+
+    Args:
+        source: the dataset.
+        wanted: a name, ``all``, ``textures`` or ``objects``, or a list of these.
+
+    Raises:
+        UserError: a name that is not there, a group without members, or nothing asked for.
+    """
+    available = source.categories()
+    groups = {
+        "all": available,
+        "textures": [name for name in available if name in source.textures],
+        "objects": [name for name in available if name not in source.textures],
+    }
+    # A number is a legal folder name, and Hydra reads data.category=1 as an int.
+    names = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+    chosen: list[str] = []
+    for name in map(str, names):
+        if name not in groups:
+            check_category(name, available, source.root)
+        elif not groups[name]:
+            raise UserError(
+                f"data.category={name}: none in {source.root}, which has: {', '.join(available)}"
+            )
+        chosen += groups.get(name, [name])
+    if not chosen:
+        raise UserError(f"data.category is empty; set it to one of: {', '.join(available)}, or all")
+    return list(dict.fromkeys(chosen))

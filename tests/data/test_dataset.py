@@ -1,0 +1,67 @@
+"""Samples as batches."""
+
+import pickle
+
+import pytest
+import torch
+from image_trees import write_mask
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from anomalib_rd.data import AnomalyDataset, MVTecAD
+from anomalib_rd.errors import UserError
+
+
+@pytest.fixture
+def samples(mvtec_root):
+    return MVTecAD(mvtec_root).split("bottle").test
+
+
+def test_items(samples):
+    dataset = AnomalyDataset(samples, (16, 24))
+    assert len(dataset) == 6
+    defect, good = dataset[0], dataset[2]
+    assert set(defect) == {"index", "image", "mask", "label"}
+    assert (defect["index"], defect["label"], good["label"]) == (0, 1, 0)
+    assert defect["image"].shape == (3, 16, 24)
+    assert defect["image"].dtype == torch.uint8
+    assert defect["mask"].dtype == good["mask"].dtype == torch.bool
+    assert defect["mask"].float().mean() == 0.5
+    assert good["mask"].shape == (16, 24)
+    assert not good["mask"].any()
+
+
+def test_batches_whatever_the_workers(samples):
+    dataset = AnomalyDataset(samples, [16, 16])
+    alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
+    assert alone["image"].shape == (6, 3, 16, 16)
+    assert alone["mask"].shape == (6, 16, 16)
+    assert alone["label"].tolist() == [1, 1, 0, 0, 1, 1]
+    assert alone["index"].tolist() == list(range(6))
+    assert all(torch.equal(alone[key], shared[key]) for key in alone)
+
+
+def test_transform_changes_the_image_alone(samples):
+    plain = AnomalyDataset(samples, (16, 16))[0]
+    turned = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1))[0]
+    assert torch.equal(turned["image"], plain["image"].flip(-1))
+    assert torch.equal(turned["mask"], plain["mask"])
+
+
+def test_mask_of_another_size_names_both_files(samples, one_line):
+    write_mask(samples[0].mask, (13, 8))
+    with pytest.raises(UserError) as info:
+        AnomalyDataset(samples, (16, 16))[0]
+    message = one_line(info)
+    assert str(samples[0].mask) in message
+    assert str(samples[0].path) in message
+
+
+def test_past_the_end(samples):
+    with pytest.raises(IndexError):
+        AnomalyDataset(samples, (16, 16))[6]
+
+
+def test_pickles_for_spawned_workers(samples):
+    dataset = pickle.loads(pickle.dumps(AnomalyDataset(samples, (16, 16))))
+    assert torch.equal(dataset[1]["image"], AnomalyDataset(samples, (16, 16))[1]["image"])

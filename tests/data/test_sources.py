@@ -1,0 +1,288 @@
+"""Layouts on disk, choice of categories, fingerprint."""
+
+import shutil
+import sys
+from pathlib import Path
+from subprocess import run
+
+import pytest
+from image_trees import mvtec_category, write_image, write_mask
+from omegaconf import OmegaConf
+
+from anomalib_rd.data.fingerprint import dataset_fingerprint
+from anomalib_rd.data.folder import Folder, hold_back
+from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
+from anomalib_rd.data.source import select_categories
+from anomalib_rd.errors import UserError
+
+
+def test_mvtec_has_ten_objects_and_five_textures():
+    assert len(MVTEC_OBJECTS) == 10
+    assert len(MVTEC_TEXTURES) == 5
+    assert not MVTEC_OBJECTS & MVTEC_TEXTURES
+
+
+class TestMVTec:
+    def test_reads_categories_and_split_from_disk(self, mvtec_root):
+        (mvtec_root / "readme.txt").write_text("not a category")
+        (mvtec_root / "notes").mkdir()
+        source = MVTecAD(mvtec_root)
+        assert source.categories() == ["bottle", "capsule", "carpet"]
+        split = source.split("bottle")
+        assert [s.path.name for s in split.train] == ["000.png", "001.png", "002.png"]
+        assert {(s.defect, s.label, s.mask) for s in split.train} == {("good", 0, None)}
+        tested = [(s.defect, s.label, s.path.name, s.mask and s.mask.name) for s in split.test]
+        assert tested == [
+            ("crack", 1, "000.png", "000_mask.png"),
+            ("crack", 1, "001.png", "001_mask.png"),
+            ("good", 0, "000.png", None),
+            ("good", 0, "001.png", None),
+            ("hole", 1, "000.png", "000_mask.png"),
+            ("hole", 1, "001.png", "001_mask.png"),
+        ]
+        mask = split.test[0].mask
+        assert mask == mvtec_root / "bottle" / "ground_truth" / "crack" / "000_mask.png"
+
+    def test_image_endings_in_any_case_others_and_hidden_left_out(self, mvtec_root):
+        folder = mvtec_root / "bottle" / "train" / "good"
+        for name in ("010.PNG", "011.jpg", "012.JPEG", "013.bmp", "014.TIF", "015.webp"):
+            write_image(folder / name)
+        for name in ("._000.png", "Thumbs.db", "020.txt"):
+            (folder / name).write_bytes(b"x")
+        names = [s.path.name for s in MVTecAD(mvtec_root).split("bottle").train]
+        assert names[3:] == ["010.PNG", "011.jpg", "012.JPEG", "013.bmp", "014.TIF", "015.webp"]
+
+    def test_defect_without_mask_is_allowed(self, mvtec_root):
+        (mvtec_root / "bottle" / "ground_truth" / "crack" / "000_mask.png").unlink()
+        shutil.rmtree(mvtec_root / "bottle" / "ground_truth" / "hole")
+        test = MVTecAD(mvtec_root).split("bottle").test
+        assert [s.mask is not None for s in test if s.label] == [False, True, False, False]
+
+    def test_mask_without_image(self, mvtec_root, one_line):
+        (mvtec_root / "bottle" / "test" / "crack" / "001.png").unlink()
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root).split("bottle")
+        assert str(Path("ground_truth", "crack", "001_mask.png")) in one_line(info)
+
+    def test_masks_of_a_forgotten_test_folder(self, mvtec_root, one_line):
+        shutil.rmtree(mvtec_root / "bottle" / "test" / "hole")
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root).split("bottle")
+        assert "000_mask.png" in one_line(info)
+        assert "1 more" in one_line(info)
+
+    def test_root_missing_says_how_to_get_it(self, tmp_path, one_line):
+        with pytest.raises(UserError) as info:
+            MVTecAD(tmp_path / "nowhere").categories()
+        message = one_line(info)
+        assert "nowhere" in message
+        assert "data download --root" in message
+
+    def test_root_is_a_category(self, mvtec_root, one_line):
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root / "bottle").categories()
+        assert f"data.root={mvtec_root.resolve()} data.category=bottle" in one_line(info)
+
+    def test_root_one_folder_too_high(self, mvtec_root, one_line):
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root.parent).categories()
+        assert f"data.root={mvtec_root}" in one_line(info)
+
+    def test_root_without_category(self, tmp_path, one_line):
+        with pytest.raises(UserError) as info:
+            MVTecAD(tmp_path).categories()
+        assert "train/good" in one_line(info)
+
+    @pytest.mark.parametrize(
+        ("emptied", "named"),
+        [("train/good", "training images"), ("test", "no images")],
+    )
+    def test_empty_folders(self, mvtec_root, one_line, emptied, named):
+        folder = mvtec_root / "bottle" / emptied
+        shutil.rmtree(folder)
+        folder.mkdir()
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root).split("bottle")
+        assert named in one_line(info)
+
+    def test_no_test_folder(self, mvtec_root, one_line):
+        shutil.rmtree(mvtec_root / "bottle" / "test")
+        with pytest.raises(UserError) as info:
+            MVTecAD(mvtec_root).split("bottle")
+        assert str(mvtec_root / "bottle" / "test") in one_line(info)
+
+
+class TestSelect:
+    @pytest.mark.parametrize(
+        ("wanted", "names"),
+        [
+            ("bottle", ["bottle"]),
+            ("all", ["bottle", "capsule", "carpet"]),
+            ("textures", ["carpet"]),
+            ("objects", ["bottle", "capsule"]),
+            (["carpet", "bottle", "carpet"], ["carpet", "bottle"]),
+            (("textures", "all"), ["carpet", "bottle", "capsule"]),
+            (OmegaConf.create(["capsule", "bottle"]), ["capsule", "bottle"]),
+        ],
+    )
+    def test_choice(self, mvtec_root, wanted, names):
+        assert select_categories(MVTecAD(mvtec_root), wanted) == names
+
+    def test_misspelt(self, mvtec_root, one_line):
+        with pytest.raises(UserError) as info:
+            select_categories(MVTecAD(mvtec_root), ["bottle", "capsul"])
+        message = one_line(info)
+        assert "'capsul'" in message
+        assert "'capsule'?" in message
+        assert "bottle, capsule, carpet" in message
+
+    def test_nothing_near(self, mvtec_root, one_line):
+        with pytest.raises(UserError) as info:
+            select_categories(MVTecAD(mvtec_root), "xyzzy")
+        assert "did you mean" not in one_line(info)
+
+    def test_empty_group_and_empty_choice(self, mvtec_root, one_line):
+        source = MVTecAD(mvtec_root, textures=[])
+        with pytest.raises(UserError, match="textures: none"):
+            select_categories(source, "textures")
+        with pytest.raises(UserError, match="is empty"):
+            select_categories(source, [])
+
+    def test_category_named_by_a_number(self, tmp_path):
+        mvtec_category(tmp_path / "1")
+        assert select_categories(MVTecAD(tmp_path), 1) == ["1"]
+
+
+@pytest.fixture
+def own_root(tmp_path):
+    root = tmp_path / "screws"
+    for i in range(10):
+        write_image(root / "normal" / f"{i}.jpg")
+    write_image(root / "defect" / "a.png")
+    write_image(root / "defect" / "bent" / "b.png")
+    write_mask(root / "masks" / "a.png")
+    write_mask(root / "masks" / "bent" / "b_mask.BMP")
+    return root
+
+
+class TestFolder:
+    def test_one_category(self, own_root):
+        source = Folder(own_root)
+        assert source.categories() == ["screws"]
+        split = source.split("screws")
+        assert len(split.train) + sum(s.label == 0 for s in split.test) == 10
+        assert not {s.path for s in split.train} & {s.path for s in split.test}
+        defects = [(s.path.name, s.defect, s.mask.name) for s in split.test if s.label]
+        assert defects == [("a.png", "defect", "a.png"), ("b.png", "bent", "b_mask.BMP")]
+
+    def test_root_named_by_a_relative_path(self, own_root, monkeypatch):
+        monkeypatch.chdir(own_root)
+        assert Folder(".").categories() == ["screws"]
+
+    def test_several_categories(self, own_root):
+        shutil.copytree(own_root, own_root.parent / "nuts")
+        source = Folder(own_root.parent, textures=["nuts"])
+        assert source.categories() == ["nuts", "screws"]
+        assert select_categories(source, "textures") == ["nuts"]
+        assert {s.category for s in source.split("nuts").test} == {"nuts"}
+
+    def test_normal_test_folder_even_inside_normal(self, own_root):
+        write_image(own_root / "normal" / "later" / "z.png")
+        split = Folder(own_root, normal_test="normal/later").split("screws")
+        assert len(split.train) == 10
+        assert [s.path.name for s in split.test if not s.label] == ["z.png"]
+
+    def test_no_masks_no_defects(self, own_root):
+        shutil.rmtree(own_root / "masks")
+        assert all(s.mask is None for s in Folder(own_root).split("screws").test)
+        assert all(s.label == 0 for s in Folder(own_root, defect=None).split("screws").test)
+
+    @pytest.mark.parametrize(
+        ("spoil", "named"),
+        [
+            (lambda r: shutil.rmtree(r / "normal"), "data.normal"),
+            (lambda r: shutil.rmtree(r / "defect"), "data.defect"),
+            (lambda r: (r / "defect" / "a.png").unlink(), "masks/a.png"),
+            (lambda r: write_image(r / "defect" / "good" / "c.png"), "rename"),
+            (lambda r: [p.unlink() for p in (r / "normal").glob("[1-9].jpg")], "too few"),
+            (lambda r: shutil.rmtree(r), "does not exist"),
+        ],
+    )
+    def test_mistakes(self, own_root, one_line, spoil, named):
+        spoil(own_root)
+        with pytest.raises(UserError) as info:
+            Folder(own_root).split("screws")
+        assert named in one_line(info)
+
+    @pytest.mark.parametrize("share", [0, 1, -0.1, 20])
+    def test_share_out_of_range(self, own_root, share):
+        with pytest.raises(UserError, match="normal_test_share"):
+            Folder(own_root, normal_test_share=share)
+
+    def test_empty_normal_test(self, own_root):
+        with pytest.raises(UserError, match="normal_test"):
+            Folder(own_root, normal_test="none").split("screws")
+
+
+def test_held_back_share_is_about_right_and_stable(tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(2000)]
+    held = set(hold_back(files, tmp_path, 0.2))
+    assert 0.17 < len(held) / 2000 < 0.23
+    fewer = files[:1500]
+    assert set(hold_back(fewer, tmp_path, 0.2)) == held & set(fewer)
+    other_root = [Path("elsewhere") / path.name for path in files]
+    assert {p.name for p in hold_back(other_root, Path("elsewhere"), 0.2)} == {p.name for p in held}
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_at_least_one_normal_image_each_side(tmp_path, share):
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    assert len(hold_back(files, tmp_path, share)) == (1 if share < 0.5 else 4)
+
+
+class TestFingerprint:
+    @pytest.fixture
+    def fingerprint(self, mvtec_root):
+        def take(root=mvtec_root):
+            return dataset_fingerprint(MVTecAD(root).split("bottle"), root)
+
+        return take
+
+    def test_same_elsewhere(self, mvtec_root, fingerprint):
+        before = fingerprint()
+        assert len(before) == 64
+        shutil.copytree(mvtec_root, mvtec_root.parent / "copy")
+        assert fingerprint(mvtec_root.parent / "copy") == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda r: write_image(r / "train" / "good" / "000.png", value=7),
+            lambda r: write_mask(r / "ground_truth" / "hole" / "000_mask.png", white=254),
+            lambda r: write_image(r / "test" / "good" / "new.png"),
+            lambda r: (r / "train/good/000.png").rename(r / "train/good/999.png"),
+            lambda r: (r / "ground_truth" / "hole" / "001_mask.png").unlink(),
+        ],
+    )
+    def test_changes_with_the_data(self, mvtec_root, fingerprint, change):
+        before = fingerprint()
+        change(mvtec_root / "bottle")
+        assert fingerprint() != before
+
+    def test_sees_an_image_move_from_train_to_test(self, own_root):
+        low = Folder(own_root, normal_test_share=0.1).split("screws")
+        high = Folder(own_root, normal_test_share=0.9).split("screws")
+        assert dataset_fingerprint(low, own_root) != dataset_fingerprint(high, own_root)
+
+    def test_vanished_file(self, mvtec_root):
+        split = MVTecAD(mvtec_root).split("bottle")
+        split.train[0].path.unlink()
+        with pytest.raises(UserError, match=r"000\.png"):
+            dataset_fingerprint(split, mvtec_root)
+
+
+def test_listing_categories_does_not_import_torch():
+    code = (
+        "import sys; from anomalib_rd.data import Folder, MVTecAD; sys.exit('torch' in sys.modules)"
+    )
+    assert run([sys.executable, "-c", code]).returncode == 0
