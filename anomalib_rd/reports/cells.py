@@ -1,0 +1,241 @@
+"""From the table of runs to the finished cells that terminal and Markdown share."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
+from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows
+from anomalib_rd.results.published import DATA, Published
+from anomalib_rd.results.record import read_failure
+from anomalib_rd.results.table import (
+    GROUPS,
+    MEAN_ALL,
+    ORACLE,
+    RUN_COLUMNS,
+    category_table,
+    metric_columns,
+    without_repeats,
+)
+
+HEADINGS = {
+    "image_auroc": Column(("image", "AUROC", "%"), 0),
+    "image_ap": Column(("image", "AP", "%"), 0),
+    "image_f1max": Column(("image", "F1max", "%"), 13),
+    "pixel_auroc": Column(("pixel", "AUROC", "%"), 0),
+    "pixel_ap": Column(("pixel", "AP", "%"), 10),
+    "pixel_f1max": Column(("pixel", "F1max", "%"), 14),
+    "aupro": Column(("AUPRO", "FPR<=0.3", "%"), 0),
+    "aupro_5": Column(("AUPRO", "FPR<=0.05", "%"), 11),
+    "pro_rd4ad": Column(("PRO", "per image", "%"), 1),
+}
+_BESIDE_PRIORITY = 2
+
+
+def make_document(
+    runs: pd.DataFrame, failures: Sequence[Path], published: Mapping[str, Published]
+) -> Document:
+    """All tables of a report: for each data an overview if there are several variants, then
+    one table for each variant.
+
+    Args:
+        runs: of `load_runs`.
+        failures: folders with ``failure.json``.
+        published: of `load_published`; shown beside data ``mvtec`` only.
+    """
+    tables: list[Table] = []
+    summary = category_table(runs)
+    for data, part in runs.groupby("data", sort=False):
+        of_data = summary[summary["data"] == data]
+        beside = published if data == DATA else {}
+        variants = list(dict.fromkeys(part["variant"]))
+        if len(variants) > 1:
+            tables.append(overview_table(part, of_data, beside))
+        for variant in variants:
+            chosen = part["variant"] == variant
+            alone = len(variants) == 1
+            tables.append(
+                variant_table(part[chosen], of_data[of_data["variant"] == variant], beside, alone)
+            )
+    return Document(tables, [_failure_line(folder) for folder in failures])
+
+
+def variant_table(
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    published: Mapping[str, Published],
+    with_means: bool,
+) -> Table:
+    """One variant: a row for each category, textures first, and the rows of means.
+
+    Args:
+        runs: the variant's runs.
+        summary: their rows of `category_table`.
+        published: what to show beside it; may be empty.
+        with_means: whether to add rows for methods that report only means.
+    """
+    notes = Notes()
+    metrics = _shown_metrics(runs)
+    cells = {(row["category"], row["metric"]): row for row in _records(summary)}
+    members = summary[["category", "group", "kind"]].drop_duplicates()
+    singles = members[members["kind"] == "category"]
+    names = set(singles["category"])
+
+    def row(label: str, of: set[str], strong: bool) -> Row:
+        values = [_cell(cells[label, metric], runs, notes) for metric in metrics]
+        return Row(label, (*values, *cells_beside(published, of)), strong)
+
+    sections = []
+    for group, plural in GROUPS.items():
+        inside = singles[singles["group"] == group]["category"].tolist()
+        rows = [row(name, {name}, False) for name in inside]
+        if 1 < len(inside) < len(names):
+            rows.append(row(f"mean {plural}", set(inside), True))
+        sections.append(rows)
+    if len(names) > 1:
+        sections.append([row(MEAN_ALL, names, True)])
+
+    columns = [*_headings(metrics), *columns_beside(published, _BESIDE_PRIORITY)]
+    if with_means and published:
+        blanks = len(columns) - len(metrics)
+        sections.append(mean_rows(published, names, metrics, blanks, beside=True))
+    title = f"{runs['variant'].iloc[0]} on {runs['data'].iloc[0]}"
+    kept = [section for section in sections if section]
+    return Table(title, _statement(runs), "category", columns, kept, notes, _remarks(runs, metrics))
+
+
+def overview_table(
+    runs: pd.DataFrame, summary: pd.DataFrame, published: Mapping[str, Published]
+) -> Table:
+    """All variants of one data: a row for each with its means over the categories."""
+    notes = Notes()
+    metrics = _shown_metrics(runs)
+    sets = {v: frozenset(part["category"]) for v, part in runs.groupby("variant", sort=False)}
+    rows = []
+    for variant, part in summary[summary["category"] == MEAN_ALL].groupby("variant", sort=False):
+        own = runs[runs["variant"] == variant]
+        by_metric = {row["metric"]: row for row in _records(part)}
+        values = [_cell(by_metric[metric], own, notes) for metric in metrics]
+        counts = (str(len(sets[variant])), str(own["seed"].nunique()))
+        rows.append(Row(str(variant), (*values, *counts)))
+    columns = [*_headings(metrics), Column(("cate-", "gories", "")), Column(("seeds", ""))]
+    sections: list[list[Row]] = [rows]
+    remarks: list[str] = []
+    if len(set(sets.values())) > 1:
+        remarks.append("The variants cover different categories: their means do not compare.")
+    if published:
+        names = set(frozenset.union(*sets.values()))
+        sections.append(mean_rows(published, names, metrics, blanks=2, beside=False))
+    title = f"Means over categories on {runs['data'].iloc[0]}"
+    return Table(title, _statement(runs), "variant", columns, sections, notes, remarks)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+
+
+def _headings(metrics: Sequence[str]) -> list[Column]:
+    return [HEADINGS.get(m, Column((*m.rsplit("_", 1), "%"), 15)) for m in metrics]
+
+
+def _shown_metrics(runs: pd.DataFrame) -> list[str]:
+    """The metrics that some run has, or says why it has not; those never asked for are left out."""
+    explained = {metric for reasons in runs["undefined"] for metric in reasons}
+    return [m for m in metric_columns(runs) if m in explained or runs[m].notna().any()]
+
+
+def _cell(row: Mapping[str, Any], runs: pd.DataFrame, notes: Notes) -> str:
+    """The value as "mean±std" in percent; undefined as "-"; with footnotes where due."""
+    if np.isnan(row["mean"]):
+        return "-" + notes.mark(f"undefined: {_reason(row, runs)}")
+    marks = []
+    missing = row["of_categories"] - row["n_categories"]
+    if missing:
+        marks.append(
+            f"mean over {row['n_categories']} of {row['of_categories']} categories: "
+            f"undefined in {missing}"
+        )
+    seeds = runs["seed"].nunique()
+    if row["n_seeds"] == 0:
+        marks.append("no seed has every category: the mean of the categories' means")
+    elif row["n_seeds"] < seeds:
+        which = ", those with every category" if row["kind"] == "mean" else ""
+        marks.append(f"{row['n_seeds']} of {seeds} seeds{which}")
+    return _percent(row["mean"], row["std"]) + ",".join(map(notes.mark, marks))
+
+
+def _reason(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    if row["kind"] == "mean":
+        return "no category has it"
+    reasons = runs[runs["category"] == row["category"]]["undefined"]
+    known = [reason[row["metric"]] for reason in reasons if row["metric"] in reason]
+    return f"{row['category']}: {known[0] if known else 'no reason on record'}"
+
+
+def _percent(mean: float, std: float) -> str:
+    return f"{100 * mean:.2f}" + ("" if np.isnan(std) else f"±{100 * std:.2f}")
+
+
+def _statement(runs: pd.DataFrame) -> str:
+    """Protocol and data on one line."""
+    seeds = sorted(runs["seed"].unique())
+    sizes = ", ".join(runs["image_size"].dropna().unique())
+    epochs = sorted(runs["epochs"].unique())
+    span = f"{epochs[0]}-{epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}"
+    categories = runs["category"].nunique()
+    spread = " (± is the std over seeds)" if len(seeds) > 1 else ""
+    return (
+        f"Protocol: {', '.join(runs['headline'].unique())}, {span} "
+        f"{'epoch' if span == '1' else 'epochs'}{f', {sizes} pixels' if sizes else ''}. "
+        f"{'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))}{spread}. "
+        f"Data: {runs['data'].iloc[0]}, {categories} "
+        f"{'category' if categories == 1 else 'categories'}.{_time(runs['total_s'].median())}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if np.isnan(seconds):
+        return ""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        text = f"{minutes // 60} h {minutes % 60} min"
+    elif minutes >= 5:
+        text = f"{minutes} min"
+    else:
+        text = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f" A run takes {text} (median)."
+
+
+def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    remarks = []
+    repeats = len(runs) - len(without_repeats(runs))
+    if repeats:
+        remarks.append(f"{repeats} runs repeat a category and seed: the last by path counts.")
+    prints = runs.groupby("category")["fingerprint"].nunique()
+    if (prints > 1).any():
+        names = ", ".join(prints.index[prints > 1])
+        remarks.append(f"The runs of {names} read different images (fingerprints differ).")
+    oracle = {f"{ORACLE}{m}": m for m in metrics if f"{ORACLE}{m}" in runs}
+    if oracle and runs[list(oracle)].notna().any(axis=None):
+        best = runs[[*RUN_COLUMNS, *oracle]].rename(columns=oracle)
+        table = category_table(best)
+        means = table[(table["category"] == MEAN_ALL) & table["mean"].notna()]
+        values = ", ".join(
+            f"{' '.join(HEADINGS[row['metric']].heading[:2])} {_percent(row['mean'], row['std'])}"
+            for row in _records(means)
+            if row["metric"] in HEADINGS and HEADINGS[row["metric"]].priority == 0
+        )
+        remarks.append(f"Oracle (best epoch picked on the test set, not the headline), %: {values}")
+    return remarks
+
+
+def _failure_line(folder: Path) -> str:
+    try:
+        error = " ".join(str(read_failure(folder).get("error", "")).split())
+    except UserError:
+        error = "its failure.json cannot be read"
+    return f"{folder}: {error or 'no message on record'}"

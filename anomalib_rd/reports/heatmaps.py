@@ -1,0 +1,234 @@
+"""Heatmaps of test images: image | ground truth | anomaly map, as PNG, without a display."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from scipy import ndimage
+
+from anomalib_rd.results.files import write_atomically
+
+FOLDER = "heatmaps"
+GOOD = "good"
+COLORMAP = "inferno"  # even steps of lightness: reads the same for the colour-blind and in print
+CONTOUR = (0, 229, 255)  # the one hue that neither inferno nor most products have
+OPACITY = 0.65
+CAPTION, GAP, SMALLEST = 22, 4, 192  # pixels
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image and what the model made of it.
+
+    ``path`` is relative to the data's root; ``image`` uint8 (H, W, 3); ``mask`` bool (H, W),
+    None where there is no ground truth; ``anomaly_map`` float (H, W).
+    """
+
+    path: str
+    defect: str
+    score: float
+    image: np.ndarray
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray
+
+
+def choose_examples(scores: pd.DataFrame, n: int) -> list[int]:
+    """Positions of at most ``n`` rows, evenly over the defect types and good, always the same ones.
+
+    Types take turns (a defect, good, then the other defects by name) until ``n`` are given
+    out; within a type the images are evenly spaced in the order of their paths, so that
+    neither the best nor the worst are picked.
+
+    Args:
+        scores: rows with ``path`` and ``defect``, as in scores.csv.
+        n: how many at most.
+
+    Returns:
+        Positions of the chosen rows, ascending.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in np.argsort(scores["path"].to_numpy(dtype=str), kind="stable"):
+        groups[str(scores["defect"].iloc[row])].append(int(row))
+    types = sorted(set(groups) - {GOOD})
+    if GOOD in groups:
+        types.insert(min(1, len(types)), GOOD)
+    counts = dict.fromkeys(types, 0)
+    left = min(n, len(scores))
+    while left > 0:
+        for name in types:
+            if left > 0 and counts[name] < len(groups[name]):
+                counts[name] += 1
+                left -= 1
+    return sorted(
+        groups[name][int((turn + 0.5) * len(groups[name]) / count)]
+        for name, count in counts.items()
+        for turn in range(count)
+    )
+
+
+def write_heatmaps(
+    run_dir: Path | str,
+    examples: Iterable[Example],
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> list[Path]:
+    """Writes ``heatmaps/<defect>_<stem>.png`` for each example, each atomically.
+
+    Args:
+        run_dir: the run's folder.
+        examples: what to draw.
+        vmin: anomaly value of the darkest colour; the least of the examples' if None.
+        vmax: anomaly value of the brightest colour; the greatest of the examples' if None.
+
+    Returns:
+        The files' paths, in the examples' order.
+    """
+    examples = list(examples)
+    # One scale for all: a good image shall not look as hot as a defect.
+    low = min((float(np.nanmin(e.anomaly_map)) for e in examples), default=0.0)
+    high = max((float(np.nanmax(e.anomaly_map)) for e in examples), default=1.0)
+    vmin, vmax = low if vmin is None else vmin, high if vmax is None else vmax
+    folder = Path(run_dir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for example in examples:
+        stem = PurePosixPath(example.path).stem
+        title = f"{example.defect} {stem}  score {example.score:.3g}"
+        mask = example.mask
+        if mask is None and example.defect == GOOD:
+            mask = np.zeros(example.anomaly_map.shape, dtype=bool)
+        strip = heatmap_strip(example.image, mask, example.anomaly_map, vmin, vmax, title)
+        name = f"{example.defect}_{stem}".replace("/", "_")
+        path = folder / f"{name}.png"
+        if path in written:  # two images of one name and other ending, or in subfolders
+            path = folder / f"{name}_{len(written)}.png"
+        caption = title if mask is not None else f"{title}, no ground truth"
+        text = {"path": example.path, "defect": example.defect, "caption": caption}
+        written.append(save_png(strip, path, text))
+    return written
+
+
+def heatmap_strip(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    anomaly_map: np.ndarray,
+    vmin: float,
+    vmax: float,
+    title: str,
+) -> Image.Image:
+    """Image | ground-truth contour on the image | anomaly map over the image, under a caption.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mask: bool (H, W), or None where there is no ground truth.
+        anomaly_map: float (H, W).
+        vmin: anomaly value of the darkest colour.
+        vmax: anomaly value of the brightest colour.
+        title: the caption of the first panel.
+
+    Returns:
+        RGB, ``3 * W + 8`` wide and ``H + 22`` high (small images are enlarged first).
+
+    Raises:
+        ValueError: the shapes do not agree.
+    """
+    height, width = anomaly_map.shape
+    if image.shape != (height, width, 3) or (mask is not None and mask.shape != (height, width)):
+        shapes = f"{image.shape}, {None if mask is None else mask.shape}, {anomaly_map.shape}"
+        raise ValueError(f"image, mask and map do not agree in shape: {shapes}")
+    factor = max(1, -(-SMALLEST // height))
+    size = (width * factor, height * factor)
+    picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    if mask is not None:
+        mask = np.kron(mask, np.ones((factor, factor), dtype=bool))
+    heat = Image.fromarray(_colours(anomaly_map, vmin, vmax))
+    panels = [
+        picture,
+        picture if mask is None else _with_contour(picture, mask),
+        _overlay(picture, np.asarray(heat.resize(size, Image.Resampling.BILINEAR))),
+    ]
+    truth = "no ground truth" if mask is None else "ground truth"
+    captions = [title, truth, f"map, {vmin:.3g} to {vmax:.3g}"]
+    strip = Image.new("RGB", (3 * size[0] + 2 * GAP, size[1] + CAPTION), PAPER)
+    for column, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left = column * (size[0] + GAP)
+        strip.paste(Image.fromarray(panel), (left, CAPTION))
+        draw_text(strip, (left + 2, 3), caption, 13, size[0] - 4)
+    return strip
+
+
+def draw_text(
+    image: Image.Image, position: tuple[int, int], text: str, size: int, width: int
+) -> None:
+    """Writes a line in ``size`` pixels, shortened with "..." to ``width`` pixels."""
+    letters = font(size)
+    if letters.getlength(text) > width:
+        while text and letters.getlength(f"{text}...") > width:
+            text = text[:-1]
+        text += "..."
+    ImageDraw.Draw(image).text(position, text, fill=INK, font=letters)
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships."""
+    return ImageFont.truetype(
+        str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size
+    )
+
+
+def colour_bar(width: int, height: int) -> Image.Image:
+    """The colours of the map from lowest to highest, left to right, as they look over grey."""
+    ramp = np.tile(np.linspace(0, 1, width), (height, 1))
+    return Image.fromarray(
+        _overlay(np.full((height, width, 3), 128, np.uint8), _colours(ramp, 0, 1))
+    )
+
+
+def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None) -> Path:
+    """Writes the image atomically, with its text chunks."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_itxt(key, value)
+    return write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=info))
+
+
+def _colours(values: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
+    """(H, W) -> uint8 (H, W, 3)."""
+    span = vmax - vmin
+    scaled = (np.nan_to_num(values, nan=vmin) - vmin) / span if span > 0 else np.zeros_like(values)
+    return matplotlib.colormaps[COLORMAP](np.clip(scaled, 0, 1), bytes=True)[..., :3]
+
+
+def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The colours over the grey picture: its own hues would mix with the map's."""
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
+    return np.round((1 - OPACITY) * grey + OPACITY * heat).astype(np.uint8)
+
+
+def _with_contour(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The outline just outside the mask, with a dark rim, so that it shows on any picture."""
+    drawn = picture.copy()
+    if mask.any():
+        line = ndimage.binary_dilation(mask, iterations=2)
+        drawn[ndimage.binary_dilation(line, iterations=1) & ~line] = 0
+        drawn[line & ~mask] = CONTOUR
+    return drawn
+
+
+def sheet_captions(files: Sequence[Path]) -> pd.DataFrame:
+    """``file, path, defect, caption`` of the heatmaps among these files, from their text chunks."""
+    rows = []
+    for file in files:
+        with Image.open(file) as image:
+            text = getattr(image, "text", {})
+        if {"path", "defect", "caption"} <= set(text):
+            rows.append({"file": file, **{k: str(text[k]) for k in ("path", "defect", "caption")}})
+    return pd.DataFrame(rows, columns=["file", "path", "defect", "caption"])

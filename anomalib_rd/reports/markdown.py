@@ -1,0 +1,45 @@
+"""The report as Markdown (GitHub's tables)."""
+
+import re
+from collections.abc import Iterable
+
+from anomalib_rd.reports.layout import Document, Table, sources
+
+
+def to_markdown(document: Document) -> str:
+    """The same tables as in the terminal, with every column."""
+    parts = [_table(table) for table in document.tables]
+    parts += _list("Reported by others", sources(document.tables))
+    parts += _list(f"Failed runs: {len(document.failures)}", document.failures)
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    headings = (table.label, *(column.line for column in table.columns))
+    lines = [
+        f"### {_escape(table.title)}",
+        "",
+        _escape(table.statement),
+        "",
+        _line(map(_escape, headings)),
+        _line(["---", *["---:"] * len(table.columns)]),
+    ]
+    for row in table.rows():
+        cells = [_escape(cell) for cell in (row.label, *row.cells)]
+        lines.append(_line(f"**{cell}**" if row.strong and cell else cell for cell in cells))
+    notes = [f"- {_escape(note)}" for note in table.footnotes()]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _list(title: str, lines: list[str]) -> list[str]:
+    items = [f"- {_escape(line)}" for line in lines]
+    return ["\n".join([f"### {title}", "", *items])] if items else []
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    # An underscore inside a word is no emphasis on GitHub, and names read better without "\".
+    return re.sub(r"([|*<\\`\[\]])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,229 @@
+"""The record of one run: files written when the run is over, and read back for tables.
+
+``<run>/result.json`` (``schema_version`` 1) is written last, so its presence means that the
+run is complete:
+
+=================== ============================================================================
+``name``            the run's name
+``data``            ``name, category, group ("texture"|"object"), fingerprint (sha256),
+                    train_images, test_images {defect: count}``
+``model``           ``name, teacher``
+``seed``            int
+``protocol``        ``headline ("last epoch"), epochs, image_size [H, W], test_curve (bool)``
+``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
+``undefined``       ``{metric: why it is null}``
+``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
+``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
+``duration_s``      ``train, test, total`` in seconds
+``images_per_s``    ``train, test``
+``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
+``checkpoint``      null, or ``{path relative to the run, sha256}``
+``config``          the resolved config
+=================== ============================================================================
+
+Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,
+``category, defect, label, score``), ``curves.npz`` (named arrays), and for a run that failed
+``failure.json`` (``error``, ``traceback``).
+
+JSON has no NaN and no infinity: numbers that are not finite become null.
+"""
+
+import math
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
+from anomalib_rd.results.provenance import mask_config
+
+SCHEMA_VERSION = 1
+RESULT, FAILURE, SCORES, CURVES = "result.json", "failure.json", "scores.csv", "curves.npz"
+SCORE_COLUMNS = ["path", "category", "defect", "label", "score"]
+REQUIRED = {
+    "data": ("name", "category", "group"),
+    "model": ("name", "teacher"),
+    "protocol": ("headline", "epochs"),
+    "metrics": (),
+    "config": (),
+}
+_NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb"}
+
+
+def write_record(
+    run_dir: Path | str,
+    result: Mapping[str, Any],
+    scores: pd.DataFrame,
+    curves: Mapping[str, np.ndarray],
+) -> Path:
+    """Writes ``curves.npz``, ``scores.csv`` and, last, ``result.json``, each atomically.
+
+    A ``failure.json`` that an earlier try left is removed: the run is complete now.
+
+    Args:
+        run_dir: the run's folder, made if it does not exist.
+        result: the record as described above; ``schema_version`` is added here, and values
+            in ``config`` that look like secrets are masked.
+        scores: one row for each test image, with the columns of ``SCORE_COLUMNS``.
+        curves: name -> array of any shape.
+
+    Returns:
+        The path of ``result.json``.
+
+    Raises:
+        KeyError: a part of the record or a column of the scores is missing.
+        OSError: the folder cannot be written.
+    """
+    folder = Path(run_dir)
+    missing = _missing_keys(result)
+    if missing is not None:
+        raise KeyError(f"result lacks {missing!r}")
+    record = {"schema_version": SCHEMA_VERSION, **plain(result)}
+    record["config"] = mask_config(record["config"])
+    table = scores[SCORE_COLUMNS].astype({"score": float})
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.asarray(array) for name, array in curves.items()}
+    write_atomically(
+        folder / CURVES, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
+    )
+    write_atomically(folder / SCORES, lambda file: file.write(table.to_csv(index=False).encode()))
+    path = write_json(folder / RESULT, record)
+    (folder / FAILURE).unlink(missing_ok=True)
+    return path
+
+
+def write_failure(run_dir: Path | str, error: BaseException) -> Path:
+    """Writes ``failure.json``: the error's type and message, and its traceback."""
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = "".join(traceback.format_exception(error))
+    failure = {"error": f"{type(error).__name__}: {error}", "traceback": trace}
+    return write_json(folder / FAILURE, failure)
+
+
+def read_record(run_dir: Path | str) -> dict[str, Any]:
+    """Reads ``result.json``; null in metrics, oracle and test curve comes back as NaN.
+
+    Raises:
+        UserError: the file is missing, no JSON, of another schema version, or lacks a part.
+    """
+    path = Path(run_dir) / RESULT
+    record = read_json(path)
+    version = record.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
+            "use the anomalib-rd that wrote it, or run it again"
+        )
+    missing = _missing_keys(record)
+    if missing is not None:
+        raise UserError(f"{path}: lacks {missing!r}; the file is damaged, run it again")
+    record["metrics"] = _nan(record["metrics"])
+    record["oracle"] = _nan(record["oracle"]) if record.get("oracle") else None
+    record["test_curve"] = [_nan(point) for point in record.get("test_curve") or []]
+    return record
+
+
+def read_scores(run_dir: Path | str) -> pd.DataFrame:
+    """Reads ``scores.csv``: one row for each test image, columns ``SCORE_COLUMNS``.
+
+    Raises:
+        UserError: the file is missing or is no such table.
+    """
+    path = Path(run_dir) / SCORES
+    try:
+        # Categories and defects may be called "001", "none" or "NA": they stay text.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)[SCORE_COLUMNS]
+        table["score"] = table["score"].replace("", "nan")
+        return table.astype({"label": int, "score": float})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as a table of scores ({one_line(error)})") from (
+            error
+        )
+
+
+def read_curves(run_dir: Path | str) -> dict[str, np.ndarray]:
+    """Reads ``curves.npz``: name -> array.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = Path(run_dir) / CURVES
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        raise UserError(f"{path}: cannot be read as curves ({one_line(error)})") from error
+
+
+def read_failure(run_dir: Path | str) -> dict[str, str]:
+    """Reads ``failure.json``: ``error`` and ``traceback``.
+
+    Raises:
+        UserError: the file is missing or no JSON.
+    """
+    return read_json(Path(run_dir) / FAILURE)
+
+
+def find_runs(*folders: Path | str) -> list[Path]:
+    """The complete runs (folders with ``result.json``) in or under the folders, sorted.
+
+    Raises:
+        UserError: a folder does not exist, or there is no complete run in any of them.
+    """
+    runs = _find(RESULT, folders)
+    if not runs:
+        where = ", ".join(str(folder) for folder in folders) or "no folder"
+        failed = len(find_failures(*folders))
+        hint = f"; {failed} failed, see their {FAILURE}" if failed else ""
+        raise UserError(f"no complete run ({RESULT}) in {where}{hint}")
+    return runs
+
+
+def find_failures(*folders: Path | str) -> list[Path]:
+    """The folders with ``failure.json`` in or under the folders, sorted; may be none.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
+    return _find(FAILURE, folders)
+
+
+def _missing_keys(record: Mapping[str, Any]) -> str | None:
+    for part, keys in REQUIRED.items():
+        if not isinstance(record.get(part), Mapping):
+            return part
+        for key in keys:
+            if key not in record[part]:
+                return f"{part}.{key}"
+    return None if "seed" in record else "seed"
+
+
+def _nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in metrics.items()}
+
+
+def _find(name: str, folders: Sequence[Path | str]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        for path in _walk(Path(folder), name):
+            found.setdefault(path.resolve(), path)
+    return sorted(found.values())
+
+
+def _walk(top: Path, name: str) -> Iterator[Path]:
+    if not top.is_dir():
+        raise UserError(f"{top}: no such folder; give a run's or a sweep's folder")
+    for folder, children, files in os.walk(top):
+        if name in files:
+            yield Path(folder)
+        # A run holds no further runs.
+        if RESULT in files or FAILURE in files:
+            children.clear()
+        children[:] = [c for c in children if c not in _NOT_SEARCHED and not c.startswith(".")]

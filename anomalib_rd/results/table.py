@@ -1,0 +1,201 @@
+"""The table of many runs, and its means over seeds and categories."""
+
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anomalib_rd.results.files import write_atomically
+from anomalib_rd.results.record import find_runs, read_record
+from anomalib_rd.results.variants import variant_labels
+
+METRICS = (
+    "image_auroc",
+    "image_ap",
+    "image_f1max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1max",
+    "aupro",
+    "aupro_5",
+    "pro_rd4ad",
+)
+RUN_COLUMNS = (
+    "run",
+    "sweep",
+    "name",
+    "data",
+    "fingerprint",
+    "category",
+    "group",
+    "model",
+    "teacher",
+    "variant",
+    "seed",
+    "headline",
+    "epochs",
+    "image_size",
+    "train_s",
+    "test_s",
+    "total_s",
+    "train_images_per_s",
+    "test_images_per_s",
+    "undefined",
+)
+ORACLE = "oracle_"
+GROUPS = {"texture": "textures", "object": "objects"}
+MEAN_ALL = "mean all"
+
+
+def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
+    """One row for each complete run in or under the folders.
+
+    Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
+    ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
+    runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason.
+
+    Raises:
+        UserError: no complete run, or a record that cannot be read.
+    """
+    paths = find_runs(*folders)
+    records = [read_record(path) for path in paths]
+    labels = variant_labels(records)
+    rows = [_row(*parts) for parts in zip(paths, records, labels, strict=True)]
+    found = list(dict.fromkeys(key for row in rows for key in row))
+    metrics = [key for key in found if key not in RUN_COLUMNS and not key.startswith(ORACLE)]
+    ordered = [name for name in METRICS if name in metrics]
+    ordered += [name for name in metrics if name not in METRICS]
+    oracle = [key for key in found if key.startswith(ORACLE)]
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *ordered, *oracle])
+
+
+def metric_columns(runs: pd.DataFrame) -> list[str]:
+    """The names of the metrics in a table of `load_runs`."""
+    return [c for c in runs.columns if c not in RUN_COLUMNS and not c.startswith(ORACLE)]
+
+
+def without_repeats(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs without those of the same data, variant, category and seed but the last by path."""
+    return runs.drop_duplicates(["data", "variant", "category", "seed"], keep="last")
+
+
+def category_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means and standard deviations over seeds, in long format.
+
+    One row for each data x variant x category x metric, and the rows ``mean textures``,
+    ``mean objects`` and ``mean all``: there the mean over categories is taken for each
+    seed, then mean and std over the seeds. Seeds that lack a category are left out of the
+    mean rows; if none has them all, the mean is that of the categories' means
+    (``n_seeds`` 0, no std).
+
+    Columns: ``data, variant, kind ("category"|"mean"), group, category, metric, mean, std
+    (of the sample: n - 1; NaN for one seed), n_seeds, n_categories (defined),
+    of_categories``. Values are fractions. Runs repeated with the same variant, category
+    and seed count once (see `without_repeats`).
+    """
+    metrics = metric_columns(runs)
+    rows: list[dict[str, Any]] = []
+    for (data, variant), part in without_repeats(runs).groupby(["data", "variant"], sort=False):
+        categories, groups, values = _cube(part, metrics)
+        for kind, group, label, chosen in _row_sets(categories, groups):
+            for metric, value in zip(metrics, values, strict=True):
+                row = {"data": data, "variant": variant, "kind": kind, "group": group}
+                row |= {"category": label, "metric": metric}
+                rows.append(row | summarise(value[:, chosen]))
+    return pd.DataFrame(rows)
+
+
+def summarise(values: np.ndarray) -> dict[str, float]:
+    """Mean over categories for each seed, then mean and std over seeds.
+
+    Args:
+        values: (seeds, categories), NaN where undefined or not run.
+
+    Returns:
+        ``mean, std, n_seeds, n_categories, of_categories`` as in `category_table`.
+    """
+    defined = values[:, ~np.isnan(values).all(axis=0)]
+    complete = defined[~np.isnan(defined).any(axis=1)]
+    counts = {"n_categories": defined.shape[1], "of_categories": values.shape[1]}
+    if not defined.shape[1]:
+        return {"mean": np.nan, "std": np.nan, "n_seeds": 0, **counts}
+    if not len(complete):
+        mean = float(np.nanmean(defined, axis=0).mean())
+        return {"mean": mean, "std": np.nan, "n_seeds": 0, **counts}
+    seeds = complete.mean(axis=1)
+    std = float(seeds.std(ddof=1)) if len(seeds) > 1 else np.nan
+    return {"mean": float(seeds.mean()), "std": std, "n_seeds": len(seeds), **counts}
+
+
+def runs_long(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs in long format: one row for each run and metric, columns ``metric, value``."""
+    fixed = [column for column in RUN_COLUMNS if column != "undefined"]
+    return runs.melt(fixed, metric_columns(runs), "metric", "value").sort_values(
+        "run", kind="stable", ignore_index=True
+    )
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> Path:
+    """Writes the table atomically as CSV (UTF-8; NaN is an empty field)."""
+    text = StringIO()
+    table.to_csv(text, index=False)
+    return write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
+    data, model, protocol = record["data"], record["model"], record["protocol"]
+    duration, speed = record.get("duration_s") or {}, record.get("images_per_s") or {}
+    size = protocol.get("image_size")
+    row = {
+        "run": str(path),
+        "sweep": _sweep_name(record["config"].get("sweep")),
+        "name": record.get("name"),
+        "data": data["name"],
+        "fingerprint": data.get("fingerprint"),
+        "category": data["category"],
+        "group": data["group"],
+        "model": model["name"],
+        "teacher": model["teacher"],
+        "variant": variant,
+        "seed": record["seed"],
+        "headline": protocol["headline"],
+        "epochs": protocol["epochs"],
+        "image_size": "x".join(str(side) for side in size) if size else None,
+        "undefined": record.get("undefined") or {},
+    }
+    row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
+    row |= {f"{part}_images_per_s": speed.get(part, np.nan) for part in ("train", "test")}
+    row |= record["metrics"]
+    return row | {f"{ORACLE}{key}": value for key, value in (record["oracle"] or {}).items()}
+
+
+def _sweep_name(sweep: Any) -> str | None:
+    return sweep.get("name") if isinstance(sweep, dict) else sweep
+
+
+def _cube(part: pd.DataFrame, metrics: list[str]) -> tuple[list[str], list[str], np.ndarray]:
+    """Categories (textures first), their groups, and values (metrics, seeds, categories)."""
+    group_of = dict(zip(part["category"], part["group"], strict=True))
+    categories = sorted(group_of, key=lambda name: (group_of[name] != "texture", name))
+    seeds = sorted(part["seed"].unique())
+    cube = np.full((len(metrics), len(seeds), len(categories)), np.nan)
+    rows = [seeds.index(seed) for seed in part["seed"]]
+    columns = [categories.index(category) for category in part["category"]]
+    cube[:, rows, columns] = part[metrics].to_numpy(dtype=float).T
+    return categories, [group_of[name] for name in categories], cube
+
+
+def _row_sets(
+    categories: list[str], groups: list[str]
+) -> Iterator[tuple[str, str, str, list[int]]]:
+    """Kind, group, label and the categories' indices of each row of a variant's table."""
+    for index, (category, group) in enumerate(zip(categories, groups, strict=True)):
+        yield "category", group, category, [index]
+    for group, plural in GROUPS.items():
+        chosen = [index for index, other in enumerate(groups) if other == group]
+        if chosen:
+            yield "mean", group, f"mean {plural}", chosen
+    yield "mean", "all", MEAN_ALL, list(range(len(categories)))

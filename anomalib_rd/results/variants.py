@@ -1,0 +1,139 @@
+"""Readable names for what tells the runs of a table apart."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+# Where, when and on what a run ran does not make it another variant, nor do its seed and
+# category, nor what is evaluated or drawn once it is trained.
+IGNORED_GROUPS = {
+    "seed",
+    "name",
+    "sweep",
+    "logger",
+    "paths",
+    "hydra",
+    "test_curve",
+    "pro_rd4ad",
+    "heatmaps",
+    "objective",
+}
+IGNORED_KEYS = {
+    "category",
+    "devices",
+    "accelerator",
+    "num_nodes",
+    "num_workers",
+    "pin_memory",
+    "persistent_workers",
+}
+PATHS = {"root", "dir", "path", "dirpath", "folder"}
+ABSENT = object()
+
+
+def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One label for each record: equal labels mean equal configs.
+
+    The label is ``model teacher``, plus ``key=value`` for every config key in which the
+    records with the same data, model and teacher differ (a key is shortened to the part
+    that is unique in the config).
+    Seed, category, paths, logger, devices, sweep and name do not count.
+    """
+    alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        model = record["model"]
+        alike[record["data"]["name"], str(model["name"]), str(model["teacher"])].append(index)
+    labels = [""] * len(records)
+    for (_, model_name, teacher), indices in alike.items():
+        configs = [dict(_leaves(records[index]["config"])) for index in indices]
+        for index, suffix in zip(indices, _differences(configs), strict=True):
+            labels[index] = " ".join([model_name, teacher, *suffix])
+    return labels
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The config's dotted keys that count, each with its value."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if (not prefix and key in IGNORED_GROUPS) or _is_ignored(str(key), value):
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _is_ignored(key: str, value: Any) -> bool:
+    # A number is no path: timm's "drop_path" is a rate.
+    is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
+    return is_path or key in IGNORED_KEYS
+
+
+def _differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """For each config its ``key=value`` in which it differs from some other."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    differing = _telling(keys, configs)
+    names = _short_names(differing, keys)
+    shown = []
+    for key in differing:
+        exact = {_exact(config[key]): config[key] for config in configs if key in config}
+        brief = {text: _brief(key, value) for text, value in exact.items()}
+        # Two files of the same name, or two classes, in different places: say it in full.
+        shown.append(brief if len(set(brief.values())) == len(brief) else {t: t for t in brief})
+    return [
+        [
+            f"{names[key]}={values[_exact(config[key])]}"
+            for key, values in zip(differing, shown, strict=True)
+            if key in config
+        ]
+        for config in configs
+    ]
+
+
+def _telling(keys: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that tell the configs apart.
+
+    Of several keys that always have the same values (one is interpolated from the other)
+    the first. A key that some configs lack and that is the same in all others (a setting of
+    an alternative) only where no other key tells those configs apart.
+    """
+    by_values: dict[tuple[str, ...], str] = {}
+    for key in keys:
+        values = tuple(_exact(config.get(key, ABSENT)) for config in configs)
+        if len(set(values)) > 1:
+            by_values.setdefault(values, key)
+    variants = len(set(zip(*by_values, strict=True)))
+    chosen = [values for values in by_values if len({*values} - {_exact(ABSENT)}) > 1]
+    for values in by_values:
+        if values not in chosen and len(set(zip(*chosen, strict=True))) < variants:
+            chosen.append(values)
+    return [by_values[values] for values in by_values if values in chosen]
+
+
+def _exact(value: Any) -> str:
+    return "absent" if value is ABSENT else json.dumps(value, sort_keys=True)
+
+
+def _brief(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value, separators=(",", ":"))
+    return value.rpartition(".")[2] if key.endswith("_target_") else PurePath(value).name or value
+
+
+def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """Each key's shortest ending that no other key of the config has."""
+    endings: dict[str, int] = defaultdict(int)
+    for key in keys:
+        for ending in _endings(key):
+            endings[ending] += 1
+    return {
+        key: next((e for e in _endings(key) if endings[e] == 1), _endings(key)[-1])
+        for key in differing
+    }
+
+
+def _endings(key: str) -> list[str]:
+    parts = key.removesuffix("._target_").split(".")
+    return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]

@@ -1,0 +1,206 @@
+import io
+import math
+
+import pytest
+from fake_runs import OBJECTS, TEXTURES, fake_run
+from rich.console import Console
+
+from anomalib_rd.reports.cells import make_document
+from anomalib_rd.reports.markdown import to_markdown
+from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.results.published import load_published
+from anomalib_rd.results.record import find_failures, write_failure
+from anomalib_rd.results.table import load_runs
+
+PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")
+
+
+def document(folder):
+    return make_document(load_runs([folder]), find_failures(folder), load_published())
+
+
+def printed(folder, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    print_document(document(folder), console)
+    return console.file.getvalue()
+
+
+def line(text, start):
+    (found,) = [row for row in text.splitlines() if row.startswith(start)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def mvtec(tmp_path_factory):
+    """All categories, two seeds, one category without masks."""
+    folder = tmp_path_factory.mktemp("mvtec")
+    for category in (*TEXTURES, *OBJECTS):
+        for seed in (0, 1):
+            metrics = {"image_auroc": 0.97 + 0.02 * seed}
+            undefined = {}
+            if category == "transistor":
+                metrics |= dict.fromkeys(PIXEL, math.nan)
+                undefined = dict.fromkeys(PIXEL, "40 of 40 defect images have no mask")
+            run = folder / f"{category}-{seed}"
+            fake_run(run, category, seed, metrics=metrics, undefined=undefined)
+    return folder
+
+
+def test_a_hundred_columns_hold_our_means_and_two_reported_methods(mvtec):
+    text = printed(mvtec)
+    assert max(map(len, text.splitlines())) <= 100
+    # Mean of 97 and 99, std sqrt(2); nothing is cut off.
+    assert "98.00±1.41" in line(text, "bottle")
+    assert line(text, "bottle").split()[-2:] == ["100/98.7/96.6", "100/98.8/97.0"]
+    assert line(text, "mean all").split()[-2:] == ["98.5/97.8/93.9", "99.4/98.3/95.0"]
+    assert "RD4AD WRN50*" in text
+    assert "…" not in text
+    assert "%" in text
+
+
+def test_protocol_seeds_and_data_are_stated(mvtec):
+    text = " ".join(printed(mvtec).split())
+    assert "last epoch, 5 epochs, 256x256 pixels" in text
+    assert "Seeds 0, 1 (± is the std over seeds)" in text
+    assert "Data: mvtec, 15 categories" in text
+
+
+def test_textures_come_first_then_objects_each_with_a_mean(mvtec):
+    labels = [row.label for row in document(mvtec).tables[0].rows()]
+    ours = [*TEXTURES, "mean textures", *OBJECTS, "mean objects", "mean all"]
+    assert labels[: len(ours)] == ours
+    assert labels[len(ours)] == "FMG-RD paper"
+    assert "RD4AD RN18*" in labels
+
+
+def test_undefined_is_a_dash_with_its_reason(mvtec):
+    text = printed(mvtec)
+    assert "-¹" in line(text, "transistor")
+    assert "0.00" not in line(text, "transistor").split("±", 1)[0]
+    assert "¹ undefined: transistor: 40 of 40 defect images have no mask" in text
+    assert "mean over 9 of 10 categories" in text
+    assert "mean over 14 of 15 categories" in text
+
+
+def test_unverified_numbers_are_starred_and_sourced(mvtec):
+    text = " ".join(printed(mvtec, 300).split())
+    assert "RD4AD WRN50*: as reported, unverified;" in text
+    assert "arXiv 2201.10703" in text
+    assert "best epoch picked on the test set" in text
+    assert "ReContrast*" not in text
+    assert "95.9†" in line(printed(mvtec), "FMG-RD paper")
+
+
+def test_a_narrow_terminal_says_what_it_leaves_out(mvtec):
+    text = printed(mvtec, 70)
+    assert max(map(len, text.splitlines())) <= 70
+    assert "Left out in 70 columns of text" in text
+    assert "RD4AD WRN50*" in text.split("Left out")[1]
+    assert "Left out" not in printed(mvtec, 300)
+
+
+def test_markdown_has_every_column_and_the_same_cells(mvtec):
+    text = to_markdown(document(mvtec))
+    rows = [row for row in text.splitlines() if row.startswith("|")]
+    assert len({row.count("|") - row.count("\\|") for row in rows}) == 1
+    header = rows[0]
+    for heading in (
+        "image F1max %",
+        "pixel AP %",
+        "AUPRO FPR\\<=0.3 %",
+        "PatchCore image/pixel/PRO %",
+    ):
+        assert heading in header
+    assert "| 98.00±1.41 |" in line(text, "| bottle")
+    assert "**98.00±1.41**" in line(text, "| **mean all**")
+    assert "RD4AD WRN50\\*: as reported, unverified" in text
+
+
+def test_part_of_the_categories_is_compared_over_that_part(tmp_path):
+    for category in ("bottle", "cable"):
+        fake_run(tmp_path / category, category)
+    text = printed(tmp_path)
+    assert "97.5/98.1/93.8" in line(text, "mean all")  # of bottle and cable
+    assert "FMG-RD paper (15)" in text
+    assert "MRKD" not in text
+    assert "mean objects" not in text  # the same as mean all
+
+
+def test_other_data_has_no_reported_numbers(tmp_path):
+    fake_run(tmp_path, data="demo", category="brick")
+    text = printed(tmp_path)
+    assert "RD4AD WRN50" not in text
+    assert "paper" not in text
+    assert "mean all" not in text  # one category
+    assert "±" not in text  # one seed
+
+
+def test_several_variants_have_an_overview_first(tmp_path):
+    for strategy, value in (("none", 0.9), ("block", 0.95)):
+        for category in ("bottle", "cable"):
+            metrics = {"image_auroc": value}
+            config = {"model.masking.strategy": strategy}
+            fake_run(tmp_path / f"{category}-{strategy}", category, metrics=metrics, config=config)
+    overview, *singles = document(tmp_path).tables
+    assert len(singles) == 2
+    assert {row.label: row.cells[0] for row in overview.sections[0]} == {
+        "rd4ad resnet18 strategy=none": "90.00",
+        "rd4ad resnet18 strategy=block": "95.00",
+    }
+    assert "| categories | seeds |" in to_markdown(document(tmp_path))
+    reported = {row.label: row.cells[0] for row in overview.sections[1]}
+    assert reported["RD4AD WRN50*"] == "97.5"
+    assert printed(tmp_path).count("Reported by others") == 1
+
+
+def test_failures_are_listed_as_they_are(tmp_path):
+    fake_run(tmp_path / "0")
+    write_failure(tmp_path / "1", RuntimeError("CUDA out of memory\n[bold]tried[/bold]"))
+    for text in (printed(tmp_path, 200), to_markdown(document(tmp_path)).replace("\\", "")):
+        assert "Failed runs: 1" in text
+        assert "RuntimeError: CUDA out of memory [bold]tried[/bold]" in text
+
+
+def test_an_opt_in_metric_has_a_column_only_if_asked_for(tmp_path):
+    fake_run(tmp_path / "0")
+    assert "PRO per image %" not in to_markdown(document(tmp_path))
+    fake_run(tmp_path / "1", "cable", metrics={"pro_rd4ad": 0.94})
+    text = to_markdown(document(tmp_path))
+    assert "PRO per image %" in text
+    assert "bottle: no reason on record" in text
+
+
+def test_an_oracle_is_a_remark_not_the_headline(tmp_path):
+    fake_run(tmp_path, oracle={"epoch": 2, "image_auroc": 0.999, "aupro": 0.95})
+    text = printed(tmp_path, 200)
+    assert "98.00" in line(text, "bottle")
+    assert "99.90" not in line(text, "bottle")
+    assert "Oracle (best epoch picked on the test set, not the headline), %: image AUROC 99.90" in (
+        text
+    )
+
+
+def test_missing_seeds_repeats_and_other_images_are_remarked(tmp_path):
+    fake_run(tmp_path / "a0", "bottle", 0)
+    fake_run(tmp_path / "a1", "bottle", 1)
+    fake_run(tmp_path / "b0", "cable", 0)
+    fake_run(tmp_path / "b0-again", "cable", 0)
+    other = fake_run(tmp_path / "b0-other", "cable", 0) / "result.json"
+    other.write_text(other.read_text().replace("sha-cable", "sha-other"))
+    text = printed(tmp_path, 200)
+    assert "1 of 2 seeds" in text
+    assert "2 runs repeat a category and seed: the last by path counts." in text
+    assert "The runs of cable read different images" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.31, "0.3 s"), (43.6, "44 s"), (7260, "2 h 1 min")]
+)
+def test_the_time_of_a_run_is_readable(tmp_path, seconds, shown):
+    fake_run(tmp_path, duration_s={"train": 0, "test": 0, "total": seconds})
+    assert f"A run takes {shown} (median)." in " ".join(printed(tmp_path).split())
+
+
+def test_a_run_that_was_not_timed_says_nothing(tmp_path):
+    fake_run(tmp_path, duration_s={})
+    assert "A run takes" not in printed(tmp_path)
