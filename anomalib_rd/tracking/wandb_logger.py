@@ -1,0 +1,181 @@
+"""The W&B logger: online where there is a login and a server, offline where there is not."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.tracking.lifetime import finish_run, first_line
+from anomalib_rd.tracking.login import login_known
+
+if TYPE_CHECKING:
+    import wandb
+
+log = logging.getLogger(__name__)
+
+_ONLINE = ("online", "shared", "run")  # "run", "dryrun": wandb's older names, still accepted
+_MODES = (*_ONLINE, "offline", "dryrun", "disabled")
+_NO_LOGIN = "no login found"
+_TAG_LENGTH = 64  # the server refuses a run with a longer tag
+
+# wandb's own printing and console capture fight with rich progress bars; its timeouts (90 s
+# to start, for ever to finish) would let an absent server hold up a sweep. Seconds.
+_SETTINGS: dict[str, Any] = {
+    "console": "off",
+    "silent": True,
+    "quiet": True,
+    "init_timeout": 5.0,
+    "finish_timeout": 60.0,
+    "finish_timeout_raises": True,  # so that `finish` can say it in one line
+}
+
+
+def wandb_logger(
+    *,
+    project: str | None,
+    entity: str | None,
+    group: str | None,
+    job_type: str | None,
+    name: str | None,
+    tags: Sequence[str],
+    save_dir: str | Path | None,
+    mode: str | None = None,
+    id: str | None = None,
+) -> WandbLogger:
+    """A Lightning logger whose W&B run starts at first use and never holds up training.
+
+    An argument of None (and no tags) leaves the matter to W&B's own environment variable
+    (WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_NAME, WANDB_TAGS,
+    WANDB_DIR, WANDB_RUN_ID).
+
+    Args:
+        project: the W&B project.
+        entity: the user or team that owns the project.
+        group: what the runs of one sweep share.
+        job_type: the kind of run inside the group.
+        name: the run's display name.
+        tags: labels to filter by; cut to W&B's 64 characters, blank ones dropped.
+        save_dir: folder for W&B's files, made if missing.
+        mode: online, offline or disabled; None: WANDB_MODE or `wandb offline`'s setting,
+            else online. Online without a login, or with a server that refuses or does not
+            answer within WANDB_INIT_TIMEOUT seconds (5), becomes offline and says so once.
+        id: a run's id, to continue that run.
+
+    Raises:
+        UserError: for a mode that does not exist.
+    """
+    mode = mode or os.environ.get("WANDB_MODE") or None
+    if mode not in (None, *_MODES):
+        raise UserError(
+            f"W&B mode '{mode}' does not exist (logger.mode or WANDB_MODE): "
+            "use online, offline or disabled"
+        )
+    wanted = {
+        "project": project,
+        "entity": entity,
+        "group": group,
+        "job_type": job_type,
+        "name": name,
+        "tags": [str(tag)[:_TAG_LENGTH] for tag in tags if str(tag).strip()] or None,
+        "dir": None if save_dir is None else str(save_dir),
+        "mode": mode,
+        "id": id,
+        "resume": "allow" if id else None,
+    }
+    return LazyWandbLogger(**{key: value for key, value in wanted.items() if value is not None})
+
+
+class LazyWandbLogger(WandbLogger):
+    """Lightning's logger with another start: its own run, its own axes, offline if need be."""
+
+    def __init__(self, **init: Any) -> None:
+        super().__init__(
+            name=init.get("name"),
+            save_dir=init.get("dir") or os.environ.get("WANDB_DIR") or ".",
+            project=init.get("project"),
+            id=init.get("id"),
+        )
+        self._init = init
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; started here, at first use and on rank zero only."""
+        # A spawned worker attaches to its parent's run: that is Lightning's part.
+        if self._experiment is None and getattr(self, "_attach_id", None) is None:
+            self._experiment = _start(self._init)
+        return super().experiment
+
+
+def _start(init: dict[str, Any]) -> "wandb.Run":
+    import wandb
+
+    if wandb.run is not None:  # wandb.init would hand it out again: two runs merged into one
+        log.warning("W&B: run '%s' was left open, closing it", wandb.run.name)
+        finish_run(wandb.run, failed=True)
+    found = wandb.setup(settings=_settings()).settings
+    mode = init.get("mode") or found.mode
+    reason = None
+    if mode in _ONLINE and not login_known(found):
+        mode, reason = "offline", _NO_LOGIN
+    if mode == "disabled":
+        init = {key: value for key, value in init.items() if key != "dir"}  # or it is made
+    elif "dir" in init:
+        Path(init["dir"]).mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(**(init | {"mode": mode}))
+    except Exception as error:  # wandb raises many kinds here: its own, TimeoutError, OSError
+        if mode not in _ONLINE:
+            raise
+        # The failed run's id stays "in use" until the service is gone (wandb issue 9865).
+        wandb.teardown()
+        wandb.setup(settings=_settings())
+        mode, reason = "offline", f"cannot log online ({first_line(error)})"
+        run = wandb.init(**(init | {"mode": mode}))
+    _say_where(run, mode, reason)
+    _define_axes(run)
+    return run
+
+
+def _settings() -> "wandb.Settings":
+    """Ours where neither this wandb nor the environment says otherwise.
+
+    Given to `wandb.setup`, not to `wandb.init`: only there does silence also rule out prompts.
+    """
+    import wandb
+
+    known = wandb.Settings.model_fields  # finish_timeout came with 0.27
+    return wandb.Settings(
+        **{
+            key: value
+            for key, value in _SETTINGS.items()
+            if key in known and f"WANDB_{key.upper()}" not in os.environ
+        }
+    )
+
+
+def _say_where(run: "wandb.Run", mode: str, reason: str | None) -> None:
+    if mode in _ONLINE:
+        log.info("W&B: %s", run.url)
+    elif reason:
+        folder = Path(run.dir).parent
+        before = "`wandb login` before, or " if reason == _NO_LOGIN else ""
+        line = "W&B: %s, logging offline to %s; %s`wandb sync %s` after"
+        log.warning(line, reason, folder, before, folder)
+
+
+def _define_axes(run: "wandb.Run") -> None:
+    # Lightning logs by step; people compare epochs. No catch-all "*": which of two matching
+    # patterns wins is not documented. No summary="last" for test/*: the last value is what
+    # W&B keeps anyway, and asking for it turns each number into {"last": number} and hides
+    # tables and images from the workspace.
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("trainer/global_step", hidden=True)
+    run.define_metric("train/*", step_metric="epoch")
+    run.define_metric("test_curve/*", step_metric="epoch")
+    run.define_metric("lr-*", step_metric="trainer/global_step")

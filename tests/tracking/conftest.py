@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clean_wandb(tmp_path, monkeypatch):
+    """No login, no settings of this machine's user, and a fresh wandb session per test."""
+    import wandb
+
+    for name in [key for key in os.environ if key.startswith("WANDB_") or key == "NETRC"]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    for name, folder in {"CONFIG": "config", "CACHE": "cache", "DATA": "data"}.items():
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(home / folder))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield
+    if wandb.run is not None:
+        wandb.run.finish(exit_code=1)
+    wandb.teardown()
+
+
+@pytest.fixture
+def save_dir(tmp_path) -> Path:
+    return tmp_path / "runs" / "bottle"  # not there yet: the logger has to make it
+
+
+@pytest.fixture
+def make_logger(save_dir):
+    from anomalib_rd.tracking.wandb_logger import wandb_logger
+
+    def make(**changes):
+        arguments = {
+            "project": "anomalib-rd",
+            "entity": None,
+            "group": "components",
+            "job_type": "fmg_rd",
+            "name": "bottle-fmg_rd-s0",
+            "tags": ["bottle", "object", "resnet18", "seed0"],
+            "save_dir": save_dir,
+            "mode": "offline",
+        }
+        return wandb_logger(**(arguments | changes))
+
+    return make

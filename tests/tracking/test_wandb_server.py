@@ -1,0 +1,149 @@
+"""Servers that do not answer: on loopback, never the real one."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from wandb_file import read_runs
+
+from anomalib_rd.tracking.lifetime import tracked
+from anomalib_rd.tracking.login import login_known
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Stub(ThreadingHTTPServer):
+    """Enough of W&B's API to start a run; with `hangs` set it takes requests and is silent."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.hangs, self.closing, self.operations = threading.Event(), threading.Event(), []
+        super().__init__(("127.0.0.1", 0), Answer)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Stub
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.hangs.is_set():
+            self.server.closing.wait()
+            return
+        operation = json.loads(body).get("operationName", "") if body else ""
+        self.server.operations.append(operation)
+        bucket = {"id": "1", "name": "r", "displayName": "r", "config": "{}", "sweepName": None}
+        project = {"id": "1", "name": "p", "entity": {"id": "1", "name": "e"}}
+        data = {}
+        if operation == "UpsertBucket":
+            data = {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
+        reply = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    do_GET = do_PUT = do_POST  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    server = Stub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+def ours(caplog):
+    return [r.getMessage() for r in caplog.records if r.name.startswith("anomalib_rd")]
+
+
+def test_a_hanging_server_costs_seconds_and_the_run_goes_offline(
+    stub, make_logger, save_dir, monkeypatch, caplog
+):
+    stub.hangs.set()
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    logger = make_logger(mode=None, id="given-id")
+    started = time.monotonic()
+    with tracked([logger]):
+        logger.log_metrics({"train/loss": 1.0})
+    assert time.monotonic() - started < 2 + 6
+    run = read_runs(save_dir)[-1]
+    assert (run.id, run.summary["train/loss"], run.exit_code) == ("given-id", 1.0, 0)
+    (line,) = ours(caplog)
+    assert line.startswith("W&B: cannot log online (")
+    assert line.endswith(f"logging offline to {run.folder}; `wandb sync {run.folder}` after")
+
+
+def test_a_server_that_stops_answering_does_not_hold_up_the_end(
+    stub, make_logger, save_dir, monkeypatch, caplog
+):
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
+    logger = make_logger(mode=None)
+    with tracked([logger]):
+        assert not logger.experiment.offline and "UpsertBucket" in stub.operations
+        stub.hangs.set()
+        logger.log_metrics({"train/loss": 1.0})
+        started = time.monotonic()
+    assert time.monotonic() - started < 2 + 6
+    assert "upload not finished" in ours(caplog)[-1] and "wandb sync " in ours(caplog)[-1]
+
+
+def test_a_malformed_key_goes_offline_and_says_why(stub, make_logger, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "too-short")
+    logger = make_logger(mode=None)
+    with tracked([logger]):
+        assert logger.experiment.offline
+    (line,) = ours(caplog)
+    assert "cannot log online" in line and "too-short" not in line
+
+
+def test_netrc_is_a_login(tmp_path, monkeypatch):
+    import wandb
+
+    settings = wandb.setup().settings
+    assert not login_known(settings)
+    netrc = tmp_path / "elsewhere"
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert not login_known(settings)  # named, not there
+    netrc.write_text(f"machine other.example login user password {KEY}\n")
+    assert not login_known(settings)
+    netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    assert login_known(settings)
+    netrc.write_text("machine api.wandb.ai login\n")  # broken
+    assert not login_known(settings)
+
+
+def test_netrc_of_a_server_of_ones_own_counts_for_that_server(tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example:8080")
+    settings = wandb.setup().settings
+    home_file = tmp_path / "home" / ".netrc"
+    home_file.write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    assert not login_known(settings)
+    home_file.write_text(f"machine wandb.example:8080 login user password {KEY}\n")
+    assert login_known(settings)
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
+def test_environment_is_a_login(monkeypatch, name):
+    import wandb
+
+    settings = wandb.setup().settings
+    monkeypatch.setenv(name, KEY)
+    assert login_known(settings)
