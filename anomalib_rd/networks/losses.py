@@ -8,7 +8,10 @@ class FlattenedCosine(nn.Module):
     """One cosine an image and scale, over all C*H*W values: RD4AD's code and published numbers."""
 
     def forward(
-        self, features: list[Tensor], restored: list[Tensor], masks: list[Tensor]  # noqa: ARG002
+        self,
+        features: list[Tensor],
+        restored: list[Tensor],
+        masks: list[Tensor],  # noqa: ARG002
     ) -> Tensor:
         """Sum over scales of the batch mean of 1 - cos.
 
@@ -27,7 +30,10 @@ class PixelCosine(nn.Module):
     """One cosine a position over its C values, averaged: the formula of RD4AD's paper (eq. 1-2)."""
 
     def forward(
-        self, features: list[Tensor], restored: list[Tensor], masks: list[Tensor]  # noqa: ARG002
+        self,
+        features: list[Tensor],
+        restored: list[Tensor],
+        masks: list[Tensor],  # noqa: ARG002
     ) -> Tensor:
         """Sum over scales of the mean over batch and positions of 1 - cos; arguments as above."""
         pairs = zip(features, restored, strict=True)

@@ -100,6 +100,8 @@ class FeatureMasking(nn.Module):
 
     def forward(self, features: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """[Fk (B, Ck, Hk, Wk)], [mk (B, 1, Hk, Wk)] -> the features as the student may see them."""
+        if not self.training and self.inference == "none":
+            return features
         masked = [f * (1 - m) for f, m in zip(features, masks, strict=True)]
         if self.tokens:
             masked = [f + m * t for f, m, t in zip(masked, masks, self.tokens, strict=True)]
@@ -114,8 +116,7 @@ class FeatureMasking(nn.Module):
         """Which cells to hide first, (B, 1, H, W): a new draw at each call."""
         batch, _, height, width = coarsest.shape
         if self.strategy == "attention":
-            uniform = torch.rand_like(coarsest[:, :1]).clamp_min(1e-9)
-            gumbel = -torch.log(-torch.log(uniform).clamp_min(1e-9))
+            gumbel = -torch.empty_like(coarsest[:, :1]).exponential_().log()
             # Gumbel's trick: the highest k of these are a draw without replacement with
             # probabilities proportional to exp(redundancy / temperature).
             return _redundancy(coarsest) / self.temperature + gumbel

@@ -69,9 +69,7 @@ def down_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPl
         nn.BatchNorm2d(out_channels),
     )
     blocks = [block(in_channels, planes, 2, shortcut, base_width=plan.base_width)]
-    blocks += [
-        block(out_channels, planes, base_width=plan.base_width) for _ in range(depth - 1)
-    ]
+    blocks += [block(out_channels, planes, base_width=plan.base_width) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 

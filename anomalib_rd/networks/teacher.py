@@ -42,7 +42,9 @@ class Teacher(nn.Module):
         try:
             net = timm.create_model(name, pretrained=False)
         except RuntimeError as error:
-            raise UserError(f"model.teacher.name={name}: {error}; see timm.list_models()") from error
+            raise UserError(
+                f"model.teacher.name={name}: {error}; see timm.list_models()"
+            ) from error
         reductions = [stage["reduction"] for stage in net.feature_info]
         missing = [s for s in self.strides if s not in reductions]
         if missing:
