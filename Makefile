@@ -1,0 +1,44 @@
+# Everything runs in .venv, made by uv where there is one and by venv and pip where there is not.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/anomalib-rd
+# more words for a command: make train ARGS="data=mvtec data.category=bottle"
+ARGS ?=
+
+.PHONY: setup demo test lint train sweep report bench
+
+setup: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" .venv && \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e ".[dev]"; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --upgrade pip && \
+	  $(BIN)/python -m pip install -c constraints.txt -e ".[dev]"; \
+	fi
+	@touch $@
+
+# Trains on every category of the embedded data set and prints the table.
+demo: setup
+	$(RUN) train -m data.category=all sweep=demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+train: setup
+	$(RUN) train $(ARGS)
+
+sweep: setup
+	$(RUN) train -m $(ARGS)
+
+# make report ARGS=multirun/NAME
+report: setup
+	$(RUN) report $(or $(ARGS),multirun)
+
+bench: setup
+	$(RUN) bench $(or $(ARGS),metrics)

@@ -1,0 +1,65 @@
+"""``anomalib-rd data``: what is in a data set, and the download of MVTec AD."""
+
+import argparse
+from pathlib import Path
+
+
+def run(words: list[str]) -> int:
+    """List categories or download."""
+    parser = argparse.ArgumentParser(prog="anomalib-rd data")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    listing = verbs.add_parser("list", help="categories, image counts and defect types on disk")
+    listing.add_argument(
+        "overrides", nargs="*", help="as for train, such as data=mvtec data.root=/data/mvtec"
+    )
+    download = verbs.add_parser("download", help="MVTec AD, 5.3 GB, resumable")
+    download.add_argument("--root", type=Path, default=Path("data/mvtec"), help="%(default)s")
+    download.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="say that you accept CC BY-NC-SA 4.0 (it is shown without this flag)",
+    )
+    download.add_argument("--url", help="another link, where the one built in has moved")
+    download.add_argument("--keep", action="store_true", help="keep the archive after unpacking")
+    options = parser.parse_args(words)
+    if options.verb == "list":
+        return list_categories(options.overrides)
+    from anomalib_rd.data.download import MVTEC_URL, download_mvtec
+
+    download_mvtec(
+        options.root,
+        accept_license=options.accept_license,
+        url=options.url or MVTEC_URL,
+        keep=options.keep,
+    )
+    return 0
+
+
+def list_categories(overrides: list[str]) -> int:
+    """Print a table of the data set's categories."""
+    from collections import Counter
+
+    from hydra.utils import instantiate
+    from rich.console import Console
+    from rich.table import Table
+
+    from anomalib_rd.cli.categories import composed
+    from anomalib_rd.cli.config import register_resolvers
+
+    register_resolvers()
+    source = instantiate(composed(overrides, None).data.source)
+    table = Table(title=f"{source.root}", title_justify="left")
+    for heading in ("category", "group", "train", "test", "defect types (images)"):
+        table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
+    for category in source.categories():
+        split = source.split(category)
+        counts = Counter(sample.defect for sample in split.test)
+        table.add_row(
+            category,
+            "texture" if category in source.textures else "object",
+            str(len(split.train)),
+            str(len(split.test)),
+            ", ".join(f"{defect} ({count})" for defect, count in counts.items()),
+        )
+    Console().print(table)
+    return 0

@@ -1,0 +1,110 @@
+"""One category's images for Lightning."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.source import Source
+from anomalib_rd.errors import UserError
+
+
+class AnomalyDataModule(L.LightningDataModule):
+    """Trains on all normal training images of a category and tests on its test images.
+
+    Args:
+        source: where the images are.
+        category: one of the source's categories.
+        image_size: (H, W) in pixels, multiples of 32.
+        train_batch_size: images a step and process; the last short batch is kept.
+        test_batch_size: images a step; changes no result.
+        num_workers: processes that read images; None leaves a core for the training and takes
+            at most 8.
+        transform: of the uint8 training images.
+        seed: of the order of the training images.
+
+    Raises:
+        UserError: a size that the networks can't take, or what the source finds wrong.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        category: str,
+        image_size: Sequence[int] = (256, 256),
+        train_batch_size: int = 16,
+        test_batch_size: int = 16,
+        num_workers: int | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        height, width = image_size
+        if height % 32 or width % 32 or min(height, width) < 64:
+            raise UserError(
+                f"data.image_size={[height, width]}: both sides must be multiples of 32, from 64 on"
+            )
+        for key, size in (("train", train_batch_size), ("test", test_batch_size)):
+            if size < 1:
+                raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
+        self.category, self.image_size, self.seed = category, (height, width), seed
+        self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self.num_workers = min(8, cores - 1) if num_workers is None else num_workers
+        self.split = source.split(category)
+        self.root, self.textures = source.root, source.textures
+        self.train_set = AnomalyDataset(self.split.train, self.image_size, transform)
+        self.test_set = AnomalyDataset(self.split.test, self.image_size)
+
+    def train_dataloader(self) -> DataLoader:
+        """All normal training images, in an order drawn anew each epoch from the seed alone."""
+        world, rank = self._processes()
+        sampler = DistributedSampler(
+            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
+        )
+        return self._loader(self.train_set, self.train_batch_size, sampler)
+
+    def test_dataloader(self) -> DataLoader:
+        """Every test image once, whatever the number of processes."""
+        world, rank = self._processes()
+        return self._loader(
+            self.test_set, self.test_batch_size, EveryNth(len(self.test_set), rank, world)
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The test images, for the opt-in curve alone: no choice is made on it."""
+        return self.test_dataloader()
+
+    def _loader(self, dataset: Dataset, batch_size: int, sampler: Sampler) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A loader of its own: reading images must not move the training's random numbers.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+
+class EveryNth(Sampler[int]):
+    """Items rank, rank + world, ...: unlike torch's DistributedSampler it repeats none."""
+
+    def __init__(self, length: int, rank: int, world: int) -> None:
+        self.indices = range(rank, length, world)
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -1,0 +1,127 @@
+"""The LightningModule over the four networks."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.networks import Distiller
+from anomalib_rd.scoring import AnomalyScorer
+from anomalib_rd.training.predictions import (
+    Judgement,
+    PredictionGatherer,
+    Predictions,
+    judge,
+)
+
+TEACHER = "distiller.teacher."
+
+
+class DistillationModule(L.LightningModule):
+    """Trains masking, fusion and student against the frozen teacher; scores the test images.
+
+    Args:
+        distiller: the four networks.
+        scorer: features to maps and scores.
+        loss: (features, restored, masks) -> scalar.
+        optimizer: makes the optimizer from the trainable parameters.
+        scheduler: makes the schedule, stepped each epoch, from the optimizer.
+        no_masks: why the ground-truth masks can't be used, or None.
+        with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
+        config: kept in the checkpoint, plain types only.
+
+    Attributes:
+        predictions: of the last pass over the test images; None before.
+        judgement: metrics and curves of that pass.
+        curve: metrics after each epoch, if asked for.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        scorer: AnomalyScorer,
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        no_masks: str | None = None,
+        with_pro_rd4ad: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.distiller, self.scorer, self.loss = distiller, scorer, loss
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.no_masks, self.with_pro_rd4ad = no_masks, with_pro_rd4ad
+        self.config = dict(config or {})
+        self.gathered = PredictionGatherer()
+        self.predictions: Predictions | None = None
+        self.judgement = Judgement()
+        self.curve: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> Any:
+        """All trainable parameters together, as in RD4AD."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.make_scheduler is None:
+            return optimizer
+        return [optimizer], [self.make_scheduler(optimizer)]
+
+    def training_step(self, batch: dict[str, Tensor]) -> Tensor:
+        """Loss of a batch of normal images."""
+        loss: Tensor = self.loss(*self.distiller(batch["image"]))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Stop at once when the loss is lost: all that follows would be NaN."""
+        loss = self.trainer.callback_metrics["train/loss"]
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"train/loss is {loss.item()} after epoch {self.current_epoch + 1}: training "
+                "diverged; lower optimizer.lr or train with trainer.precision=32-true"
+            )
+
+    def test_step(self, batch: dict[str, Tensor]) -> None:
+        """Score a batch of test images."""
+        images = batch["image"]
+        distilled = self.distiller(images)
+        height, width = images.shape[-2:]
+        scored = self.scorer(distilled.features, distilled.restored, (height, width))
+        self.gathered.update(batch, scored.maps, scored.scores)
+
+    def on_test_epoch_end(self) -> None:
+        """The headline: metrics of the network as it is now, at the end of training."""
+        self._judge("test")
+
+    def validation_step(self, batch: dict[str, Tensor]) -> None:
+        """The opt-in curve on the test images."""
+        self.test_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """A point of the curve; nothing is chosen by it."""
+        self._judge("test_curve")
+        self.curve.append({"epoch": self.current_epoch + 1, **self.judgement.metrics})
+
+    def _judge(self, stage: str) -> None:
+        self.predictions = self.gathered.compute()
+        self.gathered.reset()
+        self.judgement = judge(self.predictions, self.no_masks, self.with_pro_rd4ad)
+        defined = {k: v for k, v in self.judgement.metrics.items() if not math.isnan(v)}
+        self.log_dict({f"{stage}/{name}": value for name, value in defined.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen teacher out (the config says where it is from), keep the config."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
+        checkpoint["config"] = self.config
+        checkpoint["test_curve"] = self.curve
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the teacher's own weights back, so that loading stays strict."""
+        own = self.distiller.teacher.state_dict(prefix=TEACHER)
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        self.curve = list(checkpoint.get("test_curve", []))

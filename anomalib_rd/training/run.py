@@ -1,0 +1,168 @@
+"""One run, from config to record."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from anomalib_rd.data import AnomalyDataModule, Source, select_categories
+from anomalib_rd.errors import UserError
+from anomalib_rd.tracking.lifetime import tracked
+from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.outcome import Outcome, leave_record, show_images
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train one model on one category, judge it by its last epoch and leave the record.
+
+    Args:
+        cfg: composed from conf/train.yaml.
+
+    Returns:
+        The value named by ``objective``, for a hyper-parameter search.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    started = time.perf_counter()
+    run_dir = Path(cfg.run_dir)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    config = plain(cfg)
+    data = make_data(cfg)
+    module = make_module(cfg, data, config)
+    loggers = [instantiate(spec) for spec in cfg.logger.values()]
+    with tracked(loggers):
+        for logger in loggers:
+            logger.log_hyperparams(config)
+        trainer = make_trainer(cfg, loggers)
+        outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
+        if cfg.model.fit:
+            outcome.train_s = timed(lambda: trainer.fit(module, datamodule=data))
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+        elif trainer.checkpoint_callback:
+            trainer.strategy.connect(module)
+            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+        logged = dict(trainer.callback_metrics)
+        outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
+        if trainer.is_global_zero:
+            show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
+            outcome.total_s = time.perf_counter() - started
+            leave_record(outcome, run_dir)
+    if cfg.objective is None:
+        return None
+    logged |= trainer.callback_metrics
+    if cfg.objective not in logged:
+        raise UserError(f"objective={cfg.objective}: not logged; there are {', '.join(logged)}")
+    return float(logged[cfg.objective])
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config in plain types."""
+    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def make_data(cfg: DictConfig) -> AnomalyDataModule:
+    """The data module of the one category that the config names."""
+    source: Source = instantiate(cfg.data.source)
+    categories = select_categories(source, cfg.data.category)
+    if len(categories) > 1:
+        raise UserError(
+            f"data.category={cfg.data.category}: one run trains one category and these are "
+            f"{len(categories)}; add -m to train one model each"
+        )
+    return AnomalyDataModule(
+        source=source,
+        category=categories[0],
+        image_size=cfg.data.image_size,
+        train_batch_size=cfg.data.train_batch_size,
+        test_batch_size=cfg.data.test_batch_size,
+        num_workers=cfg.data.num_workers,
+        transform=instantiate(cfg.data.transform) if cfg.data.transform else None,
+        seed=cfg.seed,
+    )
+
+
+def make_module(
+    cfg: DictConfig, data: AnomalyDataModule, config: dict[str, Any]
+) -> DistillationModule:
+    """The networks, scoring, loss and optimizer of the config."""
+    from anomalib_rd.networks import Distiller
+
+    parts = {part: instantiate(cfg.model[part]) for part in PARTS}
+    return DistillationModule(
+        distiller=Distiller(**parts),
+        scorer=instantiate(cfg.model.scoring),
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
+        no_masks=why_no_masks(data),
+        with_pro_rd4ad=cfg.pro_rd4ad,
+        config=config,
+    )
+
+
+PARTS = ("teacher", "masking", "fusion", "student")
+
+
+def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
+    """Lightning's trainer with the config's callbacks."""
+    hush()
+    callbacks = [instantiate(spec) for spec in cfg.callbacks.values()]
+    try:
+        trainer: L.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers,
+            limit_val_batches=1.0 if cfg.test_curve else 0,
+        )
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, (MisconfigurationException, ValueError, TypeError)):
+            raise UserError(f"trainer: {' '.join(str(cause).split())}") from error
+        raise
+    return trainer
+
+
+def hush() -> None:
+    """Silence what Lightning says of matters that are as they should be."""
+    for chatty in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+    ):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for expected in (
+        "Found .* module.s. in eval mode",  # the teacher
+        "The .*dataloader.* does not have many workers",
+        ".*isinstance.treespec, LeafSpec.",
+        "The number of training batches",
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", expected)
+
+
+def why_no_masks(data: AnomalyDataModule) -> str | None:
+    """Why pixel metrics are undefined on this data, or None."""
+    defects = [s for s in data.split.test if s.label]
+    without = sum(s.mask is None for s in defects)
+    if not without:
+        return None
+    return f"{without} of {len(defects)} defect images have no ground-truth mask"
+
+
+def timed(work: Any) -> float:
+    """Seconds that ``work()`` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
