@@ -21,12 +21,9 @@ def expand_categories(words: list[str]) -> list[str]:
     """
     if not {"-m", "--multirun"} & set(words):
         return words
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     words = list(words)
     folder = config_folder(words)
-    parser = OverridesParser.create()
-    overrides = {i: parser.parse_override(w) for i, w in enumerate(words) if is_override(w)}
+    overrides = parsed(words)
     if any(o.key_or_group == "data" and o.is_sweep_override() for o in overrides.values()):
         raise UserError("data=...: one multirun takes one data set; start one for each")
     fixed = [
@@ -56,9 +53,13 @@ def expand_categories(words: list[str]) -> list[str]:
     return [*words, spelt]
 
 
-def is_override(word: str) -> bool:
-    """Whether the word is an override and no flag nor a flag's value."""
-    return not word.startswith("-") and "=" in word
+def parsed(words: list[str]) -> dict[int, Any]:
+    """The overrides among the words (flags and their values are none), by their place."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    places = [i for i, word in enumerate(words) if "=" in word and not word.startswith("-")]
+    overrides = OverridesParser.create().parse_overrides([words[i] for i in places])
+    return dict(zip(places, overrides, strict=True))
 
 
 def config_folder(words: list[str]) -> str | None:

@@ -1,7 +1,9 @@
 """Which errors are the user's to mend, and how to say them in one line."""
 
+import difflib
 import errno
 import re
+from typing import Any
 
 from anomalib_rd.errors import UserError
 
@@ -13,14 +15,42 @@ def explain(error: BaseException) -> str | None:
             return original(str(link))
         if isinstance(link, OSError) and link.errno == errno.ENOSPC:
             return f"no space left on the device for {link.filename or 'a file'}; free some"
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = error.__cause__
         detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
+        if isinstance(error, OverrideParseException):
+            return f"{error.override}: not an override that Hydra can read; key=value is"
+        unknown = re.match(r"Could not override '([^'@]+)", str(error))
+        if unknown:
+            return f"no key '{unknown[1]}' in the config{nearest_key(unknown[1])}"
         return one_line(f"{error}{detail}")
     return None
+
+
+def nearest_key(key: str) -> str:
+    """What may have been meant, and how a new key is added."""
+    from omegaconf import OmegaConf
+
+    from anomalib_rd.cli.categories import composed
+
+    with_hydra = OmegaConf.to_container(composed([], None), resolve=False)
+    assert isinstance(with_hydra, dict)
+    nearest = difflib.get_close_matches(key, dotted(with_hydra), n=1)
+    meant = f", did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{meant}; `anomalib-rd train --cfg job` shows all, +{key}=... adds a new one"
+
+
+def dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
+    """All keys of a nested config, as one types them."""
+    keys = []
+    for name, value in config.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, dict):
+            keys += dotted(value, f"{prefix}{name}.")
+    return keys
 
 
 def chain(error: BaseException) -> list[BaseException]:

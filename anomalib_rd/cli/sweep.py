@@ -1,10 +1,13 @@
 """What happens by itself at the end of a multirun."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from anomalib_rd.errors import UserError
 
 
 class ReportAtEnd(Callback):
@@ -16,6 +19,10 @@ class ReportAtEnd(Callback):
         from anomalib_rd.results.record import find_failures
 
         folder = Path(config.hydra.sweep.dir)
-        report([folder])
-        if find_failures(folder):
+        failed = find_failures(folder)
+        try:
+            report([folder])
+        except UserError as error:  # not one run is complete
+            print(f"anomalib-rd: {error}", file=sys.stderr)
+        if failed:
             raise SystemExit(1)

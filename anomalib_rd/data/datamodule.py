@@ -1,7 +1,8 @@
 """One category's images for Lightning."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -63,7 +64,7 @@ class AnomalyDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """All normal training images, in an order drawn anew each epoch from the seed alone."""
         world, rank = self._processes()
-        sampler = DistributedSampler(
+        sampler: DistributedSampler[Any] = DistributedSampler(
             self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
         )
         return self._loader(self.train_set, self.train_batch_size, sampler)
@@ -103,7 +104,7 @@ class EveryNth(Sampler[int]):
     def __init__(self, length: int, rank: int, world: int) -> None:
         self.indices = range(rank, length, world)
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
 
     def __len__(self) -> int:

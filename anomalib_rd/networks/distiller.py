@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from anomalib_rd.networks.fusion import Fusion
+from anomalib_rd.networks.masking import FeatureMasking, NoMasking
 from anomalib_rd.networks.student import Student
 from anomalib_rd.networks.teacher import Teacher
 
@@ -37,7 +39,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         teacher: Teacher,
-        masking: Callable[..., nn.Module],
+        masking: Callable[..., FeatureMasking | NoMasking],
         fusion: Callable[..., Fusion],
         student: Callable[..., Student],
     ) -> None:
@@ -53,14 +55,14 @@ class Distiller(nn.Module):
 
     def restore(self, features: list[Tensor]) -> Distilled:
         """Restore the teacher's features [(B, Ck, Hk, Wk)], which may come from a cache."""
-        rounds = self.masking.masks(features)
+        rounds: list[list[Tensor]] = self.masking.masks(features)
         views = [self.student(self.fusion(self.masking(features, masks))) for masks in rounds]
         if len(rounds) == 1:
             return Distilled(features, views[0], rounds[0])
         # Complementary masks: each position as restored where it was hidden.
-        restored = [
-            sum(m[k] * view[k] for m, view in zip(rounds, views, strict=True))
-            for k in range(len(features))
-        ]
-        hidden = [sum(m[k] for m in rounds) for k in range(len(features))]
+        restored, hidden = [], []
+        for k in range(len(features)):
+            masks = torch.stack([round_[k] for round_ in rounds])
+            restored.append((masks * torch.stack([view[k] for view in views])).sum(0))
+            hidden.append(masks.sum(0))
         return Distilled(features, restored, hidden)

@@ -1,7 +1,7 @@
 """Residual blocks that go down (fusion) and up (student)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -36,13 +36,13 @@ class ResidualPlan:
         return ResidualPlan("basic", (2,) * stages)
 
     @staticmethod
-    def of(net: nn.Module, stages: int) -> "ResidualPlan":
+    def of(net: Any, stages: int) -> "ResidualPlan":
         """Read the plan off a timm ResNet; generic for any other network."""
-        layers = [getattr(net, f"layer{i}", None) for i in range(1, stages + 1)]
+        layers: list[Any] = [getattr(net, f"layer{i}", None) for i in range(1, stages + 1)]
         if not all(isinstance(layer, nn.Sequential) and len(layer) for layer in layers):
             return ResidualPlan.generic(stages)
-        depths = tuple(len(layer) for layer in layers if isinstance(layer, nn.Sequential))
-        first = next(net.layer1.children())  # type: ignore[union-attr, operator]
+        depths = tuple(len(layer) for layer in layers)
+        first = next(net.layer1.children())
         if not hasattr(first, "conv3"):
             return ResidualPlan("basic", depths, from_resnet=True)
         width, planes = first.conv2.out_channels, first.conv3.out_channels // 4

@@ -1,6 +1,7 @@
 """The frozen ImageNet encoder whose features the student learns to restore."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -40,7 +41,7 @@ class Teacher(nn.Module):
         self.name = name
         self.strides = tuple(strides)
         try:
-            net = timm.create_model(name, pretrained=False)
+            net: Any = timm.create_model(name, pretrained=False)
         except RuntimeError as error:
             raise UserError(
                 f"model.teacher.name={name}: {error}; see timm.list_models()"
@@ -60,7 +61,7 @@ class Teacher(nn.Module):
         full_keys = set(net.state_dict())
         net.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         load_weights(net, name, weights, known_keys=full_keys)
-        self.net = net
+        self.net: Any = net
         self.residual = ResidualPlan.of(net, len(self.strides))
         config = net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), False)

@@ -4,6 +4,7 @@ import importlib
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -111,7 +112,7 @@ def file_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -127,4 +128,4 @@ def file_state(path: Path) -> dict[str, Tensor]:
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{where}: holds no state dict; expected names and tensors")
-    return state
+    return {str(key): value for key, value in state.items()}

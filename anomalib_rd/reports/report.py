@@ -32,6 +32,12 @@ class Report:
     failures: list[Path]
 
 
+def show(folders: Sequence[Path | str], console: Console | None = None) -> None:
+    """Prints the tables of all complete runs; arguments and errors as for `report`."""
+    runs, failures = load_runs(folders), find_failures(*folders)
+    print_document(make_document(runs, failures, load_published()), console or _console())
+
+
 def report(
     folders: Sequence[Path | str], out: Path | str | None = None, console: Console | None = None
 ) -> Report:

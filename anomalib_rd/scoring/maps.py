@@ -50,8 +50,7 @@ class AnomalyScorer(nn.Module):
             size: (H, W) of the maps, in pixels.
         """
         distances = [
-            1 - F.cosine_similarity(f, r, dim=1)
-            for f, r in zip(features, restored, strict=True)
+            1 - F.cosine_similarity(f, r, dim=1) for f, r in zip(features, restored, strict=True)
         ]
         maps = torch.stack(
             [

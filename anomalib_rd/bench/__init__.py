@@ -1,0 +1,1 @@
+"""Measurements beside plain references, in one process, so that ratios mean something."""

@@ -1,0 +1,228 @@
+"""The command as a user types it: real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FAST = ["trainer=cpu", "trainer.max_epochs=1", "data.image_size=[64,64]", "data.num_workers=0"]
+
+
+@pytest.fixture
+def command(tmp_path, mvtec_root):
+    """Run ``anomalib-rd`` in an empty folder with one thread; gives the finished process."""
+    place = tmp_path / "work"
+    place.mkdir()
+
+    def start(*words, env=None, cwd=place):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "100",
+            "MVTEC_ROOT": str(mvtec_root),
+            **(env or {}),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "anomalib_rd", *map(str, words)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+
+    start.place = place
+    return start
+
+
+def test_help_version_and_unknown_verb(command):
+    assert "train" in command("--help").stdout
+    assert command("--version").stdout.startswith("anomalib-rd ")
+    wrong = command("trian")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+def test_train_takes_hydras_own_flags(command):
+    shown = command("train", "--cfg", "job", "model=rd4ad", "seed=7")
+    assert shown.returncode == 0 and "seed: 7" in shown.stdout and "name: rd4ad" in shown.stdout
+    assert "model/teacher" in command("train", "--help").stdout
+
+
+def test_one_run_leaves_a_record_and_prints_its_table(command):
+    done = command("train", "data=mvtec", "data.category=cloth", "logger=csv", *FAST)
+    assert done.returncode == 0, done.stderr
+    (result,) = command.place.glob("runs/*/*/result.json")
+    record = json.loads(result.read_text())
+    assert record["provenance"]["command"].startswith("python -m anomalib_rd train")
+    assert "cloth" in done.stdout and "AUROC" in done.stdout
+
+
+def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
+    """Two categories x two models; one category has a broken image."""
+    from conftest import make_mvtec
+
+    make_mvtec(mvtec_copy, categories=("knot",))
+    broken = mvtec_copy / "knot/train/good/001.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = command(
+        *("train", "-m", "data=mvtec", f"data.root={mvtec_copy}", "data.category=all"),
+        *("model=rd4ad,untrained", "sweep=s", "logger=none", *FAST),
+    )
+    assert done.returncode == 1, done.stderr
+    sweep = command.place / "multirun/s"
+    results = sorted(p.relative_to(sweep).parts[0] for p in sweep.rglob("result.json"))
+    assert results == ["cloth", "cloth", "knot"]  # untrained knot never reads the training images
+    (failure,) = sweep.rglob("failure.json")
+    error = json.loads(failure.read_text())
+    assert "001.png" in error["error"] and "Traceback" in error["traceback"]
+    assert "cloth" in done.stdout and "failed" in done.stdout
+    assert {p.name for p in sweep.iterdir()} >= {"summary.csv", "table.md", "heatmaps.png"}
+    Image.open(sweep / "heatmaps.png").verify()
+    again = command("report", sweep)
+    assert again.returncode == 0 and "cloth" in again.stdout
+
+
+def test_ablation_expands_to_all_categories(command):
+    words = ("ablation=loss", "data=mvtec", "sweep=a", "logger=none", "heatmaps=0", *FAST)
+    done = command("train", "-m", *words)
+    assert done.returncode == 0, done.stderr
+    folders = {p.parent.parent.name for p in command.place.glob("multirun/a/*/*/result.json")}
+    assert folders == {"cable", "cloth"}
+    assert len(list(command.place.rglob("result.json"))) == 4
+
+
+def mistakes(root, damaged):
+    """(words, what the one line must hold)."""
+    mvtec = [
+        "train",
+        "data=mvtec",
+        f"data.root={root}",
+        "data.category=cloth",
+        "logger=none",
+        *FAST,
+    ]
+    return {
+        "category misspelt": ([*mvtec, "data.category=clth"], "did you mean 'cloth'"),
+        "root without data": ([*mvtec, f"data.root={root.parent}/none"], "none"),
+        "truncated image": ([*mvtec, f"data.root={damaged['truncated']}"], "002.png"),
+        "mask of another size": ([*mvtec, f"data.root={damaged['mask']}"], "000_mask.png"),
+        "weights of another network": (
+            [*mvtec, "model/teacher=resnet18", f"model.teacher.weights={damaged['weights']}"],
+            "not those of resnet18",
+        ),
+        "unknown key": ([*mvtec, "model.masking.rato=0.5"], "did you mean 'model.masking.ratio'"),
+        "unknown choice": ([*mvtec, "model=rd5ad"], "rd4ad"),
+        "unknown group": ([*mvtec, "modle=rd4ad"], "did you mean 'model'"),
+        "bad override": ([*mvtec, "seed=[1"], "seed=[1"),
+        "text for a number": ([*mvtec, "trainer.max_epochs=many"], "trainer.max_epochs=many"),
+        "text for a seed in a sweep": (
+            [*mvtec, "-m", "seed=0,x"],
+            "seed=x: must be a whole number",
+        ),
+        "number for a switch": ([*mvtec, "test_curve=3"], "test_curve=3: must be true or false"),
+        "wrong value": ([*mvtec, "model.masking.ratio=1.5"], "model.masking.ratio=1.5"),
+        "wrong image size": ([*mvtec, "data.image_size=[65,64]"], "multiples of 32"),
+        "several categories": ([*mvtec, "data.category=all"], "add -m"),
+        "missing root": (["train", "data=folder", *FAST], "data.root"),
+        "no GPU": ([*mvtec, "trainer=gpu"], "gpu"),
+        "multirun category": (["train", "-m", "data=mvtec", "data.category=al"], "(or all,"),
+        "report of nothing": (["report", f"{root.parent}"], "no complete run"),
+    }
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    import timm
+    import torch
+    from conftest import make_mvtec
+
+    places = {}
+    for name in ("truncated", "mask"):
+        places[name] = make_mvtec(tmp_path_factory.mktemp(name) / "root", ("cloth",))
+    broken = places["truncated"] / "cloth/train/good/002.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    Image.new("L", (32, 48), 255).save(places["mask"] / "cloth/ground_truth/square/000_mask.png")
+    places["weights"] = tmp_path_factory.mktemp("weights") / "resnet34.pth"
+    torch.save(timm.create_model("resnet34").state_dict(), places["weights"])
+    return places
+
+
+CASES = list(mistakes(Path("/"), dict.fromkeys(["truncated", "mask", "weights"], "")))
+
+
+def check_mistake(status, output, errors, expected):
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert status == 2, errors
+    assert len(lines) == 1 and lines[0].startswith("anomalib-rd: "), errors
+    assert expected in lines[0]
+    assert "Traceback" not in output + errors
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_gets_one_line_and_status_2(
+    mvtec_root, damaged, case, tmp_path, monkeypatch, capfd
+):
+    from anomalib_rd.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
+    words, expected = mistakes(mvtec_root, damaged)[case]
+    status = main([str(word) for word in words])
+    shown = capfd.readouterr()
+    check_mistake(status, shown.out, shown.err, expected)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("case", ["unknown key", "truncated image"])
+def test_so_it_is_in_a_process_of_its_own(command, mvtec_root, damaged, case):
+    words, expected = mistakes(mvtec_root, damaged)[case]
+    done = command(*words)
+    check_mistake(done.returncode, done.stdout, done.stderr, expected)
+
+
+def test_download_shows_the_licence_and_wants_it_accepted(command):
+    done = command("data", "download", "--root", "new")
+    assert done.returncode == 2 and "CC BY-NC-SA 4.0" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("--accept-license")
+    assert not (command.place / "new").exists()
+
+
+def test_debug_shows_the_traceback(command):
+    done = command("train", "data=mvtec", "data.category=clth", "--debug", *FAST)
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_a_data_sets_categories_are_listed(command):
+    done = command("data", "list", "data=mvtec")
+    assert done.returncode == 0 and "cloth" in done.stdout and "square (4)" in done.stdout
+
+
+def test_tab_completion_knows_verbs_groups_and_choices(command):
+    def complete(line):
+        env = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        return command("-sc", "query=bash", env=env).stdout.split()
+
+    assert complete("anomalib-rd tr") == ["train"]
+    assert "model" in complete("anomalib-rd train mod")
+    assert {"model=fmg_rd", "model=rd4ad"} <= set(complete("anomalib-rd train model="))
+
+
+@pytest.mark.slow
+def test_two_processes_judge_as_one(command):
+    """DDP on two CPU processes: 7 test images, none repeated, none dropped."""
+    words = ["train", "data=mvtec", "data.category=cloth", "logger=none", *FAST]
+    words += ["model=untrained", "heatmaps=0"]
+    one = command(*words, "hydra.run.dir=one")
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    two = command(*words[:5], *FAST[1:], *words[-2:], *ddp, "hydra.run.dir=two")
+    assert one.returncode == two.returncode == 0, two.stderr
+    a, b = (json.loads((command.place / d / "result.json").read_text()) for d in ("one", "two"))
+    for name, value in a["metrics"].items():
+        assert b["metrics"][name] == pytest.approx(value, abs=1e-6)
+    rows = [(command.place / d / "scores.csv").read_text().splitlines() for d in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 8

@@ -1,0 +1,147 @@
+"""Every choice of every group composes and makes what it says."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from anomalib_rd.cli.config import conf_dir, config_hash, register_resolvers, stem
+from anomalib_rd.networks import Distiller
+from anomalib_rd.training.run import make_module, plain, train
+
+CONF = conf_dir()
+GROUPS = {
+    str(folder.relative_to(CONF)): sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(CONF.rglob("*"))
+    if folder.is_dir() and any(folder.glob("*.yaml"))
+}
+CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+
+
+def composed(*words):
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(words), return_hydra_config=True)
+
+
+def test_the_groups_of_the_design_are_there():
+    wanted = "data model model/teacher model/masking model/fusion model/student loss optimizer"
+    wanted += " scheduler trainer logger callbacks experiment ablation hparams_search"
+    assert set(wanted.split()) <= set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes(group, name):
+    root = [] if group != "data" or name != "folder" else ["data.root=somewhere"]
+    cfg = composed(f"{group}={name}", *root)
+    assert cfg.hydra.runtime.choices[group] == name or group == "ablation"
+
+
+@pytest.mark.parametrize(
+    ("model", "teacher"),
+    [("rd4ad", teacher) for teacher in GROUPS["model/teacher"]]
+    + [(model, "resnet18") for model in GROUPS["model"]],
+)
+def test_models_and_teachers_make_networks(compose_config, model, teacher):
+    words = (f"model={model}", f"model/teacher={teacher}", "model.teacher.weights=random")
+    cfg = compose_config(*words)
+    parts = {p: instantiate(cfg.model[p]) for p in ("teacher", "masking", "fusion", "student")}
+    assert isinstance(Distiller(**parts), Distiller)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        c
+        for c in CHOICES
+        if c[0] in ("model/masking", "model/fusion", "loss", "optimizer", "scheduler")
+    ],
+)
+def test_parts_train_for_an_epoch(compose_config, group, name):
+    train(compose_config(f"{group}={name}", "trainer.max_epochs=2"))
+
+
+@pytest.mark.parametrize("name", GROUPS["logger"])
+def test_every_logger_logs(compose_config, tmp_path, name):
+    if name == "tensorboard":
+        pytest.importorskip("tensorboard")
+    train(compose_config(f"logger={name}", "trainer.max_epochs=1"))
+    left = {path.name.split("-")[0] for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    trace = {"csv": "metrics.csv", "tensorboard": "events.out.tfevents", "wandb": "run"}
+    assert name == "none" or any(f.startswith(trace[name]) for f in left)
+
+
+@pytest.mark.parametrize("name", GROUPS["trainer"])
+def test_every_trainer_says_what_it_is(name):
+    cfg = composed(f"trainer={name}")
+    assert (
+        cfg.trainer.use_distributed_sampler is False and cfg.trainer.max_epochs == cfg.data.epochs
+    )
+
+
+def test_experiments_are_the_published_settings():
+    cfg = composed("experiment=rd4ad")
+    assert (cfg.model.teacher.name, cfg.model.student.design) == (
+        "wide_resnet50_2.tv_in1k",
+        "de_resnet",
+    )
+    assert (cfg.seed, cfg.trainer.max_epochs, list(cfg.data.image_size)) == (111, 200, [256, 256])
+    assert (cfg.optimizer.lr, list(cfg.optimizer.betas)) == (0.005, [0.5, 0.999])
+    assert (cfg.data.train_batch_size, cfg.model.scoring.sigma) == (16, 4.0)
+    assert composed("experiment=fmg_rd", "model/teacher=resnet18").model.teacher.name.startswith(
+        "resnet18"
+    )
+
+
+@pytest.mark.parametrize("name", GROUPS["ablation"])
+def test_every_variant_of_an_ablation_composes(name):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = dict(composed(f"ablation={name}").hydra.sweeper.params)
+    assert params.pop("data.category") == "all"
+    for key, values in params.items():
+        sweep = OverridesParser.create().parse_override(f"{key}={values}")
+        for word in sweep.sweep_string_iterator():
+            composed(f"ablation={name}", f"{key}={word}")
+
+
+def test_components_ablation_starts_from_rd4ad(compose_config):
+    """Mask none, attention none is RD4AD's network, parameter for parameter."""
+    shapes = []
+    for words in (
+        ["model=rd4ad"],
+        ["model=fmg_rd", "model/masking=none", "model.fusion.attention=none"],
+    ):
+        cfg = compose_config(*words)
+        distiller = Distiller(
+            **{p: instantiate(cfg.model[p]) for p in ("teacher", "masking", "fusion", "student")}
+        )
+        shapes.append({k: v.shape for k, v in distiller.state_dict().items()})
+    assert shapes[0] == shapes[1]
+
+
+def test_config_hash_tells_runs_apart_by_what_they_compute():
+    base = config_hash(_root_=composed())
+    assert base == config_hash(_root_=composed("logger=csv", "sweep=other", "heatmaps=3"))
+    for change in ("seed=1", "model=rd4ad", "data.category=grass", "trainer.max_epochs=3"):
+        assert base != config_hash(_root_=composed(change))
+    assert stem("resnet18.tv_in1k") == "resnet18"
+
+
+def test_configs_have_no_machine_paths():
+    text = "".join(path.read_text() for path in chain(CONF.rglob("*.yaml")))
+    assert not any(part in text for part in ("/home/", "/root/", "/work/", str(Path.home()) + "/"))
+
+
+def test_optimizer_takes_all_that_can_learn(compose_config):
+    from anomalib_rd.training.run import make_data
+
+    cfg = compose_config("model=fmg_rd")
+    module = make_module(cfg, make_data(cfg), plain(cfg))
+    (group,) = module.configure_optimizers().param_groups
+    count = sum(p.numel() for p in group["params"])
+    parts = (module.distiller.masking, module.distiller.fusion, module.distiller.student)
+    assert count == sum(p.numel() for part in parts for p in part.parameters())
+    assert (group["lr"], group["betas"]) == (0.005, (0.5, 0.999))
