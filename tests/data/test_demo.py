@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalib_rd.data.demo import VERSION, Counts, Demo, ensure
+from anomalib_rd.data.demo_images import CATEGORIES, render, render_pair
+from anomalib_rd.data.demo_images.textures import TRAIN_COLUMNS, cut, photograph
+from anomalib_rd.errors import UserError
+
+FEW = Counts(train=2, test_good=1, per_defect=1)
+PAIRS = [(name, defect) for name, category in CATEGORIES.items() for defect in category.defects]
+
+
+def contents(root):
+    return {
+        path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo") / "data"
+    ensure(root, ["grass", "washer"], FEW)
+    return root
+
+
+def test_layout_counts_and_provenance(small):
+    source = Demo(small)
+    assert source.categories() == ["grass", "washer"]
+    assert source.textures == {"brick", "grass", "gravel"}
+    split = source.split("washer")
+    assert [sample.path.name for sample in split.train] == ["000.png", "001.png"]
+    assert [(s.defect, s.label) for s in split.test] == [
+        ("good", 0), ("notch", 1), ("off_centre", 1), ("rust", 1), ("scratch", 1)
+    ]  # fmt: skip
+    for sample in split.train + split.test:
+        with Image.open(sample.path) as image:
+            assert (image.mode, image.size) == ("RGB", (256, 256))
+        if sample.label:
+            assert sample.mask == small / "washer" / "ground_truth" / sample.defect / "000_mask.png"
+            with Image.open(sample.mask) as mask:
+                assert (mask.mode, mask.size) == ("L", (256, 256))
+                assert set(np.unique(np.asarray(mask))) == {0, 255}
+        else:
+            assert sample.mask is None
+    assert "CC0" in (small / "README.txt").read_text(encoding="utf-8")
+
+
+def test_full_set_is_seven_categories_or_more_with_three_defects_or_more():
+    assert Counts() == Counts(train=48, test_good=12, per_defect=8)
+    assert len(CATEGORIES) >= 7
+    assert all(3 <= len(category.defects) <= 4 for category in CATEGORIES.values())
+
+
+def test_same_bytes_again_and_with_other_counts(small, tmp_path):
+    ensure(tmp_path / "again", ["washer", "grass"], Counts(train=1, test_good=1, per_defect=1))
+    first, again = contents(small), contents(tmp_path / "again")
+    assert again.items() <= first.items()
+    assert set(first) - set(again) == {"grass/train/good/001.png", "washer/train/good/001.png"}
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_normal_images_differ_from_each_other(name):
+    images = [render(name, "train", 0), render(name, "train", 1), render(name, "test", 0)]
+    for i in range(3):
+        change = np.abs(images[i].astype(int) - images[i - 1]).max(axis=2)
+        assert (change > 8).mean() > 0.1
+
+
+@pytest.mark.parametrize(("name", "defect"), PAIRS)
+def test_mask_is_where_the_defect_changed_the_image(name, defect):
+    for index in range(2):
+        normal, broken, mask = render_pair(name, defect, index)
+        changed = (normal != broken).any(axis=2)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() > 0.5
+        assert 0 < mask.mean() < 0.25
+
+
+def test_training_never_sees_the_held_out_part_of_the_photograph(monkeypatch):
+    halves = np.zeros((512, 512), np.float32)
+    halves[:, TRAIN_COLUMNS:] = 1
+    monkeypatch.setattr("anomalib_rd.data.demo_images.textures.photograph", lambda name: halves)
+    for seed in range(20):
+        assert cut("grass", np.random.default_rng(seed), False, turn=10, span=160).max() == 0
+        assert cut("grass", np.random.default_rng(seed), True, turn=10, span=160).min() == 1
+
+
+def test_photographs_need_no_network(monkeypatch):
+    monkeypatch.setattr("socket.socket", None)
+    photograph.cache_clear()
+    assert all(photograph(name).shape == (512, 512) for name in ("brick", "grass", "gravel"))
+
+
+def test_made_once_and_kept(small):
+    before = contents(small)
+    ensure(small, ["chip"], FEW)
+    assert contents(small) == before
+
+
+def test_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path))
+    ensure(tmp_path / VERSION, ["washer"], FEW)
+    assert Demo().root == tmp_path / VERSION
+
+
+def test_attempt_that_breaks_leaves_nothing_behind_and_is_made_good(monkeypatch, tmp_path):
+    root = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr("anomalib_rd.data.demo.render_pair", _no_space)
+        with pytest.raises(UserError, match=r"No space left.*ANOMALIB_RD_CACHE") as caught:
+            ensure(root, ["washer"], FEW)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    # What a killed process leaves: a folder of another name, and none at the root.
+    (tmp_path / ".data-killed" / "data" / "washer" / "train" / "good").mkdir(parents=True)
+    ensure(root, ["washer"], FEW)
+    assert len(Demo(root).split("washer").test) == 5
+
+
+def _no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "README.txt").write_text("My photographs")
+    with pytest.raises(UserError, match="not the demo data set"):
+        Demo(tmp_path)
+
+
+def test_two_processes_at_once(tmp_path, small):
+    code = (
+        "import sys; from pathlib import Path; from anomalib_rd.data.demo import Counts, ensure;"
+        "ensure(Path(sys.argv[1]), ['grass', 'washer'], Counts(2, 1, 1))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert contents(tmp_path / "data") == contents(small)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
