@@ -63,7 +63,7 @@ def test_one_run_leaves_a_record_and_prints_its_table(command):
 
 def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
     """Two categories x two models; one category has a broken image."""
-    from conftest import make_mvtec
+    from small_data import make_mvtec
 
     make_mvtec(mvtec_copy, categories=("knot",))
     broken = mvtec_copy / "knot/train/good/001.png"
@@ -130,7 +130,7 @@ def mistakes(root, damaged):
         "missing root": (["train", "data=folder", *FAST], "data.root"),
         "no GPU": ([*mvtec, "trainer=gpu"], "gpu"),
         "multirun category": (["train", "-m", "data=mvtec", "data.category=al"], "(or all,"),
-        "report of nothing": (["report", f"{root.parent}"], "no complete run"),
+        "report of nothing": (["report", f"{root}"], "no complete run"),
     }
 
 
@@ -138,7 +138,7 @@ def mistakes(root, damaged):
 def damaged(tmp_path_factory):
     import timm
     import torch
-    from conftest import make_mvtec
+    from small_data import make_mvtec
 
     places = {}
     for name in ("truncated", "mask"):

@@ -113,7 +113,7 @@ def test_training_lowers_the_loss_and_finds_the_squares(run, compose_config):
 
 
 def test_no_masks_leaves_image_metrics_and_says_why(run, tmp_path):
-    from conftest import make_mvtec
+    from small_data import make_mvtec
 
     root = make_mvtec(tmp_path / "bare", categories=("cloth",), masks=False)
     record, _ = run(f"data.root={root}")
@@ -161,7 +161,7 @@ def test_gpu_asked_for_and_absent(compose_config):
 
 
 def test_folder_of_own_images(run, tmp_path):
-    from conftest import draw
+    from small_data import draw
 
     rng = np.random.default_rng(0)
     for kind, count in (("normal", 10), ("defect/dent", 3)):
