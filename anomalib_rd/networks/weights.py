@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import requests
 import timm
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,10 @@ def embedded_state(name: str) -> dict[str, Tensor]:
 
 def hub_state(name: str) -> dict[str, Tensor]:
     """State dict that timm downloads for ``name`` (or has in the hub's cache)."""
+    from huggingface_hub import constants
+
+    # The hub's client retries for minutes where there is no network; its cache needs none.
+    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not hub_answers()
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     # The hub's client raises errors of many unrelated classes when it can't be reached.
@@ -101,6 +106,19 @@ def hub_state(name: str) -> dict[str, Tensor]:
         raise UserError(
             f"model.teacher.weights=timm: the weights of {name} can't be had ({reason}); {WAYS_OUT}"
         ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def hub_answers() -> bool:
+    """Whether the hub (HF_ENDPOINT) answers within 5 seconds, whatever it says."""
+    from huggingface_hub import constants
+
+    try:
+        requests.head(constants.ENDPOINT, timeout=5)
+    except requests.RequestException:
+        return False
+    return not constants.HF_HUB_OFFLINE
 
 
 def file_state(path: Path) -> dict[str, Tensor]:

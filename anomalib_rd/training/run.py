@@ -39,10 +39,11 @@ def train(cfg: DictConfig) -> float | None:
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     loggers = [instantiate(spec) for spec in cfg.logger.values()]
+    trainer = make_trainer(cfg, loggers)
+    # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with tracked(loggers):
         for logger in loggers:
             logger.log_hyperparams(config)
-        trainer = make_trainer(cfg, loggers)
         outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
         if cfg.model.fit:
             outcome.train_s = timed(lambda: trainer.fit(module, datamodule=data))
