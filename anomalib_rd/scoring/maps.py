@@ -49,8 +49,17 @@ class AnomalyScorer(nn.Module):
             restored: student's, shaped as the teacher's.
             size: (H, W) of the maps, in pixels.
         """
+        # In half precision the products of the blur would round the maps to 3 digits.
+        with torch.autocast(features[0].device.type, enabled=False):
+            maps = self._maps(features, restored, size)
+        return Scored(maps, maps.flatten(1).amax(1))
+
+    def _maps(
+        self, features: list[Tensor], restored: list[Tensor], size: tuple[int, int]
+    ) -> Tensor:
         distances = [
-            1 - F.cosine_similarity(f, r, dim=1) for f, r in zip(features, restored, strict=True)
+            1 - F.cosine_similarity(f.float(), r.float(), dim=1)
+            for f, r in zip(features, restored, strict=True)
         ]
         maps = torch.stack(
             [
@@ -60,7 +69,7 @@ class AnomalyScorer(nn.Module):
         ).sum(0)[:, 0]
         if self.sigma:
             maps = self._blur(size[0], maps) @ maps @ self._blur(size[1], maps).T
-        return Scored(maps, maps.flatten(1).amax(1))
+        return maps
 
     def _blur(self, length: int, like: Tensor) -> Tensor:
         key = (length, like.device)

@@ -58,3 +58,13 @@ def test_perfect_restoration_scores_zero_and_sigma_zero_keeps_the_map():
 def test_negative_sigma_is_refused():
     with pytest.raises(UserError, match=r"model\.scoring\.sigma=-1"):
         AnomalyScorer(sigma=-1)
+
+
+def test_autocast_does_not_round_the_maps():
+    torch.manual_seed(0)
+    features = [torch.randn(2, 8, 16, 16)]
+    restored = [features[0] + torch.randn(2, 8, 16, 16)]
+    exact = AnomalyScorer()(features, restored, (64, 64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = AnomalyScorer()(features, restored, (64, 64))
+    assert mixed.maps.dtype == torch.float32 and torch.equal(mixed.maps, exact.maps)
