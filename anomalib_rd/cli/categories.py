@@ -36,7 +36,7 @@ def expand_categories(words: list[str]) -> list[str]:
     if given:
         wanted: Any = values(overrides[given[-1]])
     else:
-        wanted = cfg.hydra.sweeper.get("params", {}).get(KEY, cfg.data.category)
+        wanted = (cfg.hydra.sweeper.get("params") or {}).get(KEY, cfg.data.category)
         wanted = wanted.split(",") if isinstance(wanted, str) else wanted
         if not GROUPS & set(wanted):
             return words

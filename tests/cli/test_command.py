@@ -61,6 +61,19 @@ def test_one_run_leaves_a_record_and_prints_its_table(command):
     assert "cloth" in done.stdout and "AUROC" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_bare_command_trains_on_the_embedded_data(command, tmp_path):
+    """No data, no weights, no account: what a newcomer types first."""
+    env = {"ANOMALIB_RD_CACHE": str(tmp_path / "cache")}
+    done = command("train", "trainer.max_epochs=1", env=env)
+    assert done.returncode == 0, done.stderr
+    (result,) = command.place.glob("runs/*/*/result.json")
+    record = json.loads(result.read_text())
+    assert (record["data"]["name"], record["data"]["category"]) == ("demo", "brick")
+    assert record["data"]["group"] == "texture" and record["data"]["train_images"] == 48
+    assert list(result.parent.glob("wandb/offline-run-*"))
+
+
 def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
     """Two categories x two models; one category has a broken image."""
     from small_data import make_mvtec

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 
 from anomalib_rd.cli.config import conf_dir, config_hash, register_resolvers, stem
 from anomalib_rd.networks import Distiller
+from anomalib_rd.results.record import read_record
 from anomalib_rd.training.run import make_module, plain, train
 
 CONF = conf_dir()
@@ -71,6 +72,19 @@ def test_every_logger_logs(compose_config, tmp_path, name):
     left = {path.name.split("-")[0] for path in (tmp_path / "run").rglob("*") if path.is_file()}
     trace = {"csv": "metrics.csv", "tensorboard": "events.out.tfevents", "wandb": "run"}
     assert name == "none" or any(f.startswith(trace[name]) for f in left)
+
+
+def test_without_callbacks_no_checkpoint_is_left(compose_config, tmp_path):
+    train(compose_config("callbacks=none", "+trainer.enable_checkpointing=false"))
+    assert read_record(tmp_path / "run")["checkpoint"] is None
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+def test_experiments_make_networks(experiment):
+    cfg = composed(f"experiment={experiment}", "model.teacher.weights=random")
+    parts = {p: instantiate(cfg.model[p]) for p in ("teacher", "masking", "fusion", "student")}
+    assert Distiller(**parts).teacher.channels == (256, 512, 1024)
 
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])

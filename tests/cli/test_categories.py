@@ -1,0 +1,52 @@
+"""Groups of categories become names before Hydra makes the jobs."""
+
+import pytest
+
+from anomalib_rd.cli.categories import expand_categories
+from anomalib_rd.cli.config import register_resolvers
+from anomalib_rd.errors import UserError
+
+
+@pytest.fixture
+def expand(mvtec_root):
+    register_resolvers()
+
+    def words(*given):
+        base = ["data=mvtec", f"data.root={mvtec_root}", "data.source.textures=[cloth]"]
+        return expand_categories([*base, *given])[len(base) :]
+
+    return words
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("all", "cable,cloth"),
+        ("textures", "cloth"),
+        ("objects", "cable"),
+        ("[cloth,cable]", "cloth,cable"),
+        ("cable,textures", "cable,cloth"),
+        ("cloth", "cloth"),
+    ],
+)
+def test_groups_and_lists(expand, asked, named):
+    assert expand("-m", f"data.category={asked}", "seed=0,1") == [
+        "-m",
+        f"data.category={named}",
+        "seed=0,1",
+    ]
+
+
+def test_without_m_the_words_stay(expand):
+    assert expand("data.category=all") == ["data.category=all"]
+
+
+def test_an_ablation_is_asked_over_all_categories_unless_told_otherwise(expand):
+    assert expand("-m", "ablation=loss")[-1] == "data.category=cable,cloth"
+    assert "data.category=cable" in expand("-m", "ablation=loss", "data.category=cable")
+    assert expand("-m", "seed=0,1") == ["-m", "seed=0,1"]  # the data set's own default: one
+
+
+def test_several_data_sets_at_once_are_refused(expand):
+    with pytest.raises(UserError, match="one multirun takes one data set"):
+        expand("-m", "data=mvtec,demo")
