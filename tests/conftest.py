@@ -1,5 +1,6 @@
 """Shared by all tests: a small data set on disk, configs composed as the command line does."""
 
+import logging
 import os
 
 import pytest
@@ -18,6 +19,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """Take back the handlers that Hydra gives the root logger in a run in this process."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = [h for h in root.handlers if h in before]
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
