@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_folder(tmp_path_factory):
+    """Demo data and decoded images of the tests do not mix with the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALIB_RD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_logging():
     """Take back the handlers that Hydra gives the root logger in a run in this process."""

@@ -11,7 +11,7 @@ from anomalib_rd.cli.mistakes import explain
 VERBS = {
     "train": "train and judge a model; takes Hydra overrides, -m for many",
     "report": "table, CSV and heatmap sheet of the runs in folders",
-    "data": "list a data set's categories, or download MVTec AD",
+    "data": "list a data set's categories, download MVTec AD, show or clear the cache",
     "bench": "measure the metrics beside plain references",
 }
 

@@ -1,11 +1,11 @@
-"""``anomalib-rd data``: what is in a data set, and the download of MVTec AD."""
+"""``anomalib-rd data``: what is in a data set, the download of MVTec AD, the cache folder."""
 
 import argparse
 from pathlib import Path
 
 
 def run(words: list[str]) -> int:
-    """List categories or download."""
+    """List categories, download, or look after the cache folder."""
     parser = argparse.ArgumentParser(prog="anomalib-rd data")
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="categories, image counts and defect types on disk")
@@ -21,9 +21,13 @@ def run(words: list[str]) -> int:
     )
     download.add_argument("--url", help="another link, where the one built in has moved")
     download.add_argument("--keep", action="store_true", help="keep the archive after unpacking")
+    cache = verbs.add_parser("cache", help="where the cache folder is and what it holds")
+    cache.add_argument("--clear", action="store_true", help="remove the decoded images")
     options = parser.parse_args(words)
     if options.verb == "list":
         return list_categories(options.overrides)
+    if options.verb == "cache":
+        return clear_cache() if options.clear else show_cache()
     from anomalib_rd.data.download import MVTEC_URL, download_mvtec
 
     download_mvtec(
@@ -63,3 +67,42 @@ def list_categories(overrides: list[str]) -> int:
         )
     Console().print(table)
     return 0
+
+
+def show_cache() -> int:
+    """Print where the cache folder is and what its parts take."""
+    from anomalib_rd.data.cache_folder import cache_folder
+    from anomalib_rd.data.demo import VERSION
+    from anomalib_rd.data.store import image_store
+
+    demo = [path.stat().st_size for path in (cache_folder() / VERSION).rglob("*") if path.is_file()]
+    print(cache_folder())
+    print(f"  decoded images  {in_words(*image_store().usage())}")
+    print(f"  demo data set   {in_words(len(demo), sum(demo))}")
+    return 0
+
+
+def clear_cache() -> int:
+    """Remove the decoded images, and nothing else, from the cache folder.
+
+    Raises:
+        UserError: no right to remove them.
+    """
+    from anomalib_rd.data.store import image_store
+    from anomalib_rd.errors import UserError
+
+    store = image_store()
+    try:
+        removed = store.clear()
+    except OSError as error:
+        raise UserError(
+            f"cannot remove {error.filename or store.folder}: {error.strerror or error};"
+            " clear the cache as the user who owns it"
+        ) from error
+    print(f"removed decoded images from {store.folder}: {in_words(*removed)}")
+    return 0
+
+
+def in_words(files: int, size: int) -> str:
+    """A count of files and their bytes."""
+    return f"{files} file{'' if files == 1 else 's'}, {size / 2**20:.1f} MiB"

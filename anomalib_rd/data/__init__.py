@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anomalib_rd.data.cache import ImageCache as ImageCache
     from anomalib_rd.data.datamodule import AnomalyDataModule as AnomalyDataModule
     from anomalib_rd.data.dataset import AnomalyDataset as AnomalyDataset
     from anomalib_rd.data.demo import Demo as Demo
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anomalib_rd.data.source import select_categories as select_categories
 
 _MODULES = {
+    "ImageCache": "cache",
     "AnomalyDataModule": "datamodule",
     "AnomalyDataset": "dataset",
     "Demo": "demo",

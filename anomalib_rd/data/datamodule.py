@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
+from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.source import Source
 from anomalib_rd.errors import UserError
@@ -26,7 +27,12 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: processes that read images; None leaves a core for the training and takes
             at most 8.
         transform: of the uint8 training images.
+        cache: of decoded images, shared between runs; None decodes anew.
         seed: of the order of the training images.
+
+    Attributes:
+        train_by_index: whether training batches are the images' indices alone, for a trainer
+            that has their features already.
 
     Raises:
         UserError: a size that the networks can't take, or what the source finds wrong.
@@ -42,6 +48,7 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: int | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
+        cache: ImageCache | None = None,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -58,8 +65,9 @@ class AnomalyDataModule(L.LightningDataModule):
         self.num_workers = min(8, cores - 1) if num_workers is None else num_workers
         self.split = source.split(category)
         self.root, self.textures = source.root, source.textures
-        self.train_set = AnomalyDataset(self.split.train, self.image_size, transform)
-        self.test_set = AnomalyDataset(self.split.test, self.image_size)
+        self.train_set = AnomalyDataset(self.split.train, self.image_size, transform, cache)
+        self.test_set = AnomalyDataset(self.split.test, self.image_size, cache=cache)
+        self.train_by_index = False
 
     def train_dataloader(self) -> DataLoader:
         """All normal training images, in an order drawn anew each epoch from the seed alone."""
@@ -67,7 +75,16 @@ class AnomalyDataModule(L.LightningDataModule):
         sampler: DistributedSampler[Any] = DistributedSampler(
             self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
         )
+        if self.train_by_index:
+            indices: Any = [{"index": i} for i in range(len(self.train_set))]
+            return self._loader(indices, self.train_batch_size, sampler, num_workers=0)
         return self._loader(self.train_set, self.train_batch_size, sampler)
+
+    def images_once(self) -> DataLoader:
+        """All training images in the data set's order, the same in every process."""
+        return self._loader(
+            self.train_set, self.train_batch_size, SequentialSampler(self.train_set)
+        )
 
     def test_dataloader(self) -> DataLoader:
         """Every test image once, whatever the number of processes."""
@@ -80,13 +97,16 @@ class AnomalyDataModule(L.LightningDataModule):
         """The test images, for the opt-in curve alone: no choice is made on it."""
         return self.test_dataloader()
 
-    def _loader(self, dataset: Dataset, batch_size: int, sampler: Sampler) -> DataLoader:
+    def _loader(
+        self, dataset: Dataset, batch_size: int, sampler: Sampler, num_workers: int | None = None
+    ) -> DataLoader:
+        workers = self.num_workers if num_workers is None else num_workers
         return DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # A loader of its own: reading images must not move the training's random numbers.
             generator=torch.Generator().manual_seed(self.seed),

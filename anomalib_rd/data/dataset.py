@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from anomalib_rd.data.images import image_tensor, load_image, read_mask
+from anomalib_rd.data.cache import ImageCache
+from anomalib_rd.data.images import read_pair
 from anomalib_rd.data.source import Sample
 
 
@@ -20,6 +21,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         samples: what to read.
         image_size: (H, W) of image and mask.
         transform: applied to the uint8 image alone, so for training (torchvision v2).
+        cache: where decoded images are kept and looked for; None decodes anew. Same items.
     """
 
     def __init__(
@@ -27,11 +29,13 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         samples: Sequence[Sample],
         image_size: Sequence[int],
         transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         height, width = image_size
         self.samples = list(samples)
         self.image_size = (int(height), int(width))
         self.transform = transform
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,14 +47,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             UserError: an unreadable file, or a mask of another size than its image.
         """
         sample = self.samples[index]
-        stored = load_image(sample.path)
-        image = image_tensor(stored, self.image_size)
-        if sample.mask is None:
+        read = read_pair if self.cache is None else self.cache.read
+        image, mask = read(sample.path, sample.mask, self.image_size)
+        if mask is None:
             mask = torch.zeros(self.image_size, dtype=torch.bool)
-        else:
-            mask = read_mask(
-                sample.mask, self.image_size, (stored.height, stored.width), sample.path
-            )
         if self.transform is not None:
             image = self.transform(image)
         return {"index": index, "image": image, "mask": mask, "label": sample.label}

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from platformdirs import user_cache_dir
 from rich.console import Console
 from rich.progress import track
 
+from anomalib_rd.data.cache_folder import cache_folder
 from anomalib_rd.data.demo_images import CATEGORIES, render, render_pair
 from anomalib_rd.data.mvtec import MVTecAD
 from anomalib_rd.data.source import GOOD
@@ -73,11 +73,6 @@ class Demo(MVTecAD):
             textures=(name for name, category in CATEGORIES.items() if category.texture),
         )
         ensure(self.root)
-
-
-def cache_folder() -> Path:
-    """``ANOMALIB_RD_CACHE``, else the platform's cache folder for this program."""
-    return Path(os.environ.get("ANOMALIB_RD_CACHE") or user_cache_dir("anomalib_rd")).expanduser()
 
 
 def ensure(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path, PurePath
 
 from anomalib_rd.data.source import Split
@@ -24,7 +25,7 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
         | {("mask", sample.mask) for sample in split.test if sample.mask is not None}
     )
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(_sha256, [path for _, path in files])
+        hashes = pool.map(_readable_hash, [path for _, path in files])
         lines = sorted(
             f"{role}\0{PurePath(os.path.relpath(path, root)).as_posix()}\0{content}\n"
             for (role, path), content in zip(files, hashes, strict=True)
@@ -32,10 +33,26 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, not computed again in this process while the file is the same.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    # The time of change too: a copy that keeps the modification time moves it.
+    return _sha256(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@cache
+def _sha256(path: Path, *state: int) -> str:  # noqa: ARG001
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _readable_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_hash(path)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; was the dataset changed?"

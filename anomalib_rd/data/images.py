@@ -8,11 +8,29 @@ from PIL import Image, ImageOps
 
 from anomalib_rd.errors import UserError
 
+READING = "rgb-bilinear-antialiased-1"
+"""Names how this module reads; another one whenever it gives other values for the same file."""
+
 # The value that means white in modes deeper than 8 bit. It is fixed by the mode, not by the image:
 # stretching each image to its own range would change how images compare.
 _FULL_SCALE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1}
 # A mask with all values below this holds labels, not grey levels.
 _LABELS = 16
+
+
+def read_pair(
+    path: Path, mask: Path | None, size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Decode an image and its mask, if it has one: see `read_image` and `read_mask`.
+
+    Raises:
+        UserError: a file is missing or unreadable, or the mask is of another size than the image.
+    """
+    stored = load_image(path)
+    image = image_tensor(stored, size)
+    if mask is None:
+        return image, None
+    return image, read_mask(mask, size, (stored.height, stored.width), path)
 
 
 def read_image(path: Path, size: tuple[int, int]) -> torch.Tensor:

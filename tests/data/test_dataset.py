@@ -8,7 +8,8 @@ from image_trees import write_mask
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from anomalib_rd.data import AnomalyDataset, MVTecAD
+from anomalib_rd.data import AnomalyDataset, ImageCache, MVTecAD
+from anomalib_rd.data.store import ArrayStore
 from anomalib_rd.errors import UserError
 
 
@@ -65,3 +66,37 @@ def test_past_the_end(samples):
 def test_pickles_for_spawned_workers(samples):
     dataset = pickle.loads(pickle.dumps(AnomalyDataset(samples, (16, 16))))
     assert torch.equal(dataset[1]["image"], AnomalyDataset(samples, (16, 16))[1]["image"])
+
+
+def test_items_are_the_same_with_a_cache(samples, tmp_path):
+    plain = AnomalyDataset(samples, (16, 24))
+    for _ in ("filled", "used"):
+        cache = ImageCache(ArrayStore(tmp_path / "cache"))
+        cached = AnomalyDataset(samples, (16, 24), cache=cache)
+        for item, expected in zip(cached, plain, strict=True):
+            assert (item["index"], item["label"]) == (expected["index"], expected["label"])
+            assert torch.equal(item["image"], expected["image"])
+            assert torch.equal(item["mask"], expected["mask"])
+
+
+def test_second_dataset_decodes_nothing(samples, tmp_path, monkeypatch):
+    store = ArrayStore(tmp_path / "cache")
+    first = list(AnomalyDataset(samples, (16, 16), cache=ImageCache(store)))
+    monkeypatch.setattr("anomalib_rd.data.cache.read_pair", None)
+    again = list(AnomalyDataset(samples, (16, 16), cache=ImageCache(store)))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
+
+
+def test_transform_is_applied_to_cached_images_anew(samples, tmp_path):
+    cache = ImageCache(ArrayStore(tmp_path / "cache"))
+    plain = AnomalyDataset(samples, (16, 16))[0]["image"]
+    turning = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1), cache)
+    assert all(torch.equal(turning[0]["image"], plain.flip(-1)) for _ in range(2))
+    assert torch.equal(AnomalyDataset(samples, (16, 16), cache=cache)[0]["image"], plain)
+
+
+def test_with_a_cache_it_pickles(samples, tmp_path):
+    store = ArrayStore(tmp_path / "cache")
+    dataset = pickle.loads(pickle.dumps(AnomalyDataset(samples, (16, 16), cache=ImageCache(store))))
+    assert torch.equal(dataset[1]["image"], AnomalyDataset(samples, (16, 16))[1]["image"])
+    assert store.usage()[0] == 1
