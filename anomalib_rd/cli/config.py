@@ -10,6 +10,7 @@ import anomalib_rd
 
 # What doesn't change a run's outcome doesn't make it another run.
 NOT_HASHED = {"hydra", "sweep", "name", "run_dir", "logger", "callbacks", "heatmaps"}
+SAME_BITS = {"image_cache", "feature_cache"}
 
 
 def conf_dir() -> Path:
@@ -35,4 +36,5 @@ def config_hash(*, _root_: DictConfig) -> str:
     config = OmegaConf.to_container(_root_, resolve=False)
     assert isinstance(config, dict)
     kept = {str(key): value for key, value in config.items() if key not in NOT_HASHED}
+    kept["speed"] = {key: value for key, value in kept["speed"].items() if key not in SAME_BITS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

@@ -12,6 +12,7 @@ run is complete:
 ``protocol``        ``headline ("last epoch"), epochs, image_size [H, W], test_curve (bool)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
 ``undefined``       ``{metric: why it is null}``
+``bounds``          ``{metric: [least, greatest]}`` its exact value can be; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
 ``duration_s``      ``train, test, total`` in seconds

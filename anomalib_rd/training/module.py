@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
-from anomalib_rd.scoring import AnomalyScorer
+from anomalib_rd.scoring import AnomalyScorer, Scored
+from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
 from anomalib_rd.training.predictions import (
     Judgement,
     PredictionGatherer,
@@ -34,6 +35,9 @@ class DistillationModule(L.LightningModule):
         scheduler: makes the schedule, stepped each epoch, from the optimizer.
         no_masks: why the ground-truth masks can't be used, or None.
         with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
+        pixel_bins: stream the pixel metrics in so many bins; None keeps all maps and is exact.
+        feature_cache: where the teacher's features of the training images are kept.
+        compile: whether masking, fusion and student are compiled for training.
         config: kept in the checkpoint, plain types only.
 
     Attributes:
@@ -51,6 +55,9 @@ class DistillationModule(L.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         no_masks: str | None = None,
         with_pro_rd4ad: bool = False,
+        pixel_bins: int | None = None,
+        feature_cache: Place = "off",
+        compile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -58,7 +65,11 @@ class DistillationModule(L.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.no_masks, self.with_pro_rd4ad = no_masks, with_pro_rd4ad
         self.config = dict(config or {})
-        self.gathered = PredictionGatherer()
+        self.feature_cache = feature_cache
+        self.features: FeatureCache | None = None
+        # The function and not the module: a checkpoint's keys stay as they are.
+        self.restore = torch.compile(distiller.restore) if compile else distiller.restore
+        self.gathered = PredictionGatherer(pixel_bins)
         self.predictions: Predictions | None = None
         self.judgement = Judgement()
         self.curve: list[dict[str, float]] = []
@@ -70,9 +81,36 @@ class DistillationModule(L.LightningModule):
             return optimizer
         return [optimizer], [self.make_scheduler(optimizer)]
 
+    def on_fit_start(self) -> None:
+        """Show the teacher all training images, once."""
+        if self.feature_cache == "off":
+            return
+        data = self.trainer.datamodule
+        # Under the trainer's precision, or the features would have another type than without.
+        with self.trainer.precision_plugin.forward_context():
+            self.features = cache_features(
+                self.distiller.teacher,
+                data.images_once(),
+                count=len(data.train_set),
+                place=self.feature_cache,
+                device=self.device,
+                processes=self.trainer.num_devices,
+                silent=self.trainer.progress_bar_callback is None
+                or not self.trainer.is_global_zero,
+            )
+        data.train_by_index = self.features is not None
+
+    def on_fit_end(self) -> None:
+        """Give the memory back before the test."""
+        self.features = None
+
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         """Loss of a batch of normal images."""
-        loss: Tensor = self.loss(*self.distiller(batch["image"]))
+        if self.features is None:
+            features = self.distiller.teacher(batch["image"])
+        else:
+            features = self.features[batch["index"]]
+        loss: Tensor = self.loss(*self.restore(features))
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -87,11 +125,15 @@ class DistillationModule(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         """Score a batch of test images."""
-        images = batch["image"]
+        scored = self.score(batch["image"])
+        self.gathered.update(batch, scored.maps, scored.scores)
+
+    def score(self, images: Tensor) -> Scored:
+        """Anomaly maps and scores of images (B, 3, H, W), uint8 or float in [0, 1]."""
         distilled = self.distiller(images)
         height, width = images.shape[-2:]
-        scored = self.scorer(distilled.features, distilled.restored, (height, width))
-        self.gathered.update(batch, scored.maps, scored.scores)
+        scored: Scored = self.scorer(distilled.features, distilled.restored, (height, width))
+        return scored
 
     def on_test_epoch_end(self) -> None:
         """The headline: metrics of the network as it is now, at the end of training."""
@@ -108,8 +150,10 @@ class DistillationModule(L.LightningModule):
 
     def _judge(self, stage: str) -> None:
         self.predictions = self.gathered.compute()
+        self.judgement = judge(
+            self.predictions, self.gathered.streamed, self.no_masks, self.with_pro_rd4ad
+        )
         self.gathered.reset()
-        self.judgement = judge(self.predictions, self.no_masks, self.with_pro_rd4ad)
         defined = {k: v for k, v in self.judgement.metrics.items() if not math.isnan(v)}
         self.log_dict({f"{stage}/{name}": value for name, value in defined.items()})
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.loggers import Logger
 
-from anomalib_rd.data import AnomalyDataModule, dataset_fingerprint, read_image
+from anomalib_rd.data import AnomalyDataModule, dataset_fingerprint
 from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmaps
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.provenance import provenance
@@ -81,6 +81,7 @@ class Outcome:
             },
             "metrics": judgement.metrics,
             "undefined": judgement.undefined,
+            "bounds": judgement.bounds,
             "oracle": best(self.module.curve),
             "test_curve": self.module.curve,
             "duration_s": {"train": self.train_s, "test": self.test_s, "total": self.total_s},
@@ -102,12 +103,11 @@ def leave_record(outcome: Outcome, run_dir: Path) -> None:
 def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: int) -> None:
     """Draw heatmaps of ``count`` test images, spread over the defect types, and log them."""
     judgement, scores = outcome.module.judgement, outcome.scores
-    predictions = outcome.module.predictions
-    assert predictions is not None
     examples = [example(outcome, scores, row) for row in choose_examples(scores, count)]
-    # From the median up: what is as usual is drawn dark, on one scale for all images.
-    low, high = predictions.maps.median().item(), predictions.maps.max().item()
-    write_heatmaps(run_dir, examples, vmin=low, vmax=high)
+    if examples:
+        # From the median up: what is as usual is drawn dark, on one scale for all images.
+        maps = np.stack([shown.anomaly_map for shown in examples])
+        write_heatmaps(run_dir, examples, vmin=float(np.median(maps)), vmax=float(maps.max()))
     threshold = pixel_threshold(judgement.curves)
     images = [
         LoggedImage(
@@ -132,18 +132,26 @@ def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: i
 
 def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
     """A test image as it was seen, with its map and ground truth."""
-    data, predictions = outcome.data, outcome.module.predictions
-    assert predictions is not None
-    sample = data.split.test[row]
+    sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
     has_truth = sample.label == 0 or sample.mask is not None
     return Example(
         path=scores["path"][row],
         defect=sample.defect,
         score=scores["score"][row],
-        image=read_image(sample.path, data.image_size).permute(1, 2, 0).numpy(),
-        mask=predictions.masks[row].cpu().numpy() if has_truth else None,
-        anomaly_map=predictions.maps[row].cpu().numpy(),
+        image=item["image"].permute(1, 2, 0).numpy(),
+        mask=item["mask"].numpy() if has_truth else None,
+        anomaly_map=anomaly_map(outcome.module, row, item["image"]).cpu().numpy(),
     )
+
+
+def anomaly_map(module: DistillationModule, row: int, image: torch.Tensor) -> torch.Tensor:
+    """Map (H, W) of a test image: the one judged, or where none was kept, made once more."""
+    assert module.predictions is not None
+    if len(module.predictions.maps):
+        return module.predictions.maps[row]
+    module.eval()
+    with torch.inference_mode():
+        return module.score(image[None].to(module.device)).maps[0]
 
 
 def best(curve: list[dict[str, float]]) -> dict[str, float] | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_rd.metrics import StreamedPixelMetrics
 from anomalib_rd.metrics.functional import pro_rd4ad, rank_images, rank_pixels, why_undefined
 
 
@@ -18,8 +19,8 @@ class Predictions(NamedTuple):
     Attributes:
         scores: (N,) float32, higher is more anomalous.
         labels: (N,) int64, 1 for a defect.
-        maps: (N, H, W) float32 anomaly maps.
-        masks: (N, H, W) bool ground truth.
+        maps: (N, H, W) float32 anomaly maps; none if the pixel metrics were streamed.
+        masks: (N, H, W) bool ground truth, likewise.
     """
 
     scores: Tensor
@@ -36,18 +37,26 @@ class Judgement:
         metrics: fractions; NaN where undefined.
         undefined: metric -> why it is NaN.
         curves: for plots, thinned; see ``Ranking.curves``.
+        bounds: proven least and greatest exact value of streamed metrics; empty if all are exact.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def judge(predictions: Predictions, no_masks: str | None, with_pro_rd4ad: bool) -> Judgement:
+def judge(
+    predictions: Predictions,
+    streamed: StreamedPixelMetrics | None,
+    no_masks: str | None,
+    with_pro_rd4ad: bool,
+) -> Judgement:
     """All metrics and curves of the predictions.
 
     Args:
         predictions: of all test images.
+        streamed: the pixels of all test images, where the maps were not kept.
         no_masks: why the ground-truth masks can't be used, or None.
         with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
     """
@@ -55,17 +64,24 @@ def judge(predictions: Predictions, no_masks: str | None, with_pro_rd4ad: bool) 
     if no_masks is not None:
         maps, masks = maps[:0], masks[:0]
     images = rank_images(predictions.scores, predictions.labels)
-    pixels = rank_pixels(maps, masks)
-    image, pixel = images.metrics(), pixels.metrics()
-    if with_pro_rd4ad:
-        pixel["pro_rd4ad"] = pro_rd4ad(maps, masks)
+    image = images.metrics()
+    if streamed is None:
+        ranking = rank_pixels(maps, masks)
+        pixel, curves, bounds = ranking.metrics(), ranking.curves(), {}
+        if with_pro_rd4ad:
+            pixel["pro_rd4ad"] = pro_rd4ad(maps, masks)
+        why = why_undefined(masks)
+    else:
+        pixel, curves, bounds = streamed.compute(), streamed.curves(), streamed.bounds()
+        why = streamed.why_undefined()
     reasons = dict.fromkeys(image, why_undefined(predictions.labels)) | dict.fromkeys(
-        pixel, no_masks or why_undefined(masks)
+        pixel, no_masks or why
     )
     return Judgement(
         metrics=image | pixel,
         undefined={name: reason for name, reason in reasons.items() if reason},
-        curves=images.curves() | pixels.curves(),
+        curves=images.curves() | curves,
+        bounds=bounds,
     )
 
 
@@ -82,18 +98,30 @@ class PredictionGatherer(Metric):
     maps: list[Tensor]
     masks: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_bins: int | None = None) -> None:
         super().__init__()
-        for name in ("index", "scores", "labels", "maps", "masks"):
+        for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_state("index", [], dist_reduce_fx="cat")
+        self.streamed = None if pixel_bins is None else StreamedPixelMetrics(pixel_bins)
 
     def update(self, batch: dict[str, Tensor], maps: Tensor, scores: Tensor) -> None:
         """Add a batch: the data set's items, maps (B, H, W) and scores (B,)."""
         self.index.append(batch["index"])
         self.labels.append(batch["label"])
-        self.masks.append(batch["mask"])
-        self.maps.append(maps.float())
         self.scores.append(scores.float())
+        masks = batch["mask"]
+        if self.streamed is not None:
+            self.streamed.update(maps.float(), masks)
+            maps, masks = maps[:0], masks[:0]
+        self.maps.append(maps.float())
+        self.masks.append(masks)
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        super().reset()
+        if self.streamed is not None:
+            self.streamed.reset()
 
     def compute(self) -> Predictions:
         """All predictions in the data set's order."""
@@ -102,9 +130,11 @@ class PredictionGatherer(Metric):
         first = torch.ones_like(order, dtype=torch.bool)
         first[1:] = index[order].diff() != 0
         order = order[first]
+        maps, masks = dim_zero_cat(self.maps), dim_zero_cat(self.masks)
+        kept = order if len(maps) else order[:0]
         return Predictions(
             scores=dim_zero_cat(self.scores)[order],
             labels=dim_zero_cat(self.labels)[order],
-            maps=dim_zero_cat(self.maps)[order],
-            masks=dim_zero_cat(self.masks)[order],
+            maps=maps[kept],
+            masks=masks[kept],
         )

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_rd.data import AnomalyDataModule, Source, select_categories
+from anomalib_rd.data import AnomalyDataModule, ImageCache, Source, select_categories
 from anomalib_rd.errors import UserError
 from anomalib_rd.tracking.lifetime import tracked
+from anomalib_rd.training.feature_cache import usable_place
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.outcome import Outcome, leave_record, show_images
 
@@ -91,6 +93,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
         num_workers=cfg.data.num_workers,
         transform=instantiate(cfg.data.transform) if cfg.data.transform else None,
         seed=cfg.seed,
+        cache=ImageCache() if cfg.speed.image_cache else None,
     )
 
 
@@ -100,15 +103,26 @@ def make_module(
     """The networks, scoring, loss and optimizer of the config."""
     from anomalib_rd.networks import Distiller
 
+    if cfg.pro_rd4ad and cfg.pixel_bins is not None:
+        raise UserError(
+            "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"
+        )
     parts = {part: instantiate(cfg.model[part]) for part in PARTS}
+    distiller = Distiller(**parts)
+    if cfg.speed.channels_last:
+        # The weights alone: the images and features follow them.
+        distiller.to(memory_format=torch.channels_last)
     return DistillationModule(
-        distiller=Distiller(**parts),
+        distiller=distiller,
         scorer=instantiate(cfg.model.scoring),
         loss=instantiate(cfg.loss),
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
         no_masks=why_no_masks(data),
         with_pro_rd4ad=cfg.pro_rd4ad,
+        pixel_bins=cfg.pixel_bins,
+        feature_cache=usable_place(cfg.speed.feature_cache, cfg.data.transform),
+        compile=cfg.speed.compile,
         config=config,
     )
 

@@ -1,0 +1,128 @@
+"""The teacher's features kept in memory: the right rows, the right place, the right refusals."""
+
+import pytest
+import torch
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.networks import Teacher
+from anomalib_rd.training import feature_cache
+from anomalib_rd.training.feature_cache import (
+    FeatureCache,
+    cache_features,
+    cgroup_free_bytes,
+    choose_place,
+    usable_place,
+)
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return Teacher("resnet18.tv_in1k", weights="random")
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Pretend how many bytes are free on the host and on a GPU."""
+
+    def pretend(host, device=0):
+        monkeypatch.setattr(
+            feature_cache, "free_bytes", lambda home: device if home.type == "cuda" else host
+        )
+
+    return pretend
+
+
+def batches(images, size=2):
+    order = torch.arange(len(images)).flip(0)
+    return [{"index": part, "image": images[part]} for part in order.split(size)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_has_the_bits_and_the_layout_of_the_teachers_own(teacher, layout):
+    teacher = teacher.to(memory_format=layout)
+    images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    cache = cache_features(teacher, batches(images), 5, "auto", CPU, silent=True)
+    index = torch.tensor([3, 0, 3])
+    for cached, own in zip(cache[index], teacher(images[index]), strict=True):
+        assert torch.equal(cached, own)
+        assert cached.is_contiguous(memory_format=layout)
+    assert cache.bytes == 5 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
+
+
+def test_features_keep_the_type_that_autocast_gives_them(teacher):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = cache_features(teacher, batches(images), 2, "auto", CPU, silent=True)
+        own = teacher(images)
+    kept = cache[torch.arange(2)]
+    assert [f.dtype for f in kept] == [f.dtype for f in own] == [torch.bfloat16] * 3
+    assert all(torch.equal(a, b) for a, b in zip(kept, own, strict=True))
+
+
+def test_auto_takes_the_device_then_the_host_then_nothing(free, caplog):
+    free(host=100, device=100)
+    assert choose_place("auto", 50, GPU) == GPU
+    free(host=100, device=99)
+    assert choose_place("auto", 50, GPU) == CPU
+    assert choose_place("host", 50, GPU) == CPU
+    free(host=99, device=99)
+    assert choose_place("auto", 50, GPU) is None
+    assert "computed anew each epoch" in caplog.text
+    assert choose_place("auto", 50, CPU) is None
+
+
+def test_processes_of_one_machine_share_its_memory_but_not_their_gpus(free):
+    free(host=100, device=100)
+    assert choose_place("host", 25, GPU, processes=2) == CPU
+    assert choose_place("auto", 26, CPU, processes=2) is None
+    assert choose_place("auto", 50, GPU, processes=2) == GPU
+
+
+@pytest.mark.parametrize(("place", "where"), [("device", "cuda:0"), ("host", "cpu")])
+def test_no_room_in_the_place_asked_for_is_one_line(free, place, where):
+    free(host=10 * 2**30, device=10 * 2**30)
+    with pytest.raises(UserError, match=f"need 6.00 GiB, and 5.00 GiB may be used on {where}"):
+        choose_place(place, 6 * 2**30, GPU)
+
+
+def test_without_room_the_teacher_is_asked_each_epoch(free, teacher):
+    free(host=10)
+    images = torch.zeros((2, 3, 64, 64), dtype=torch.uint8)
+    assert cache_features(teacher, batches(images), 2, "auto", CPU, silent=True) is None
+
+
+def test_a_containers_limit_counts(tmp_path):
+    assert cgroup_free_bytes(tmp_path) == float("inf")
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    assert cgroup_free_bytes(tmp_path) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cgroup_free_bytes(tmp_path) == float("inf")
+
+
+def test_transformed_images_have_no_features_to_keep(caplog):
+    assert usable_place("auto", None) == "auto"
+    assert usable_place("off", "flip") == "off" and usable_place(False, None) == "off"
+    assert not caplog.text
+    assert usable_place("auto", "flip") == "off"
+    assert "data.transform" in caplog.text
+    with pytest.raises(UserError, match=r"speed.feature_cache=device.*data.transform"):
+        usable_place("device", "flip")
+    with pytest.raises(UserError, match="choose one of auto, device, host, off"):
+        usable_place("disk", None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_on_a_gpu_from_device_and_from_host(teacher, place):
+    device = torch.device("cuda")
+    on_device = teacher.to(device)
+    images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    cache = cache_features(on_device, batches(images), 5, place, device, silent=True)
+    assert isinstance(cache, FeatureCache)
+    kept, own = cache[torch.tensor([4, 1])], on_device(images[[4, 1]].to(device))
+    assert all(f.device.type == "cuda" for f in kept)
+    for cached, fresh in zip(kept, own, strict=True):
+        torch.testing.assert_close(cached, fresh)
