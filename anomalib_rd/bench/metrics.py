@@ -1,15 +1,56 @@
-"""How fast the exact pixel metrics are, and that they agree with the references."""
+"""How fast and how lean the pixel metrics are beside others, and how far all agree."""
 
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from anomalib_rd.bench.references import aupro_by_argsort
+from anomalib_rd.bench import references
+from anomalib_rd.bench.memory import forget_peak, peak_rss
 from anomalib_rd.bench.timing import interleaved
-from anomalib_rd.metrics.functional import pixel_metrics, pro_rd4ad
+from anomalib_rd.metrics import StreamedPixelMetrics
+from anomalib_rd.metrics.functional import pixel_metrics
+
+Values = dict[str, float]
+_MOST_SORTED = 100 * 256 * 256  # pixels that the plain argsort gets in `growth`: it is slow
+
+
+class Contestant(NamedTuple):
+    """A way to the metrics of maps and masks (N, H, W), and the package that it needs."""
+
+    work: Callable[[np.ndarray, np.ndarray], Values]
+    package: str = "numpy"
+
+
+def exact(maps: np.ndarray, masks: np.ndarray) -> Values:
+    """All five pixel metrics."""
+    return pixel_metrics(torch.from_numpy(maps), torch.from_numpy(masks))
+
+
+def streamed(maps: np.ndarray, masks: np.ndarray) -> Values:
+    """All five in batches of 16 maps, within proven bounds."""
+    metric = StreamedPixelMetrics()
+    batches = zip(torch.from_numpy(maps).split(16), torch.from_numpy(masks).split(16), strict=True)
+    for batch in batches:
+        metric.update(*batch)
+    return metric.compute()
+
+
+OURS, ARGSORT, ADEVAL = "anomalib-rd, exact", "one argsort, AUPRO alone", "adeval, 1000 bins"
+CONTESTANTS = {
+    OURS: Contestant(exact),
+    "anomalib-rd, streamed": Contestant(streamed),
+    ARGSORT: Contestant(references.by_argsort),
+    "scikit-learn, AUROC alone": Contestant(references.by_sklearn, "sklearn"),
+    ADEVAL: Contestant(references.by_adeval, "adeval"),
+    "anomalib, AUPRO alone": Contestant(references.by_anomalib, "anomalib"),
+}
 
 
 def example(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,38 +67,23 @@ def example(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def measure(count: int, size: int, rounds: int) -> dict[str, Any]:
-    """Time our metrics and the references on the same maps.
+    """Time all installed contestants on the same maps.
 
     Returns:
-        ``maps``, ``size``, and for each contestant its ``seconds`` (median, min, max), the
-        ``ratio`` of its median to ours and what it computed.
+        ``maps``, ``size``, ``threads`` and for each of ``contestants`` the seconds
+        (``median_s``, ``min_s``, ``max_s``), the ``ratio`` of its median to ours, the
+        ``peak_bytes`` that it needs beside the maps and masks (None where the system can't
+        say) and the ``values`` that it found.
     """
     maps, masks = example(count, size)
-    tensors = torch.from_numpy(maps), torch.from_numpy(masks)
-    found: dict[str, Any] = {}
+    found: dict[str, Values] = {}
 
-    def keep(name: str, work: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            found[name] = work()
+    def work(name: str) -> None:
+        found[name] = CONTESTANTS[name].work(maps, masks)
 
-        return run
-
-    ours = "anomalib-rd, all five pixel metrics, exact"
-    work = {
-        ours: lambda: pixel_metrics(*tensors),
-        "plain AUPRO by one argsort, exact": lambda: {"aupro": aupro_by_argsort(maps, masks)},
-        "anomalib-rd, RD4AD's per-image PRO": lambda: {"pro_rd4ad": pro_rd4ad(*tensors)},
-    }
-    try:
-        from sklearn.metrics import roc_auc_score
-    except ImportError:
-        pass
-    else:
-        work["scikit-learn, pixel AUROC alone"] = lambda: {
-            "pixel_auroc": roc_auc_score(masks.ravel(), maps.ravel())
-        }
-    timings = interleaved({name: keep(name, run) for name, run in work.items()}, rounds)
-    base = next(t.median for t in timings if t.name == ours)
+    work_of: dict[str, Callable[[], object]] = {name: partial(work, name) for name in _installed()}
+    timings = interleaved(work_of, rounds)
+    base = next(t.median for t in timings if t.name == OURS)
     return {
         "maps": count,
         "size": size,
@@ -68,8 +94,56 @@ def measure(count: int, size: int, rounds: int) -> dict[str, Any]:
                 "min_s": min(t.seconds),
                 "max_s": max(t.seconds),
                 "ratio": t.median / base,
+                "peak_bytes": _peak_in_own_process(t.name, count, size),
                 "values": found[t.name],
             }
             for t in timings
         },
     }
+
+
+def growth(counts: list[int], sizes: list[int], rounds: int) -> dict[str, Any]:
+    """Median seconds over the number of maps and over their size.
+
+    Returns:
+        ``by_count``, at the middle one of the sizes, and ``by_size``, at the middle one of the
+        counts: lists of ``maps``, ``size`` and ``contestants``, from name to seconds.
+    """
+    maps, size = counts[len(counts) // 2], sizes[len(sizes) // 2]
+    return {
+        "by_count": [_seconds(count, size, rounds) for count in counts],
+        "by_size": [_seconds(maps, side, rounds) for side in sizes],
+    }
+
+
+def _seconds(count: int, size: int, rounds: int) -> dict[str, Any]:
+    maps, masks = example(count, size)
+    shown = (OURS, ADEVAL, ARGSORT) if maps.size <= _MOST_SORTED else (OURS, ADEVAL)
+    names = [name for name in _installed() if name in shown]
+    work: dict[str, Callable[[], object]] = {
+        name: partial(CONTESTANTS[name].work, maps, masks) for name in names
+    }
+    medians = {timing.name: timing.median for timing in interleaved(work, rounds)}
+    return {"maps": count, "size": size, "contestants": medians}
+
+
+def _installed() -> list[str]:
+    return [name for name, contestant in CONTESTANTS.items() if find_spec(contestant.package)]
+
+
+def _peak_in_own_process(name: str, count: int, size: int) -> int | None:
+    """Bytes beside the input, seen from outside, so that no library's memory is missed."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(peak_bytes, name, count, size).result()
+
+
+def peak_bytes(name: str, count: int, size: int) -> int | None:
+    """Growth of this process's peak memory by one contestant's work, after a small first one."""
+    work = CONTESTANTS[name].work
+    work(*example(8, 64))  # what it loads is not what it needs
+    maps, masks = example(count, size)
+    if not forget_peak():
+        return None
+    before = peak_rss()
+    work(maps, masks)
+    return peak_rss() - before

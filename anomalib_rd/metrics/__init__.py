@@ -1,5 +1,6 @@
-"""Exact detection and localisation metrics: functions (`functional`) and torchmetrics pairs."""
+"""Detection and localisation metrics: functions (`functional`) and torchmetrics pairs."""
 
 from anomalib_rd.metrics.metric import ImageMetrics, PixelMetrics, ProRD4AD
+from anomalib_rd.metrics.streaming import StreamedPixelMetrics
 
-__all__ = ["ImageMetrics", "PixelMetrics", "ProRD4AD"]
+__all__ = ["ImageMetrics", "PixelMetrics", "ProRD4AD", "StreamedPixelMetrics"]

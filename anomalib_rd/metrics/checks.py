@@ -28,19 +28,32 @@ def check_pixels(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def why_undefined(truth: Tensor) -> str | None:
     """Say why metrics against labels (N,) or masks (N, H, W) are NaN; None if they are defined."""
-    count = len(truth)
-    if truth.numel() == 0:
-        return "there are no test images" if count == 0 else "the masks have no pixels"
-    defective = truth.bool()
-    if not bool(defective.any()):
-        image_reason = f"all {count} images are normal: there is no defect to find"
-        pixel_reason = f"none of the {count} masks marks a defect"
-    elif bool(defective.all()):
-        image_reason = f"all {count} images are defective: there is no normal one to tell apart"
-        pixel_reason = f"the {count} masks mark every pixel: there is no normal one to tell apart"
-    else:
-        return None
-    return image_reason if truth.ndim == 1 else pixel_reason
+    defects = int(truth.bool().sum())
+    why = _why_images_undefined if truth.ndim == 1 else why_pixels_undefined
+    return why(len(truth), defects, truth.numel() - defects)
+
+
+def why_pixels_undefined(images: int, defects: int, normals: int) -> str | None:
+    """Say why pixel metrics are NaN, from the counts of images and of pixels of either kind."""
+    if images == 0:
+        return "there are no test images"
+    if defects == normals == 0:
+        return "the masks have no pixels"
+    if defects == 0:
+        return f"none of the {images} masks marks a defect"
+    if normals == 0:
+        return f"the {images} masks mark every pixel: there is no normal one to tell apart"
+    return None
+
+
+def _why_images_undefined(images: int, defects: int, normals: int) -> str | None:
+    if images == 0:
+        return "there are no test images"
+    if defects == 0:
+        return f"all {images} images are normal: there is no defect to find"
+    if normals == 0:
+        return f"all {images} images are defective: there is no normal one to tell apart"
+    return None
 
 
 def _without_nan(values: Tensor, what: str) -> Tensor:

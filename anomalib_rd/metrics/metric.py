@@ -1,8 +1,8 @@
 """The functional metrics as torchmetrics, gathered over batches and processes before ranking.
 
 Their results do not depend on how images are split over batches or processes. They keep all
-scores, on the device they come from: 256 KiB per map of 256x256, and as much again while they
-compute.
+scores, on the device they come from: 256 KiB per map of 256x256, and at most as much again while
+they compute. `StreamedPixelMetrics` needs bounded memory.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_rd.metrics.checks import check_images, check_pixels
-from anomalib_rd.metrics.counting import count_below, rankable
+from anomalib_rd.metrics.counting import count_below, distinct, rankable
 from anomalib_rd.metrics.regions import region_weights
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+
+FPR_LIMITS = {"aupro": 0.3, "aupro_5": 0.05}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,7 @@ class Ranking:
     defects are enough: between two of them the true positives stay and the false ones rise.
 
     Attributes:
-        thresholds: (K,) distinct scores of the defects, descending.
+        thresholds: (K,) distinct scores of the defects, descending, in a type that holds them.
         hits: (K,) defects scored >= threshold.
         false_alarms: (K,) normals scored >= threshold.
         false_alarms_above: (K,) normals scored > threshold; fewer than `false_alarms` at a tie.
@@ -35,7 +38,7 @@ class Ranking:
 
     prefix: ClassVar[str] = "image"
 
-    thresholds: Floats
+    thresholds: NDArray[Any]
     hits: Counts
     false_alarms: Counts
     false_alarms_above: Counts
@@ -59,18 +62,15 @@ class Ranking:
         Keys `<prefix>_roc_fpr`, `_roc_tpr`, `_pr_recall`, `_pr_precision`, `_pr_threshold`
         (descending); empty arrays if undefined.
         """
-        fpr, tpr = _thin(max_points, *self._rising(self.hits / max(self.defects, 1)))
-        recall, precision, threshold = _thin(
-            max_points, self.hits / max(self.defects, 1), self._precision(), self.thresholds
-        )
-        curves = {
-            "roc_fpr": fpr,
-            "roc_tpr": tpr,
-            "pr_recall": recall,
-            "pr_precision": precision,
-            "pr_threshold": threshold,
-        }
-        return {f"{self.prefix}_{n}": v if self.defined else v[:0] for n, v in curves.items()}
+        names = ("roc_fpr", "roc_tpr", "pr_recall", "pr_precision", "pr_threshold")
+        if not self.defined:
+            return {f"{self.prefix}_{name}": np.zeros(0) for name in names}
+        recall, precision = self.hits / self.defects, self._precision()
+        along = recall + np.abs(np.diff(precision, prepend=precision[:1])).cumsum()
+        keep = _spaced(along, max_points)
+        points = (recall[keep], precision[keep], self.thresholds[keep].astype(np.float64))
+        curves = (*self._rising(recall, max_points), *points)
+        return {f"{self.prefix}_{n}": curve for n, curve in zip(names, curves, strict=True)}
 
     def _auroc(self) -> float:
         """Share of (defect, normal) pairs in the right order, a tie counting half."""
@@ -80,7 +80,7 @@ class Ranking:
 
     def _ap(self) -> float:
         """Sum of recall steps times precision: scikit-learn's average_precision_score."""
-        return float(np.diff(self.hits, prepend=0) @ self._precision() / self.defects)
+        return float((np.diff(self.hits, prepend=0) * self._precision()).sum() / self.defects)
 
     def _f1max(self) -> float:
         return float((2 * self.hits / (self.hits + self.false_alarms + self.defects)).max())
@@ -88,16 +88,17 @@ class Ranking:
     def _precision(self) -> Floats:
         return self.hits / (self.hits + self.false_alarms)
 
-    def _rising(self, height: Floats) -> tuple[Floats, Floats]:
-        """Vertices (2K + 2,) of a curve over the false positive rate, from (0, 0) to (1, 1).
+    def _rising(self, height: Floats, max_points: int) -> tuple[Floats, Floats]:
+        """Vertices of a curve over the false positive rate, from (0, 0) to (1, 1).
 
         Normals between two thresholds make a horizontal segment, a threshold without ties a
-        vertical one, and normals tied with defects a diagonal one.
+        vertical one, and normals tied with defects a diagonal one: two vertices a threshold.
         """
-        before = np.concatenate(([0.0], height[:-1]))[: len(height)]
-        alarms = np.column_stack((self.false_alarms_above, self.false_alarms)).ravel()
-        heights = np.column_stack((before, height)).ravel()
-        fpr = alarms / max(self.normals, 1)
+        keep = _spaced(height + self.false_alarms / self.normals, (max_points - 2) // 2)
+        alarms = np.column_stack((self.false_alarms_above[keep], self.false_alarms[keep])).ravel()
+        before = np.where(keep > 0, height[keep - 1], 0.0)
+        heights = np.column_stack((before, height[keep])).ravel()
+        fpr = alarms / self.normals
         return np.concatenate(([0.0], fpr, [1.0])), np.concatenate(([0.0], heights, [1.0]))
 
 
@@ -120,76 +121,94 @@ class PixelRanking(Ranking):
         As MVTec AD defines it (Bergmann et al., IJCV 2021): up to an FPR of 0.3 (0.05),
         interpolated there, divided by that limit; over the whole dataset.
         """
-        limits = {"aupro": 0.3, "aupro_5": 0.05}
-        curve = self._rising(self.overlap)
         areas = {
-            name: _area_up_to(limit, *curve) / limit if self.defined else np.nan
-            for name, limit in limits.items()
+            name: self._aupro(limit) if self.defined else np.nan
+            for name, limit in FPR_LIMITS.items()
         }
         return super().metrics() | areas
 
     def curves(self, max_points: int = 1000) -> dict[str, Floats]:
         """Add `pro_fpr` and `pro`, over the whole range of the FPR, to the ranking curves."""
-        fpr, pro = _thin(max_points, *self._rising(self.overlap))
-        keep = slice(None) if self.defined else slice(0)
-        return super().curves(max_points) | {"pro_fpr": fpr[keep], "pro": pro[keep]}
+        nothing = (np.zeros(0), np.zeros(0))
+        fpr, pro = self._rising(self.overlap, max_points) if self.defined else nothing
+        return super().curves(max_points) | {"pro_fpr": fpr, "pro": pro}
+
+    def _aupro(self, limit: float) -> float:
+        """Mean height up to the limit of the curve that `_rising` describes, in its segments."""
+        most = limit * self.normals
+        above, at = np.minimum(self.false_alarms_above, most), np.minimum(self.false_alarms, most)
+        before = np.concatenate(([0.0], self.overlap[:-1]))
+        flat = above - np.concatenate(([0.0], at[:-1]))
+        area = (before * flat).sum() + self.overlap[-1] * (most - at[-1])
+        tie = np.flatnonzero(at > above)
+        width, start = at[tie] - above[tie], before[tie]
+        # The limit may cut the diagonal: only this share of its rise is under the curve.
+        share = width / (self.false_alarms[tie] - self.false_alarms_above[tie])
+        area += (width * (start + share * (self.overlap[tie] - start) / 2)).sum()
+        return min(float(area / most), 1.0)  # rounding must not make a map better than perfect
 
 
 def rank_images(scores: Tensor, labels: Tensor) -> Ranking:
     """Rank image scores (N,) with labels (N,) 0/1; ValueError on bad shapes, labels or NaN."""
-    ranking, _ = _rank(*check_images(scores, labels))
-    return Ranking(**ranking)
+    scores, labels = check_images(scores, labels)
+    thresholds, _, multiplicity = _distinct_defects(scores, labels.cpu().numpy())
+    return Ranking(**_count(scores, thresholds, multiplicity))
 
 
 def rank_pixels(maps: Tensor, masks: Tensor) -> PixelRanking:
     """Rank maps (N, H, W) with masks (N, H, W); ValueError on bad shapes, masks or NaN.
 
-    Beside the maps, it holds half a copy of them at a time and arrays of the defect pixels' size.
+    With up to 4 % of defect pixels, it needs no more memory than float32 maps themselves have.
     """
     maps, masks = check_pixels(maps, masks)
-    ranking, positions = _rank(maps, masks)
-    weights = np.bincount(positions, region_weights(masks.cpu().numpy()), len(ranking["hits"]))
-    overlap = weights[::-1].cumsum()
-    # The inverse areas sum to the number of regions.
-    return PixelRanking(**ranking, overlap=overlap / overlap[-1:])
+    truths = masks.cpu().numpy()
+    with ThreadPoolExecutor(1) as beside:
+        labelling = beside.submit(region_weights, truths)
+        thresholds, places, multiplicity = _distinct_defects(maps, truths)
+        weights = np.bincount(places, labelling.result(), len(thresholds))
+    del places, labelling  # the counting needs their memory
+    overlap = weights[::-1].cumsum(dtype=np.float64)
+    overlap /= overlap[-1:]  # the inverse areas sum to the number of regions
+    return PixelRanking(**_count(maps, thresholds, multiplicity), overlap=overlap)
 
 
-def _rank(values: Tensor, defective: Tensor) -> tuple[dict[str, Any], NDArray[np.intp]]:
-    """Count for `Ranking`, and for each defect its place among the ascending thresholds."""
+def _distinct_defects(
+    values: Tensor, defective: NDArray[np.bool_]
+) -> tuple[NDArray[Any], Counts, Counts]:
+    """Distinct scores (K,) of the defects, ascending, each defect's place there, their counts."""
     # NumPy finds the few defects far faster than a boolean index of torch does.
-    places = torch.from_numpy(np.flatnonzero(defective.cpu().numpy()))
-    defects = rankable(values.reshape(-1)[places.to(values.device)]).cpu().numpy()
-    thresholds, positions, multiplicity = np.unique(
-        defects, return_inverse=True, return_counts=True
-    )
-    # Counting all values and taking the defects off again saves picking out the normals.
+    at = torch.from_numpy(np.flatnonzero(defective)).to(values.device)
+    return distinct(rankable(values.reshape(-1)[at]))
+
+
+def _count(values: Tensor, thresholds: NDArray[Any], multiplicity: Counts) -> dict[str, Any]:
+    """Count for `Ranking` all values at thresholds (K,), the scores of `multiplicity` defects."""
     below, not_above = count_below(values, thresholds)
-    normals = values.numel() - len(defects)
-    defects_not_above = multiplicity.cumsum()
-    ranking = {
-        "thresholds": thresholds[::-1].astype(np.float64),
+    # Counting all values and taking the defects off again saves picking out the normals.
+    found = multiplicity.cumsum()
+    not_above -= found
+    below -= found - multiplicity
+    defects = int(multiplicity.sum())
+    normals = values.numel() - defects
+    return {
+        "thresholds": thresholds[::-1],
         "hits": multiplicity[::-1].cumsum(),
-        "false_alarms": (normals - below + defects_not_above - multiplicity)[::-1],
-        "false_alarms_above": (normals - not_above + defects_not_above)[::-1],
-        "defects": len(defects),
+        "false_alarms": np.subtract(normals, below, out=below)[::-1],
+        "false_alarms_above": np.subtract(normals, not_above, out=not_above)[::-1],
+        "defects": defects,
         "normals": normals,
     }
-    return ranking, positions
 
 
-def _area_up_to(limit: float, x: Floats, y: Floats) -> float:
-    """Area under the polyline up to x = limit, with y interpolated there."""
-    inside = int(np.searchsorted(x, limit, "right"))
-    at_limit = np.interp(limit, x, y)
-    area = np.trapezoid(np.append(y[:inside], at_limit), np.append(x[:inside], limit))
-    return min(float(area), limit)  # rounding must not make a perfect map better than perfect
+def _spaced(along: Floats, most: int) -> NDArray[np.int64]:
+    """Indices of at most `most` points, spaced evenly along a curve, with both ends.
 
-
-def _thin(max_points: int, x: Floats, y: Floats, *more: Floats) -> tuple[Floats, ...]:
-    """Keep at most `max_points` vertices, spaced evenly along the curve, with both ends."""
-    if len(x) <= max_points:
-        return (x, y, *more)
-    along = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))))
-    keep = np.unique(np.searchsorted(along, np.linspace(0.0, along[-1], max_points)))
-    keep[-1] = len(x) - 1
-    return tuple(values[keep] for values in (x, y, *more))
+    Args:
+        along: (K,) length of the curve up to each point, never falling.
+        most: at least 2.
+    """
+    if len(along) <= most:
+        return np.arange(len(along))
+    keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], most)))
+    keep[-1] = len(along) - 1
+    return keep

@@ -62,7 +62,7 @@ def judge(
     """
     maps, masks = predictions.maps, predictions.masks
     if no_masks is not None:
-        maps, masks = maps[:0], masks[:0]
+        maps, masks, streamed = maps[:0], masks[:0], None
     images = rank_images(predictions.scores, predictions.labels)
     image = images.metrics()
     if streamed is None:

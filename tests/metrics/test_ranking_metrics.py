@@ -96,12 +96,20 @@ def test_aupro_equals_mvtec_code(rng, decimals):
     assert found["aupro_5"] == pytest.approx(slow.aupro_mvtec(maps, masks, 0.05), abs=1e-12)
 
 
-def test_pieces_of_one_sort_add_up(rng, monkeypatch):
+def test_blocks_and_threads_do_not_matter(rng, monkeypatch):
     maps, masks = smooth_case(rng)
     whole = of_pixels(maps, masks)
-    monkeypatch.setattr(counting, "_LEAST_PER_PIECE", 1000)
+    monkeypatch.setattr(counting, "_PER_BLOCK", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert of_pixels(maps, masks) == whole
+
+
+def test_inference_mode_does_not_matter(rng):
+    maps, masks = smooth_case(rng, 4, 24)
+    with torch.inference_mode():
+        tensors = torch.from_numpy(maps).bfloat16(), torch.from_numpy(masks)
+        found = pixel_metrics(*tensors)
+    assert found == pixel_metrics(*tensors)
 
 
 def test_perfect_reversed_and_constant_maps():
@@ -231,7 +239,7 @@ def test_cuda_equals_cpu(rng, monkeypatch, dtype):
     maps, masks = smooth_case(rng)
     tensors = torch.from_numpy(maps).to(dtype), torch.from_numpy(masks)
     expected = pixel_metrics(*tensors)
-    monkeypatch.setattr(counting, "_MOST_PER_CUDA_SORT", 5000)
+    monkeypatch.setattr(counting, "_MOST_PER_DEVICE_PIECE", 5000)
     assert pixel_metrics(tensors[0].cuda(), tensors[1].cuda()) == expected
     assert pixel_metrics(tensors[0].cuda(), tensors[1]) == expected
     images = tensors[0].amax((1, 2)), tensors[1].any(2).any(1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_rd.metrics import ImageMetrics, PixelMetrics, ProRD4AD
+from anomalib_rd.metrics import ImageMetrics, PixelMetrics, ProRD4AD, StreamedPixelMetrics
 from anomalib_rd.metrics.functional import image_metrics, pixel_curves, pixel_metrics, pro_rd4ad
 
 
@@ -88,6 +88,9 @@ def _one_process(rank, folder):
         results[metric_class.__name__] = metric.compute()
         if metric_class is PixelMetrics:
             results["curves"] = metric.curves()
+    metric = StreamedPixelMetrics(64)
+    metric.update(MAPS[mine].float(), MASKS[mine])
+    results["bounds"] = metric.bounds()
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -95,9 +98,14 @@ def _one_process(rank, folder):
 @pytest.mark.slow  # two processes that import torch
 def test_two_processes_equal_one(tmp_path):
     torch.multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
+    streamed = StreamedPixelMetrics(64)
+    streamed.update(MAPS.float(), MASKS)
+    assert int(streamed.shift) > 0
     for rank in (0, 1):
         results = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
         for metric_class, function, values, truths in CASES:
             assert results[metric_class.__name__] == function(values, truths)
         for key, values in pixel_curves(MAPS, MASKS).items():
             np.testing.assert_array_equal(results["curves"][key], values)
+        for name, pair in streamed.bounds().items():
+            assert results["bounds"][name] == pytest.approx(pair, abs=1e-12)

@@ -1,0 +1,154 @@
+"""``anomalib-rd bench`` as a user types it."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_rd.cli import main
+
+RUN = ["data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path, mvtec_root):
+    """Small ceilings, an own cache and folder, one thread here and in the contestants."""
+    from anomalib_rd.bench import ceiling
+
+    monkeypatch.setitem(ceiling.SIZES, "cpu", (64, 1, 4, 2**12))
+    monkeypatch.setattr(ceiling, "SECONDS", 0.0)
+    monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Run a bench in this process; gives its JSON."""
+
+    def start(*words):
+        path = tmp_path / "figures.json"
+        assert main(["bench", *map(str, words), "--json", str(path)]) == 0
+        figures = json.loads(path.read_text())
+        assert figures["bench"] == words[0] and figures["machine"]
+        assert figures["provenance"]["software"]["torch"]
+        return figures
+
+    return start
+
+
+def test_train_measures_a_process_of_its_own(bench, tmp_path, capfd):
+    """One contestant: starting a process costs seconds. tests/bench has them beside each other."""
+    words = ["--only", "feature-cache", *RUN, "--epochs", "2", "--batch-size", "4"]
+    figures = bench("train", *words, "--plot", tmp_path / "bars.png")
+    ((label, contestant),) = figures["contestants"].items()
+    assert contestant["name"] == "feature-cache" and figures["baseline"] == label
+    assert contestant["ratio"] == {"median": 1, "min": 1, "max": 1, "total": 1}
+    assert len(contestant["epochs_s"]) == 2 and min(contestant["epochs_s"]) > 0
+    assert contestant["images_per_s"] == pytest.approx(12 / sum(contestant["epochs_s"]))
+    assert contestant["startup_s"] > 0 and contestant["peak_rss"] > 0
+    assert contestant["of_ceiling"] > 0 and 0 <= contestant["metrics"]["aupro"] <= 1
+    assert (figures["images"], figures["batch_size"], figures["epochs"]) == (6, 4, 2)
+    assert figures["ceilings"]["copy"] > 0
+    Image.open(tmp_path / "bars.png").verify()
+    assert label in capfd.readouterr().out
+    # The contestant's folder is gone, and it left nothing here.
+    assert {path.name for path in tmp_path.iterdir()} <= {"figures.json", "bars.png", "cache"}
+
+
+def test_infer_scores_as_the_plain_loop_does(bench, capfd):
+    figures = bench("infer", *RUN, "data.test_batch_size=3", "--images", "4", "--rounds", "2")
+    plain, *ours = figures["contestants"].values()
+    assert figures["images"] == 4 and [c["batch_size"] for c in ours] == [1, 3, 3, 3]
+    assert plain["score_difference"] == 0 and plain["ratio"]["median"] == 1
+    scale = figures["plain_scores"]["max"]
+    assert all(c["map_difference"] < 1e-5 * scale for c in ours[:-1])
+    assert 0 < ours[-1]["score_difference"] < 0.1 * scale  # bf16
+    for contestant in figures["contestants"].values():
+        assert contestant["images_per_s"] > 0 and contestant["latency_ms"] > 0
+        assert contestant["peak_rss"] > 0
+    assert "score" in capfd.readouterr().out
+
+
+def test_startup_is_shown_beside_its_targets(bench, monkeypatch, capfd):
+    from anomalib_rd.bench import startup
+
+    kept = {k: v for k, v in startup.COMMANDS.items() if "torch" not in k and "train" not in k}
+    monkeypatch.setattr(startup, "COMMANDS", kept)
+    figures = bench("startup", "--rounds", "1")
+    contestants = figures["contestants"]
+    assert contestants["anomalib-rd --help"]["target_s"] == 0.5
+    assert contestants["python -c pass"]["target_s"] is None
+    assert all(c["min_s"] <= c["median_s"] <= c["max_s"] for c in contestants.values())
+    assert "target" in capfd.readouterr().out
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Memory is measured in processes of their own, which cost seconds: see tests/bench."""
+    from anomalib_rd.bench import metrics
+
+    monkeypatch.setattr(metrics, "_peak_in_own_process", lambda *_: 3 * 2**20)
+
+
+def test_metrics_agree_and_their_memory_is_shown(bench, no_processes, capfd):
+    figures = bench("metrics", "--maps", "3", "--size", "32", "--rounds", "1")
+    values = [contestant["values"] for contestant in figures["contestants"].values()]
+    aupro = [value["aupro"] for value in values if "aupro" in value]
+    assert len(aupro) > 1 and aupro == pytest.approx([aupro[0]] * len(aupro), abs=1e-2)
+    shown = capfd.readouterr().out
+    assert "MiB" in shown and all(name in shown for name in figures["contestants"])
+
+
+def test_growth_of_the_metrics_is_drawn(bench, no_processes, tmp_path):
+    words = ["--maps", "8", "--size", "64", "--rounds", "1"]
+    figures = bench("metrics", *words, "--growth", "--plot", tmp_path / "growth.svg")
+    growth = figures["growth"]
+    assert [row["maps"] for row in growth["by_count"]] == [2, 4, 8, 16, 32]
+    assert [row["size"] for row in growth["by_size"]] == [32, 64, 128]
+    assert "<svg" in (tmp_path / "growth.svg").read_text()
+
+
+MISTAKES = {
+    "no such bench": (["speed"], "choose one of metrics, train, infer, startup"),
+    "no such contestant": (["train", "--only", "plane"], "--only plane"),
+    "no epochs": (["train", "--epochs", "0"], "--epochs 0: must be at least 1"),
+    "text for a number": (["infer", "--rounds", "many"], "--rounds"),
+    "unknown flag": (["startup", "--round", "1", "--fast"], "--fast"),
+    "one map": (["metrics", "--maps", "1"], "--maps 1: must be at least 2"),
+    "too few maps to grow": (["metrics", "--maps", "4", "--growth"], "must be at least 8"),
+    "a plot of nothing": (["metrics", "--plot", "x.png"], "add --growth"),
+    "folder missing": (["train", "--json", "none/x.json"], "no folder none"),
+    "no kind of picture": (["train", "--plot", "x.txt"], ".png"),
+    "unknown key": (["train", "model.masking.rato=1"], "no key 'model.masking.rato'"),
+    "wrong type": (["train", "seed=x"], "seed=x: must be a whole number"),
+    "no such category": (["infer", *RUN, "data.category=clth"], "did you mean 'cloth'"),
+    "another loss": (["train", *RUN, "loss=pixel_cosine"], "loss=flattened_cosine"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_gets_one_line_and_status_2(case, capfd):
+    words, expected = MISTAKES[case]
+    assert main(["bench", *words]) == 2
+    shown = capfd.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and expected in lines[0], shown.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_asked_for_and_absent(capfd):
+    assert main(["bench", "infer", "--device", "cuda", *RUN]) == 2
+    assert "--device cuda" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["infer"], ["startup"], ["metrics"]])
+def test_help_says_what_there_is(words, capfd):
+    try:
+        status = main(["bench", *words, "--help"])
+    except SystemExit as done:
+        status = done.code
+    assert status == 0 and "usage: anomalib-rd bench" in capfd.readouterr().out
