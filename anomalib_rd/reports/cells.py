@@ -1,17 +1,14 @@
 """From the table of runs to the finished cells that terminal and Markdown share."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from anomalib_rd.errors import UserError
-from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
+from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows
-from anomalib_rd.results.published import DATA, Published
-from anomalib_rd.results.record import read_failure
+from anomalib_rd.results.published import Published
 from anomalib_rd.results.table import (
     GROUPS,
     MEAN_ALL,
@@ -36,34 +33,6 @@ HEADINGS = {
 _BESIDE_PRIORITY = 2
 
 
-def make_document(
-    runs: pd.DataFrame, failures: Sequence[Path], published: Mapping[str, Published]
-) -> Document:
-    """All tables of a report: for each data an overview if there are several variants, then
-    one table for each variant.
-
-    Args:
-        runs: of `load_runs`.
-        failures: folders with ``failure.json``.
-        published: of `load_published`; shown beside data ``mvtec`` only.
-    """
-    tables: list[Table] = []
-    summary = category_table(runs)
-    for data, part in runs.groupby("data", sort=False):
-        of_data = summary[summary["data"] == data]
-        beside = published if data == DATA else {}
-        variants = list(dict.fromkeys(part["variant"]))
-        if len(variants) > 1:
-            tables.append(overview_table(part, of_data, beside))
-        for variant in variants:
-            chosen = part["variant"] == variant
-            alone = len(variants) == 1
-            tables.append(
-                variant_table(part[chosen], of_data[of_data["variant"] == variant], beside, alone)
-            )
-    return Document(tables, [_failure_line(folder) for folder in failures])
-
-
 def variant_table(
     runs: pd.DataFrame,
     summary: pd.DataFrame,
@@ -80,7 +49,7 @@ def variant_table(
     """
     notes = Notes()
     metrics = _shown_metrics(runs)
-    cells = {(row["category"], row["metric"]): row for row in _records(summary)}
+    cells = {(row["category"], row["metric"]): row for row in records(summary)}
     members = summary[["category", "group", "kind"]].drop_duplicates()
     singles = members[members["kind"] == "category"]
     names = set(singles["category"])
@@ -118,7 +87,7 @@ def overview_table(
     rows = []
     for variant, part in summary[summary["category"] == MEAN_ALL].groupby("variant", sort=False):
         own = runs[runs["variant"] == variant]
-        by_metric = {row["metric"]: row for row in _records(part)}
+        by_metric = {row["metric"]: row for row in records(part)}
         values = [_cell(by_metric[metric], own, notes) for metric in metrics]
         counts = (str(len(sets[variant])), str(own["seed"].nunique()))
         rows.append(Row(str(variant), (*values, *counts)))
@@ -134,7 +103,8 @@ def overview_table(
     return Table(title, _statement(runs), "variant", columns, sections, notes, remarks)
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows as dicts."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
 
 
@@ -226,16 +196,8 @@ def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
         means = table[(table["category"] == MEAN_ALL) & table["mean"].notna()]
         values = ", ".join(
             f"{' '.join(HEADINGS[row['metric']].heading[:2])} {_percent(row['mean'], row['std'])}"
-            for row in _records(means)
+            for row in records(means)
             if row["metric"] in HEADINGS and HEADINGS[row["metric"]].priority == 0
         )
         remarks.append(f"Oracle (best epoch picked on the test set, not the headline), %: {values}")
     return remarks
-
-
-def _failure_line(folder: Path) -> str:
-    try:
-        error = " ".join(str(read_failure(folder).get("error", "")).split())
-    except UserError:
-        error = "its failure.json cannot be read"
-    return f"{folder}: {error or 'no message on record'}"

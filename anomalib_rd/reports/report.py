@@ -1,4 +1,4 @@
-"""The report of many runs: printed, and written as CSV, Markdown and one picture."""
+"""The report of many runs: printed, and written as CSV, Markdown, LaTeX and one picture."""
 
 import sys
 from collections.abc import Sequence
@@ -10,17 +10,20 @@ from rich.console import Console
 from rich.text import Text
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.cells import make_document
+from anomalib_rd.reports.document import make_document
 from anomalib_rd.reports.heatmaps import FOLDER
+from anomalib_rd.reports.latex import to_latex
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.sheet import heatmap_sheet
 from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures
 from anomalib_rd.results.table import category_table, load_runs, runs_long, write_csv
 
-SUMMARY, MEANS, MARKDOWN, SHEET = "summary.csv", "means.csv", "table.md", "heatmaps.png"
+SUMMARY, MEANS, COMPARISONS = "summary.csv", "means.csv", "comparisons.csv"
+MARKDOWN, LATEX, SHEET = "table.md", "table.tex", "heatmaps.png"
 
 
 @dataclass(frozen=True)
@@ -35,29 +38,36 @@ class Report:
 def show(folders: Sequence[Path | str], console: Console | None = None) -> None:
     """Prints the tables of all complete runs; arguments and errors as for `report`."""
     runs, failures = load_runs(folders), find_failures(*folders)
-    print_document(make_document(runs, failures, load_published()), console or _console())
+    document = make_document(runs, compare_variants(runs), failures, load_published())
+    print_document(document, console or _console())
 
 
 def report(
-    folders: Sequence[Path | str], out: Path | str | None = None, console: Console | None = None
+    folders: Sequence[Path | str],
+    out: Path | str | None = None,
+    baseline: str | None = None,
+    console: Console | None = None,
 ) -> Report:
     """Prints the tables of all complete runs and writes them into a folder.
 
     Written, each atomically: ``summary.csv`` (long: a row for each run and metric),
-    ``means.csv`` (long: `category_table`; values of both are fractions), ``table.md``, and
-    ``heatmaps.png`` if the runs have heatmaps.
+    ``means.csv`` (long: `category_table`), ``comparisons.csv`` if there are several variants
+    (long: `compare_variants`; values of all three are fractions), ``table.md``, ``table.tex``,
+    and ``heatmaps.png`` if the runs have heatmaps.
 
     Args:
         folders: runs, or folders that hold runs at any depth.
         out: where to write; the first folder if None.
+        baseline: the variant that the others are compared with; see `compare_variants`.
         console: where to print; standard output if None.
 
     Raises:
-        UserError: no complete run, a file that cannot be read, or a folder that cannot be
-            written.
+        UserError: no complete run, no such baseline, a file that cannot be read, or a folder
+            that cannot be written.
     """
     runs, failures = load_runs(folders), find_failures(*folders)
-    document = make_document(runs, failures, load_published())
+    compared = compare_variants(runs, baseline)
+    document = make_document(runs, compared, failures, load_published())
     console = console or _console()
     print_document(document, console)
     folder = Path(out if out is not None else folders[0])
@@ -66,7 +76,9 @@ def report(
         files = [
             write_csv(runs_long(runs), folder / SUMMARY),
             write_csv(category_table(runs), folder / MEANS),
+            *_write_comparisons(compared, folder / COMPARISONS),
             _write_text(folder / MARKDOWN, to_markdown(document)),
+            _write_text(folder / LATEX, to_latex(document)),
         ]
         chosen, title = _for_the_sheet(runs)
         sheet = heatmap_sheet(chosen, folder / SHEET, title)
@@ -89,6 +101,14 @@ def _console() -> Console:
 
 def _write_text(path: Path, text: str) -> Path:
     return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _write_comparisons(compared: pd.DataFrame, path: Path) -> list[Path]:
+    if len(compared):
+        return [write_csv(compared, path)]
+    # An earlier report's would speak of runs that are no more.
+    path.unlink(missing_ok=True)
+    return []
 
 
 def _for_the_sheet(runs: pd.DataFrame) -> tuple[list[str], str]:

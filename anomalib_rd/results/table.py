@@ -10,7 +10,7 @@ import pandas as pd
 
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import find_runs, read_record
-from anomalib_rd.results.variants import variant_labels
+from anomalib_rd.results.variants import label_order, variant_labels
 
 METRICS = (
     "image_auroc",
@@ -51,7 +51,7 @@ MEAN_ALL = "mean all"
 
 
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
-    """One row for each complete run in or under the folders.
+    """One row for each complete run in or under the folders, by data, variant and path.
 
     Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
@@ -64,6 +64,8 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     records = [read_record(path) for path in paths]
     labels = variant_labels(records)
     rows = [_row(*parts) for parts in zip(paths, records, labels, strict=True)]
+    # By path alone the hash of its config would order the variants of an ablation.
+    rows.sort(key=lambda row: (row["data"], label_order(row["variant"])))
     found = list(dict.fromkeys(key for row in rows for key in row))
     metrics = [key for key in found if key not in RUN_COLUMNS and not key.startswith(ORACLE)]
     ordered = [name for name in METRICS if name in metrics]

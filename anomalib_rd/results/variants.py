@@ -1,6 +1,7 @@
 """Readable names for what tells the runs of a table apart."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -28,9 +29,14 @@ IGNORED_KEYS = {
     "num_workers",
     "pin_memory",
     "persistent_workers",
+    # Caches of `speed`: the same bits with and without.
+    "image_cache",
+    "feature_cache",
 }
 PATHS = {"root", "dir", "path", "dirpath", "folder"}
 ABSENT = object()
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+_OFF = re.compile(r"=(?:none|null|false|No[A-Z]\w*)(?= |$)")
 
 
 def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -51,6 +57,12 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
         for index, suffix in zip(indices, _differences(configs), strict=True):
             labels[index] = " ".join([model_name, teacher, *suffix])
     return labels
+
+
+def label_order(label: str) -> tuple[str | float, ...]:
+    """A key that sorts labels as a reader would: what is switched off first, numbers by value."""
+    parts = _NUMBER.split(_OFF.sub("=", label))
+    return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

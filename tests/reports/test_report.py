@@ -7,6 +7,7 @@ from fake_runs import METRICS, fake_run
 from PIL import Image
 from rich.console import Console
 
+from anomalib_rd.cli.report import run as run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import Example, write_heatmaps
 from anomalib_rd.reports.report import report
@@ -32,7 +33,7 @@ def sweep(folder):
 def test_it_prints_writes_and_says_where(tmp_path):
     folder = sweep(tmp_path / "sweep")
     result, text = run_report([folder])
-    names = ["summary.csv", "means.csv", "table.md", "heatmaps.png"]
+    names = ["summary.csv", "means.csv", "table.md", "table.tex", "heatmaps.png"]
     assert result.files == [folder / name for name in names]
     assert result.failures == [folder / "pill-0"]
     assert len(result.runs) == 4
@@ -67,7 +68,40 @@ def test_without_heatmaps_there_is_no_picture(tmp_path):
     result, text = run_report([tmp_path])
     assert "heatmaps.png" not in text
     assert not (tmp_path / "heatmaps.png").exists()
-    assert len(result.files) == 3
+    assert len(result.files) == 4
+
+
+def test_several_variants_are_compared_with_the_baseline_asked_for(tmp_path):
+    for model in ("fmg_rd", "rd4ad"):
+        fake_run(tmp_path / model, config={"model.name": model})
+    result, text = run_report([tmp_path])
+    assert "Differences to rd4ad resnet18 on mvtec" in text
+    assert tmp_path / "comparisons.csv" in result.files
+    table = pd.read_csv(tmp_path / "comparisons.csv")
+    assert table["variant"].unique().tolist() == ["fmg_rd resnet18"]
+    assert set(table["metric"]) == set(METRICS)
+    for name in ("table.md", "table.tex"):
+        assert "one seed: the spread is unknown" in (tmp_path / name).read_text()
+    _, text = run_report([tmp_path], baseline="fmg_rd")
+    assert "Differences to fmg_rd resnet18 on mvtec" in text
+    with pytest.raises(UserError, match="baseline 'other'"):
+        run_report([tmp_path], baseline="other")
+
+
+def test_a_comparison_that_no_longer_holds_is_not_left_behind(tmp_path):
+    for model in ("fmg_rd", "rd4ad"):
+        fake_run(tmp_path / model, config={"model.name": model})
+    run_report([tmp_path])
+    (tmp_path / "fmg_rd" / "result.json").unlink()
+    run_report([tmp_path])
+    assert not (tmp_path / "comparisons.csv").exists()
+
+
+def test_the_command_takes_a_baseline(tmp_path, capsys):
+    for model in ("fmg_rd", "rd4ad"):
+        fake_run(tmp_path / model, config={"model.name": model})
+    assert run_command([str(tmp_path), "--baseline", "fmg_rd"]) == 0
+    assert "Differences to fmg_rd resnet18" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -5,9 +5,10 @@ import pytest
 from fake_runs import OBJECTS, TEXTURES, fake_run
 from rich.console import Console
 
-from anomalib_rd.reports.cells import make_document
+from anomalib_rd.reports.document import make_document
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures, write_failure
 from anomalib_rd.results.table import load_runs
@@ -16,7 +17,8 @@ PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")
 
 
 def document(folder):
-    return make_document(load_runs([folder]), find_failures(folder), load_published())
+    runs = load_runs([folder])
+    return make_document(runs, compare_variants(runs), find_failures(folder), load_published())
 
 
 def printed(folder, width=100):
@@ -141,8 +143,9 @@ def test_several_variants_have_an_overview_first(tmp_path):
             metrics = {"image_auroc": value}
             config = {"model.masking.strategy": strategy}
             fake_run(tmp_path / f"{category}-{strategy}", category, metrics=metrics, config=config)
-    overview, *singles = document(tmp_path).tables
+    overview, differences, *singles = document(tmp_path).tables
     assert len(singles) == 2
+    assert differences.title == "Differences to rd4ad resnet18 strategy=none on mvtec"
     assert {row.label: row.cells[0] for row in overview.sections[0]} == {
         "rd4ad resnet18 strategy=none": "90.00",
         "rd4ad resnet18 strategy=block": "95.00",

@@ -12,7 +12,7 @@ from anomalib_rd.results.table import (
     summarise,
     write_csv,
 )
-from anomalib_rd.results.variants import variant_labels
+from anomalib_rd.results.variants import label_order, variant_labels
 
 
 def cell(table, category, metric="image_auroc", **where):
@@ -151,6 +151,30 @@ def test_seed_category_paths_and_devices_make_no_variant():
     other["config"]["callbacks"] = {"checkpoint": {"dirpath": "/a/b/checkpoints"}}
     one["config"]["callbacks"] = {"checkpoint": {"dirpath": "/c/checkpoints"}}
     assert variant_labels([one, other]) == ["rd4ad resnet18"] * 2
+
+
+def test_caches_that_change_no_bit_make_no_variant():
+    caches = {"speed.image_cache": False, "speed.feature_cache": "off"}
+    other = {"speed.image_cache": True, "speed.feature_cache": "device"}
+    assert labels(caches, other) == ["rd4ad resnet18"] * 2
+    rounding = labels({"speed.channels_last": True}, {"speed.channels_last": False})
+    assert rounding[0] != rounding[1]
+
+
+def test_labels_sort_as_one_reads_them():
+    expected = ["a ratio=null", "a ratio=0.5", "a ratio=0.75", "a ratio=10", "b part=NoMasking"]
+    expected += ["b part=Block", "resnet18", "resnet50"]
+    shuffled = expected[::-1]
+    assert sorted(shuffled, key=label_order) == expected
+
+
+def test_runs_are_ordered_by_data_and_variant_then_path(tmp_path):
+    ratios = {"x": 0.5, "y": 0.1, "z": 0.5}
+    for seed, (name, ratio) in enumerate(ratios.items()):
+        fake_run(tmp_path / name, seed=seed, config={"model.masking.ratio": ratio})
+    fake_run(tmp_path / "v", data="demo")
+    runs = load_runs([tmp_path])
+    assert [path.rpartition("/")[2] for path in runs["run"]] == ["v", "y", "x", "z"]
 
 
 def test_a_rate_called_path_does_make_a_variant():
