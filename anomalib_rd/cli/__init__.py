@@ -10,9 +10,10 @@ from anomalib_rd.cli.mistakes import explain
 
 VERBS = {
     "train": "train and judge a model; takes Hydra overrides, -m for many",
-    "report": "table, CSV and heatmap sheet of the runs in folders",
+    "status": "what a sweep has done, is doing and lacks, and the time left",
+    "report": "tables, statistics and heatmap sheet of the runs in folders",
     "data": "list a data set's categories, download MVTec AD, show or clear the cache",
-    "bench": "measure the metrics beside plain references",
+    "bench": "measure metrics, training, scoring and startup beside plain references",
 }
 
 USAGE = "\n".join(
@@ -52,8 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return verb(words[0])(words[1:])
-    except KeyboardInterrupt:
-        print("\nanomalib-rd: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(
+            f"\nanomalib-rd: {'; '.join(filter(None, ['interrupted', str(stop)]))}", file=sys.stderr
+        )
         return 130
     except Exception as error:
         line = explain(error)

@@ -1,16 +1,10 @@
 """Where the configs are, and the resolvers that they use."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 import anomalib_rd
-
-# What doesn't change a run's outcome doesn't make it another run.
-NOT_HASHED = {"hydra", "sweep", "name", "run_dir", "logger", "callbacks", "heatmaps"}
-SAME_BITS = {"image_cache", "feature_cache"}
 
 
 def conf_dir() -> Path:
@@ -33,8 +27,6 @@ def stem(name: str) -> str:
 
 def config_hash(*, _root_: DictConfig) -> str:
     """Eight hex digits that differ where the configs of two runs do."""
-    config = OmegaConf.to_container(_root_, resolve=False)
-    assert isinstance(config, dict)
-    kept = {str(key): value for key, value in config.items() if key not in NOT_HASHED}
-    kept["speed"] = {key: value for key, value in kept["speed"].items() if key not in SAME_BITS}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    from anomalib_rd.results.identity import config_digest
+
+    return config_digest(_root_)

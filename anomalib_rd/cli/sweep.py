@@ -1,28 +1,87 @@
-"""What happens by itself at the end of a multirun."""
+"""What happens by itself at the start and at the end of a multirun."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from anomalib_rd.cli.mistakes import explain
 from anomalib_rd.errors import UserError
 
 
 class ReportAtEnd(Callback):
-    """Prints the table of the sweep and exits with status 1 if a job failed."""
+    """Keeps the list of jobs; prints the table at the end; exits with status 1 if a job failed.
+
+    Attributes:
+        sweep: the name of the multirun of this process, None outside of one.
+    """
+
+    sweep: ClassVar[str | None] = None
+
+    def __init__(self) -> None:
+        self.runs: list[str] | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Called by Hydra before it makes the jobs, in the process that launches them."""
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        ReportAtEnd.sweep = str(config.sweep)
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            complete = self._prepare(config, folder)
+        except (HydraException, OmegaConfBaseException):
+            return  # Hydra finds the same in a moment and says it
+        except Exception as error:
+            line = explain(error)
+            if line is None:
+                raise
+            # Hydra would make a warning of it and go on.
+            print(f"anomalib-rd: {line}", file=sys.stderr)
+            raise SystemExit(2) from error
+        if complete:
+            print(f"anomalib-rd: all {complete} runs of {folder} are complete: nothing to run")
+            self.on_multirun_end(config)
+            raise SystemExit(0)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after the last job, in the process that launched them."""
         from anomalib_rd.reports.report import report
-        from anomalib_rd.results.record import find_failures
+        from anomalib_rd.results.sweeps import begun_runs, run_state
 
         folder = Path(config.hydra.sweep.dir)
-        failed = find_failures(folder)
+        runs = begun_runs(folder) if self.runs is None else self.runs
+        states = [run_state(folder, run) for run in runs]
+        # Another process may have taken some up, with the same command; of a search's runs
+        # only those that failed are known to be wrong.
+        fine = {"done", "running"} | (set() if self.runs is not None else {"cut off"})
+        wrong = [state for state in states if state.state not in fine]
         try:
             report([folder])
         except UserError as error:  # not one run is complete
             print(f"anomalib-rd: {error}", file=sys.stderr)
-        if failed:
+        if wrong:
+            print(f"anomalib-rd: {len(wrong)} of {len(states)} runs failed:", file=sys.stderr)
+            for state in wrong:
+                reason = state.reason or "its process ended without a word"
+                print(f"  {state.run}: {reason}", file=sys.stderr)
             raise SystemExit(1)
+
+    def _prepare(self, config: DictConfig, folder: Path) -> int:
+        """Write down the jobs; their number if all of them are complete, else 0."""
+        from anomalib_rd.cli.jobs import list_jobs
+        from anomalib_rd.results.provenance import command
+        from anomalib_rd.results.sweeps import add_jobs, begun_runs
+
+        jobs = list_jobs(config)
+        if jobs is None:
+            return 0
+        self.runs = [job.folder for job in jobs]
+        others = set(begun_runs(folder)) - set(self.runs)
+        if others:
+            print(f"anomalib-rd: {len(others)} runs in {folder} are of other configs; kept")
+        words = command(["anomalib-rd", "train", *sys.argv[1:]])
+        add_jobs(folder, words, {job.folder: job.overrides for job in jobs})
+        return len(jobs) if all(job.complete for job in jobs) else 0

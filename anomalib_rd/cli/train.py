@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.sweep import ReportAtEnd
 from anomalib_rd.cli.values import check_values
 
 log = logging.getLogger("anomalib_rd")
@@ -22,15 +24,19 @@ log = logging.getLogger("anomalib_rd")
 def run(words: list[str]) -> int:
     """Compose the config and run the job, or with ``-m`` the jobs."""
     register_resolvers()
+    asked = list(words)
     if not {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         check_values(words)
         words = expand_categories(words)
     typed, errors = list(sys.argv), []
+    ReportAtEnd.sweep = single = None
 
     def job(cfg: DictConfig) -> Any:
+        nonlocal single
         # DDP starts its other processes by the command as it was typed.
         sys.argv = typed
         many = HydraConfig.get().mode == RunMode.MULTIRUN
+        single = None if many else HydraConfig.get().run.dir
         try:
             objective = work(cfg)
             if not many:
@@ -42,28 +48,65 @@ def run(words: list[str]) -> int:
             errors.append(error)  # Hydra would wrap it in lines of its own
             return float("nan")
 
-    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
-    # Hydra would print its own account of an error; the caller has a better one.
-    full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        sys.argv = [typed[0], *words]
-        app()
+        start_hydra(job, words)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(how_to_go_on(asked, ReportAtEnd.sweep, single)) from stop
     finally:
         sys.argv = typed
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if full_error is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
     if errors:
         raise errors[0]
     return 0
 
 
-def work(cfg: DictConfig) -> float | None:
-    """One job."""
-    from anomalib_rd.training.run import train
+def start_hydra(job: Callable[[DictConfig], Any], words: list[str]) -> None:
+    """Let Hydra compose the config and call the job once or many times."""
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
+    # Hydra would print its own account of an error; the caller has a better one.
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        sys.argv = [sys.argv[0], *words]
+        app()
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
 
-    return train(cfg)
+
+def work(cfg: DictConfig) -> float | None:
+    """One job: run anew, gone on with, or skipped, by what its folder holds."""
+    from anomalib_rd.cli.jobs import holds_run
+    from anomalib_rd.results.progress import claimed
+
+    run_dir = Path(cfg.run_dir)
+    # A search asks for the run's value, so that it runs again.
+    if cfg.objective is None and holds_run(run_dir, cfg):
+        log.info("%s is complete: skipped", cfg.name)
+        return None
+    with claimed(run_dir):
+        from anomalib_rd.training.run import train
+
+        return train(cfg)
+
+
+def how_to_go_on(words: list[str], sweep: str | None, folder: str | None) -> str:
+    """The command that takes an interrupted run or multirun up again.
+
+    Args:
+        words: as typed, without the verb.
+        sweep: name of the multirun that was going on, if any.
+        folder: of the single run that was going on, if any.
+    """
+    words = list(words)
+    for key, value in (("sweep", sweep), ("hydra.run.dir", folder)):
+        if value is not None and not any(word.startswith(f"{key}=") for word in words):
+            words.append(f"{key}={value}")
+    from anomalib_rd.results.provenance import command
+
+    if sweep is None and folder is None:
+        return ""
+    return f"go on with: {command(['anomalib-rd', 'train', *words])}"
 
 
 def show_result(cfg: DictConfig) -> None:
@@ -78,7 +121,12 @@ def show_result(cfg: DictConfig) -> None:
 
 def note_failure(cfg: DictConfig, error: Exception) -> None:
     """Record that one job of many failed; the others go on."""
+    from anomalib_rd.results.progress import RunningElsewhereError, first_process
     from anomalib_rd.results.record import write_failure
 
-    write_failure(Path(cfg.run_dir), error)
+    if isinstance(error, RunningElsewhereError):
+        log.warning("%s: left to the other process", error)
+        return
+    if first_process():
+        write_failure(Path(cfg.run_dir), error)
     log.error("%s failed: %s", cfg.name, explain(error) or f"{type(error).__name__}: {error}")

@@ -75,6 +75,10 @@ class AnomalyDataModule(L.LightningDataModule):
         sampler: DistributedSampler[Any] = DistributedSampler(
             self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
         )
+        if self.trainer is not None:
+            # Of a resumed run the loader's workers ask for batches before Lightning says so.
+            current: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(current.processed)
         if self.train_by_index:
             indices: Any = [{"index": i} for i in range(len(self.train_set))]
             return self._loader(indices, self.train_batch_size, sampler, num_workers=0)

@@ -9,17 +9,19 @@ run is complete:
                     train_images, test_images {defect: count}``
 ``model``           ``name, teacher``
 ``seed``            int
-``protocol``        ``headline ("last epoch"), epochs, image_size [H, W], test_curve (bool)``
+``protocol``        ``headline ("last epoch"), epochs, resumed_from_epoch (null: in one go),
+                    image_size [H, W], test_curve (bool)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
 ``undefined``       ``{metric: why it is null}``
 ``bounds``          ``{metric: [least, greatest]}`` its exact value can be; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
-``duration_s``      ``train, test, total`` in seconds
+``duration_s``      ``train, test, total`` in seconds; of a resumed run: of its last part
 ``images_per_s``    ``train, test``
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
+``config_digest``   of the config as written (see `anomalib_rd.results.identity`)
 =================== ============================================================================
 
 Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,

@@ -134,7 +134,7 @@ def choose_place(
     raise UserError(f"speed.feature_cache={place}: {what}; choose auto or off")
 
 
-def free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> float:
     """Memory that new tensors could take on the device, what torch has in reserve included."""
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

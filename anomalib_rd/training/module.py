@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Scored
+from anomalib_rd.training import randomness
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
 from anomalib_rd.training.predictions import (
     Judgement,
@@ -39,6 +40,7 @@ class DistillationModule(L.LightningModule):
         feature_cache: where the teacher's features of the training images are kept.
         compile: whether masking, fusion and student are compiled for training.
         config: kept in the checkpoint, plain types only.
+        config_digest: kept with it, see `anomalib_rd.results.identity`.
 
     Attributes:
         predictions: of the last pass over the test images; None before.
@@ -59,12 +61,14 @@ class DistillationModule(L.LightningModule):
         feature_cache: Place = "off",
         compile: bool = False,
         config: Mapping[str, Any] | None = None,
+        config_digest: str | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.scorer, self.loss = distiller, scorer, loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.no_masks, self.with_pro_rd4ad = no_masks, with_pro_rd4ad
-        self.config = dict(config or {})
+        self.config, self.config_digest = dict(config or {}), config_digest
+        self.drawn: list[dict[str, Any]] = []
         self.feature_cache = feature_cache
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
@@ -85,7 +89,7 @@ class DistillationModule(L.LightningModule):
         """Show the teacher all training images, once."""
         if self.feature_cache == "off":
             return
-        data = self.trainer.datamodule
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         # Under the trainer's precision, or the features would have another type than without.
         with self.trainer.precision_plugin.forward_context():
             self.features = cache_features(
@@ -157,15 +161,26 @@ class DistillationModule(L.LightningModule):
         defined = {k: v for k, v in self.judgement.metrics.items() if not math.isnan(v)}
         self.log_dict({f"{stage}/{name}": value for name, value in defined.items()})
 
+    def own_state(self) -> dict[str, Tensor]:
+        """The state without the frozen teacher, whose weights the config says."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(TEACHER)}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen teacher out (the config says where it is from), keep the config."""
+        """Leave the frozen teacher out; keep the config and all random numbers' states."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
-        checkpoint["config"] = self.config
+        checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
         checkpoint["test_curve"] = self.curve
+        checkpoint["randomness"] = randomness.capture_all()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the teacher's own weights back, so that loading stays strict."""
         own = self.distiller.teacher.state_dict(prefix=TEACHER)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         self.curve = list(checkpoint.get("test_curve", []))
+        self.drawn = checkpoint.get("randomness", [])
+
+    def on_train_start(self) -> None:
+        """Draw on where a resumed training was cut off, whatever was drawn since."""
+        if self.global_rank < len(self.drawn):
+            randomness.restore(self.drawn[self.global_rank])

@@ -17,14 +17,17 @@ from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.provenance import provenance
 from anomalib_rd.results.record import write_record
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
+from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.module import DistillationModule
-
-CHECKPOINT = "checkpoints/last.ckpt"
 
 
 @dataclass
 class Outcome:
-    """A run that has been judged; durations in seconds."""
+    """A run that has been judged; durations in seconds.
+
+    A resumed run's are those of its last part, after the ``resumed_from`` epochs that other
+    processes had trained.
+    """
 
     module: DistillationModule
     data: AnomalyDataModule
@@ -33,6 +36,7 @@ class Outcome:
     train_s: float = 0.0
     test_s: float = 0.0
     total_s: float = 0.0
+    resumed_from: int | None = None
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -58,6 +62,7 @@ class Outcome:
         """The record, as ``results.record`` describes it."""
         data, judgement = self.data, self.module.judgement
         epochs = self.trainer.current_epoch
+        trained_here = epochs - (self.resumed_from or 0)
         return {
             "name": self.config["name"],
             "data": {
@@ -76,6 +81,7 @@ class Outcome:
             "protocol": {
                 "headline": "last epoch",
                 "epochs": epochs,
+                "resumed_from_epoch": self.resumed_from,
                 "image_size": list(data.image_size),
                 "test_curve": self.config["test_curve"],
             },
@@ -86,12 +92,13 @@ class Outcome:
             "test_curve": self.module.curve,
             "duration_s": {"train": self.train_s, "test": self.test_s, "total": self.total_s},
             "images_per_s": {
-                "train": rate(epochs * len(data.split.train), self.train_s),
+                "train": rate(trained_here * len(data.split.train), self.train_s),
                 "test": rate(len(data.split.test), self.test_s),
             },
             "provenance": provenance(accelerator_name(self.trainer)),
             "checkpoint": checkpoint(Path(self.config["run_dir"])),
             "config": self.config,
+            "config_digest": self.module.config_digest,
         }
 
 

@@ -1,8 +1,12 @@
 """One run, from config to record."""
 
 import logging
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,17 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from anomalib_rd.data import AnomalyDataModule, ImageCache, Source, select_categories
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.identity import config_digest
 from anomalib_rd.tracking.lifetime import tracked
+from anomalib_rd.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, Restart, find_restart
 from anomalib_rd.training.feature_cache import usable_place
+from anomalib_rd.training.heartbeat import Heartbeat
+from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.outcome import Outcome, leave_record, show_images
 
@@ -40,7 +49,8 @@ def train(cfg: DictConfig) -> float | None:
     config = plain(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
-    loggers = [instantiate(spec) for spec in cfg.logger.values()]
+    restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
+    loggers = make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with tracked(loggers):
@@ -48,14 +58,14 @@ def train(cfg: DictConfig) -> float | None:
             logger.log_hyperparams(config)
         outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
         if cfg.model.fit:
-            outcome.train_s = timed(lambda: trainer.fit(module, datamodule=data))
-            if trainer.interrupted:
-                raise KeyboardInterrupt
+            outcome.train_s = timed(lambda: fit(trainer, module, data, restart))
+            outcome.resumed_from = restart.epoch if restart else None
         elif trainer.checkpoint_callback:
             trainer.strategy.connect(module)
-            trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(run_dir / CHECKPOINT)
         logged = dict(trainer.callback_metrics)
-        outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
+        with stoppable():
+            outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
         if trainer.is_global_zero:
             show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
             outcome.total_s = time.perf_counter() - started
@@ -66,6 +76,36 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.objective not in logged:
         raise UserError(f"objective={cfg.objective}: not logged; there are {', '.join(logged)}")
     return float(logged[cfg.objective])
+
+
+def fit(
+    trainer: L.Trainer, module: DistillationModule, data: AnomalyDataModule, restart: Restart | None
+) -> None:
+    """Train, from where an earlier process left it."""
+    if restart is not None:
+        if trainer.is_global_zero:
+            log.info("resumed after epoch %s of %s", restart.epoch, trainer.max_epochs)
+        if trainer.max_epochs is not None and restart.epoch >= trainer.max_epochs:
+            module.feature_cache = "off"  # nothing is left to train
+    with stoppable():
+        trainer.fit(module, datamodule=data, ckpt_path=restart.path if restart else None)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process as they do elsewhere; Lightning exits in its own ways."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if main and callable(handler):
+            signal.signal(signal.SIGINT, handler)  # Lightning has it ignored by now
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        if isinstance(stop, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from stop
+        raise
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -124,6 +164,7 @@ def make_module(
         feature_cache=usable_place(cfg.speed.feature_cache, cfg.data.transform),
         compile=cfg.speed.compile,
         config=config,
+        config_digest=config_digest(cfg),
     )
 
 
@@ -134,11 +175,14 @@ def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
     """Lightning's trainer with the config's callbacks."""
     hush()
     callbacks = [instantiate(spec) for spec in cfg.callbacks.values()]
+    callbacks.append(Heartbeat(Path(cfg.run_dir)))
+    plugins = instantiate(cfg.trainer.get("plugins")) or []
     try:
         trainer: L.Trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,
             logger=loggers,
+            plugins=[*plugins, AtomicCheckpointIO()],
             limit_val_batches=1.0 if cfg.test_curve else 0,
         )
     except Exception as error:
@@ -163,6 +207,7 @@ def hush() -> None:
         ".*isinstance.treespec, LeafSpec.",
         "The number of training batches",
         "Checkpoint directory .* exists and is not empty",
+        "The dirpath has changed from",  # a sweep's folder was moved, and the run resumed
     ):
         warnings.filterwarnings("ignore", expected)
 

@@ -1,0 +1,90 @@
+"""``anomalib-rd status``: what a sweep has done, is doing and lacks."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anomalib_rd.results.sweeps import RunState
+
+COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yellow"}
+
+
+def run(words: list[str]) -> int:
+    """Print the state of every run of a sweep; 1 if one failed, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="anomalib-rd status",
+        description="The runs of a sweep: done, running, failed, cut off (the same command goes "
+        "on with them) or missing, and the time left.",
+    )
+    parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    options = parser.parse_args(words)
+    from anomalib_rd.results.sweeps import counts, seconds_left, sweep_states
+
+    states, now = sweep_states(options.folder), time.time()
+    totals, left = counts(states), seconds_left(states, now)
+    if options.json:
+        runs = [asdict(state) for state in states]
+        print(json.dumps({"totals": totals, "seconds_left": left, "runs": runs}, indent=2))
+    else:
+        show(states, now)
+        shown = [f"{number} {state}" for state, number in totals.items() if number]
+        print(f"{len(states)} runs: {', '.join(shown)}{time_left(left)}")
+    return 1 if totals["failed"] else 0
+
+
+def show(states: "Sequence[RunState]", now: float) -> None:
+    """Print the table, as wide as its lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "state", ""):
+        table.add_column(heading, overflow="fold")
+    for state in states:
+        coloured = Text(state.state, style=COLOURS.get(state.state, ""))
+        table.add_row(Text(state.run), coloured, Text(details(state, now)))
+    # Into a file or pipe rich would assume 80 columns, too few for the folders' names.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def details(state: "RunState", now: float) -> str:
+    """What else is known of a run."""
+    if state.state == "done":
+        return "" if state.seconds is None else f"in {duration(state.seconds)}"
+    if state.state == "failed":
+        return state.reason or ""
+    if state.running is None:
+        return ""
+    running = state.running
+    epochs = f"of {running.epochs}" if running.epochs else ""
+    words = [] if running.epoch is None else [f"epoch {running.epoch} {epochs}".rstrip()]
+    if state.state == "running":
+        started = datetime.fromtimestamp(running.started).strftime("%Y-%m-%d %H:%M")
+        words.append(f"since {started} ({duration(now - running.started)})")
+        words.append(f"on {running.host}, process {running.pid}")
+    return ", ".join(words)
+
+
+def time_left(seconds: float | None) -> str:
+    """How the line of totals ends."""
+    if seconds is None:
+        return ""
+    return f"; about {duration(seconds)} left" if seconds else "; nothing left to run"
+
+
+def duration(seconds: float) -> str:
+    """Such as ``2 h 05 min``, ``3 min 10 s``, ``40 s``."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes_rest = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_rest:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

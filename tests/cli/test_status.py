@@ -1,0 +1,90 @@
+"""``anomalib-rd status``: what a sweep has done, is doing and lacks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from anomalib_rd.cli import main
+from anomalib_rd.cli.status import duration
+from anomalib_rd.results.progress import RUNNING
+from anomalib_rd.results.record import write_failure
+from anomalib_rd.results.sweeps import add_jobs
+
+sys.path.append(str(Path(__file__).parents[1] / "results"))
+from fake_runs import fake_run
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "multirun/s"
+    add_jobs(folder, "train -m", {name: [] for name in ("a/done", "a/live", "b/cut", "b/none")})
+    fake_run(folder / "a/done")
+    for name, pid in (("a/live", os.getpid()), ("b/cut", None)):
+        running = {"pid": pid, "created": psutil.Process().create_time(), "epochs": 4, "epoch": 2}
+        running |= {"host": socket.gethostname(), "first_epoch": 0, "started": time.time() - 100}
+        (folder / name).mkdir(parents=True)
+        (folder / name / RUNNING).write_text(json.dumps(running))
+    return folder
+
+
+def test_a_line_for_each_run_then_the_totals_and_the_time_left(sweep, capsys):
+    assert main(["status", str(sweep)]) == 0
+    heading, *lines, totals = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["run", "state"]
+    assert [line.split()[0] for line in lines] == ["a/done", "a/live", "b/cut", "b/none"]
+    assert "done" in lines[0] and "in 12 s" in lines[0]
+    assert "running" in lines[1] and "epoch 2 of 4, since 20" in lines[1]
+    assert f"on {socket.gethostname()}, process {os.getpid()}" in lines[1]
+    assert "cut off" in lines[2] and lines[2].rstrip().endswith("epoch 2 of 4")
+    assert lines[3].split() == ["b/none", "missing"]
+    # 12.5 s a run: half of one running, half of one cut off, one missing.
+    assert totals == "4 runs: 1 done, 1 running, 1 cut off, 1 missing; about 25 s left"
+
+
+def test_a_failed_run_is_named_with_its_reason_and_the_exit_status_is_1(sweep, capsys):
+    write_failure(sweep / "b/none", ValueError("no space left"))
+    assert main(["status", str(sweep)]) == 1
+    shown = capsys.readouterr().out
+    assert "ValueError: no space left" in shown and "1 failed" in shown
+
+
+def test_as_json_for_programs(sweep, capsys):
+    assert main(["status", str(sweep), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"] == {"done": 1, "running": 1, "failed": 0, "cut off": 1, "missing": 1}
+    assert found["seconds_left"] == pytest.approx(25)
+    assert found["runs"][1]["run"] == "a/live" and found["runs"][1]["running"]["epoch"] == 2
+
+
+def test_all_done_leaves_nothing(tmp_path, capsys):
+    fake_run(tmp_path / "x")
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 runs: 1 done; nothing left to run"
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path, capsys):
+    assert main(["status", str(tmp_path / "none")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no such folder" in line
+
+
+def test_it_needs_no_torch(sweep):
+    code = "import sys; from anomalib_rd.cli import main; main(sys.argv[1:]); "
+    code += "assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "status", str(sweep)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7500, "2 h 05 min"), (-1, "0 s")],
+)
+def test_durations_as_people_say_them(seconds, said):
+    assert duration(seconds) == said

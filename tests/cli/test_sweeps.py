@@ -1,0 +1,254 @@
+"""The same multirun again: skips what is complete, resumes what was cut off, runs the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from interrupting import stopping
+from small_data import make_mvtec
+
+from anomalib_rd.cli import main
+from anomalib_rd.cli.train import how_to_go_on
+from anomalib_rd.results.progress import RUNNING
+from anomalib_rd.results.sweeps import sweep_states
+
+SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
+SMALL += ["logger=none", "heatmaps=0", "callbacks.checkpoint.every_s=0"]
+QUICK = [*SMALL, "data.category=cloth", "model=untrained"]
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, mvtec_root):
+    """An empty folder to work in, one thread, and the data where the environment says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def sweep(place, capfd):
+    """Run a multirun of that name in this process; gives its exit status, output and errors."""
+
+    def start(*words):
+        try:
+            status = main(["train", "-m", *map(str, words), "sweep=s"])
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capfd.readouterr()
+
+    start.folder = place / "multirun/s"
+    return start
+
+
+@pytest.fixture
+def one_thread():
+    """As many as the processes have: another number rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def process(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "anomalib_rd", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def written(folder, name="result.json"):
+    """When each of the sweep's files was written, by its run's folder."""
+    found = sorted(folder.rglob(name))
+    return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+def leaving(folder):
+    """By category and schedule: metrics, scores, weights."""
+    left = {}
+    for path in folder.rglob("result.json"):
+        record, run = json.loads(path.read_text()), path.parent
+        state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        weights = {name: value.numpy().tobytes() for name, value in state.items()}
+        schedule = record["config"]["scheduler"].get("_target_")
+        left[schedule] = (record["metrics"], (run / "scores.csv").read_bytes(), weights)
+    return left
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_thread, capfd):
+    """Two runs; SIGKILL within the first, Ctrl-C within the second, the same command thrice."""
+    words = ["train", "-m", *SMALL, "data.category=cloth", "model=fmg_rd", "trainer.max_epochs=4"]
+    words += ["scheduler=cosine,none", "data.train_batch_size=4"]
+    assert main([*words, "sweep=whole"]) == 0
+    folder = place / "multirun/cut"
+
+    again = [*words, "sweep=cut"]
+    killed = process(*again, *stopping(place / "first", signal=signal.SIGKILL))
+    assert killed.returncode == -signal.SIGKILL
+    cut, missing = sweep_states(folder)
+    assert (cut.state, cut.running.epoch, missing.state) == ("cut off", 2, "missing")
+
+    # The first run goes on; in the second someone presses Ctrl-C. Without the feature cache.
+    stop = stopping(place / "second", epoch=1, signal=signal.SIGINT)
+    stopped = process(*again, *stop, "speed.feature_cache=off")
+    assert stopped.returncode == 130 and "resumed after epoch 2 of 4" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    said = "anomalib-rd: interrupted; go on with: anomalib-rd train -m data=mvtec"
+    assert stopped.stderr.strip().splitlines()[-1].startswith(said)
+    done, cut = sweep_states(folder)
+    assert (done.state, cut.state, cut.running.epoch) == ("done", "cut off", 1)
+    first = written(folder)
+
+    capfd.readouterr()
+    assert main(again) == 0
+    shown = capfd.readouterr().out
+    assert "is complete: skipped" in shown and "resumed after epoch 1 of 4" in shown
+    assert first.items() < written(folder).items()
+    assert leaving(folder) == leaving(place / "multirun/whole") and len(leaving(folder)) == 2
+    assert {state.state for state in sweep_states(folder)} == {"done"}
+
+
+SKIPPED = """
+import sys
+from anomalib_rd.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+loaded = {"torch", "lightning", "wandb"} & set(sys.modules)
+print("loaded:", loaded)
+sys.exit(status)
+"""
+
+
+def test_a_complete_sweep_and_a_complete_run_end_without_torch(sweep):
+    assert sweep(*QUICK, "seed=0,1")[0] == 0
+    times = written(sweep.folder)
+    assert len(times) == 2
+    words = [sys.executable, "-c", SKIPPED, "train", *QUICK]
+    again = subprocess.run([*words, "seed=0,1", "sweep=s", "-m"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "all 2 runs of multirun/s are complete: nothing to run" in again.stdout
+    assert "loaded: set()" in again.stdout and "AUROC" in again.stdout
+    one = f"hydra.run.dir={sweep.folder / min(times)}"
+    again = subprocess.run([*words, one], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "is complete: skipped" in again.stdout and "loaded: set()" in again.stdout
+    assert written(sweep.folder) == times
+
+
+def test_what_is_missing_is_run_and_the_rest_skipped(sweep):
+    sweep(*QUICK, "seed=0")
+    before = written(sweep.folder)
+    status, out, _ = sweep(*QUICK, "seed=0,1", "heatmaps=1", "speed=off")
+    assert status == 0 and out.count("is complete: skipped") == 1
+    after = written(sweep.folder)
+    assert len(after) == 2 and before.items() < after.items()
+
+
+def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
+    sweep(*QUICK)
+    status, out, _ = sweep(*QUICK, "model.scoring.sigma=2")
+    assert status == 0 and "skipped" not in out
+    assert out.count("1 runs in multirun/s are of other configs; kept") == 1
+    assert len(written(sweep.folder)) == 2
+
+
+def test_a_failure_is_recorded_named_and_mended_by_the_same_command(sweep, mvtec_root, place):
+    root = make_mvtec(place / "own", categories=("cloth", "knot"))
+    broken = root / "knot/test/good/001.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    words = [*QUICK, f"data.root={root}", "data.category=cloth,knot"]
+    status, _, errors = sweep(*words)
+    assert status == 1
+    (failed,) = written(sweep.folder, "failure.json")
+    assert failed.startswith("knot/") and len(written(sweep.folder)) == 1
+    error = json.loads((sweep.folder / failed / "failure.json").read_text())
+    assert "001.png" in error["error"] and "Traceback" in error["traceback"]
+    summary = errors.splitlines()[-2:]
+    assert summary[0] == "anomalib-rd: 1 of 2 runs failed:"
+    assert summary[1].startswith(f"  {failed}: UserError: ") and "001.png" in summary[1]
+    broken.write_bytes(whole)
+    status, out, errors = sweep(*words)
+    assert status == 0 and "failed" not in out + errors
+    assert not written(sweep.folder, "failure.json") and len(written(sweep.folder)) == 2
+
+
+def test_a_failure_of_another_command_is_not_this_ones(sweep):
+    assert sweep(*QUICK, "seed=1", "data.image_size=[65,64]")[0] == 1
+    assert sweep(*QUICK, "seed=0")[0] == 0
+
+
+def test_a_run_of_another_config_is_refused(sweep, place, capfd):
+    single = ["train", *QUICK, "hydra.run.dir=here"]
+    assert main(single) == 0
+    before = written(place)
+    capfd.readouterr()
+    assert main([*single, "seed=3"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "here holds a run of another config (seed=0 there, 3 here)" in line
+    assert main([*single, "logger=csv", "heatmaps=2"]) == 0
+    assert written(place) == before
+
+
+def test_jobs_that_would_share_a_folder_are_refused_before_any_runs(sweep):
+    status, _, errors = sweep(*QUICK, "seed=0,1", "hydra.sweep.subdir=same")
+    assert status == 2 and "two jobs would share this folder" in errors
+    assert len(errors.splitlines()) == 1 and not sweep.folder.exists()
+
+
+def test_a_folder_of_another_config_is_refused_before_any_job_runs(sweep):
+    assert sweep(*QUICK, "seed=0", "hydra.sweep.subdir=mine")[0] == 0
+    status, _, errors = sweep(*QUICK, "seed=1", "hydra.sweep.subdir=mine")
+    assert status == 2 and "seed=0 there, 1 here" in errors
+    assert not written(sweep.folder, "failure.json")
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it(sweep):
+    sweep(*QUICK)
+    (first,) = (sweep.folder / run for run in written(sweep.folder))
+    (first / "result.json").unlink()
+    me = psutil.Process()
+    running = {"pid": me.pid, "created": me.create_time(), "host": os.uname().nodename}
+    running |= {"started": 0.0, "epoch": 1, "epochs": 2, "first_epoch": 0}
+    (first / RUNNING).write_text(json.dumps(running))
+    status, out, _ = sweep(*QUICK, "seed=0,1")
+    assert status == 0 and "left to the other process" in out
+    assert not (first / "result.json").exists() and (first / RUNNING).exists()
+    assert not (first / "failure.json").exists() and len(written(sweep.folder)) == 1
+
+
+def test_a_search_runs_again(sweep):
+    words = [*QUICK, "model=rd4ad", "trainer.max_epochs=1", "objective=train/loss"]
+    assert sweep(*words)[0] == 0
+    before = written(sweep.folder)
+    assert sweep(*words)[0] == 0
+    assert written(sweep.folder).keys() == before.keys() and written(sweep.folder) != before
+    assert not (sweep.folder / "sweep.json").exists()
+
+
+def test_a_mistake_in_a_choice_is_hydras_to_say(sweep):
+    status, _, errors = sweep(*SMALL, "model=rd4ad,rd5ad")
+    assert status == 2 and "rd5ad" in errors.splitlines()[-1]
+
+
+def test_how_to_go_on_is_the_same_command_with_its_folder():
+    assert how_to_go_on(["-m", "seed=0,1"], "noon", None) == (
+        "go on with: anomalib-rd train -m seed=0,1 sweep=noon"
+    )
+    assert how_to_go_on(["seed=1"], None, "runs/a").endswith("seed=1 hydra.run.dir=runs/a")
+    assert how_to_go_on(["-m", "sweep=x"], "x", None).endswith("train -m sweep=x")
+    assert how_to_go_on([], None, None) == ""
