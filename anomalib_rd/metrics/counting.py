@@ -80,19 +80,19 @@ def count_by_search(values: Tensor, thresholds: Tensor) -> tuple[Counts, Counts]
 
 def _count_by_table(values: Tensor, thresholds: NDArray[Any]) -> tuple[Counts, Counts]:
     table = RankTable(thresholds, most_cells=len(values) // 6)
-    counts = np.zeros((2, len(thresholds) + 1), dtype=np.int64)
+    narrow = len(values) < 2**31  # half the memory to jump about in
+    counts = np.zeros((2, len(thresholds) + 1), dtype=np.int32 if narrow else np.int64)
     lock = Lock()
 
     def count(block: Tensor) -> None:
         found = table.rank(rankable(block).numpy())
-        one = torch.ones(1, dtype=torch.int64)
         with lock:
-            for row, ranks in zip(counts, found, strict=True):
-                index = torch.from_numpy(ranks)
-                torch.from_numpy(row).index_add_(0, index, one.expand(len(ranks)))
+            for row, ranks in zip(map(torch.from_numpy, counts), found, strict=True):
+                ones = torch.ones(1, dtype=row.dtype).expand(len(ranks))
+                row.index_add_(0, torch.from_numpy(ranks), ones)
 
     with ThreadPoolExecutor(min(torch.get_num_threads(), _MOST_THREADS)) as pool:
         list(pool.map(count, values.split(_PER_BLOCK)))
-    not_above, ties = counts[:, :-1]
-    np.cumsum(not_above, out=not_above)
-    return np.subtract(not_above, ties, out=ties), not_above
+    ranks, ties = counts[:, :-1]
+    not_above = ranks.cumsum(dtype=np.int64)
+    return not_above - ties, not_above

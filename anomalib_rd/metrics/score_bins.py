@@ -19,7 +19,8 @@ class ScoreBins(NamedTuple):
 
     A float32's key is its bits as an integer, turned so that keys are ordered as the scores are.
     A bin is named by its least key. With a shift of s its keys agree in all but their s lowest
-    bits, so its scores lie within 2^(s - 23) of each other, relatively; with 0 it is one score.
+    bits, so its scores differ by less than 2^(s - 23) of their size, unless they are next to
+    zero; with a shift of 0 it is one score.
 
     Attributes:
         keys: (K,) int32, distinct, ascending.
