@@ -12,7 +12,7 @@ setup: $(BIN)/.installed
 $(BIN)/.installed: pyproject.toml constraints.txt
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python "$(PYTHON)" .venv && \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e ".[dev]"; \
+	  uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[dev]"; \
 	else \
 	  $(PYTHON) -m venv .venv && \
 	  $(BIN)/python -m pip install --upgrade pip && \

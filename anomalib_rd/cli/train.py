@@ -85,7 +85,7 @@ def work(cfg: DictConfig) -> float | None:
         log.info("%s is complete: skipped", cfg.name)
         return None
     with claimed(run_dir):
-        from anomalib_rd.training.run import train
+        from anomalib_rd.cli.processes import train
 
         return train(cfg)
 

@@ -1,0 +1,195 @@
+"""DDP in two processes on the CPU (gloo): one run, a multirun, and what fails in one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from anomalib_rd.cli.config import conf_dir, register_resolvers
+from anomalib_rd.cli.processes import in_processes, processes_to_start
+from anomalib_rd.errors import UserError
+from anomalib_rd.training import run
+
+DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+SMALL = [
+    *("data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"),
+    *("trainer.max_epochs=2", "logger=none", "callbacks=none", "heatmaps=0"),
+]
+
+
+def composed(words):
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", overrides=[*SMALL, "run_dir=unused", *words])
+
+
+def judged(words, checkpoint):
+    """Scores and metrics of a checkpoint on the seven test images."""
+    cfg = composed(words)
+    data = run.make_data(cfg)
+    module = run.make_module(cfg, data, run.plain(cfg))
+    kept = torch.load(checkpoint, weights_only=True)
+    module.on_load_checkpoint(kept)
+    module.load_state_dict(kept["state_dict"])
+    run.make_trainer(cfg, []).test(module, datamodule=data, verbose=False)
+    return module.predictions.scores.tolist(), module.judgement.metrics
+
+
+def trained(words, folder):
+    """Scores after a training in this process and those beside it."""
+    run.train(composed([*words, f"run_dir={folder}"]))
+    torch.distributed.barrier()
+    return (folder / "scores.csv").read_text()
+
+
+def in_one_process(root, checkpoint, folder):
+    """All that the tests ask of a group of processes, so that one group is enough."""
+    words = [*DDP, f"data.root={root}"]
+    return {
+        "threads": torch.get_num_threads(),
+        "exact": judged(words, checkpoint),
+        "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "cached": trained([*words, "speed.feature_cache=host"], folder / "cached"),
+        "not cached": trained([*words, "speed.feature_cache=off"], folder / "not"),
+    }
+
+
+@pytest.fixture(scope="module")
+def one_and_two(mvtec_root, tmp_path_factory):
+    """A checkpoint judged by this process, and what two processes make of it."""
+    folder = tmp_path_factory.mktemp("ddp")
+    words = ["trainer=cpu", f"data.root={mvtec_root}"]
+    saving = "+callbacks.checkpoint._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+    dirpath = f"+callbacks.checkpoint.dirpath={folder}"
+    filename = "+callbacks.checkpoint.filename=last"
+    run.train(composed([*words, saving, dirpath, filename, f"run_dir={folder / 'one'}"]))
+    checkpoint = folder / "last.ckpt"
+    one = {
+        "exact": judged(words, checkpoint),
+        "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+    }
+    before = signal.getsignal(signal.SIGINT)
+    two = in_processes(2, in_one_process, mvtec_root, checkpoint, folder)
+    assert signal.getsignal(signal.SIGINT) is before
+    return one, two
+
+
+@pytest.mark.parametrize("kind", ["exact", "streamed"])
+def test_two_processes_judge_a_checkpoint_as_one_does(one_and_two, kind):
+    one, two = one_and_two
+    scores, metrics = one[kind]
+    assert len(scores) == 7
+    for rank in (0, 1):  # none repeated, none dropped, all in order
+        assert two[rank][kind][0] == pytest.approx(scores, abs=1e-6)
+        assert two[rank][kind][1] == pytest.approx(metrics, abs=1e-6)
+
+
+def test_the_feature_cache_changes_no_bit_in_two_processes(one_and_two):
+    _, two = one_and_two
+    assert two[0]["cached"] == two[0]["not cached"]
+    assert len(two[0]["cached"].splitlines()) == 1 + 7
+
+
+def test_the_threads_are_divided_among_the_processes(one_and_two):
+    _, two = one_and_two
+    assert all(two[rank]["threads"] == max(1, torch.get_num_threads() // 2) for rank in two)
+
+
+def fail_in_second(kind, _):
+    """The second process fails in its own way, the first waits for it forever."""
+    if os.environ["RANK"] == "0":
+        time.sleep(600)
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise {"mistake": UserError("mend this"), "defect": ValueError("no good")}[kind]
+
+
+@pytest.mark.parametrize(
+    "kind, error, said",
+    [
+        ("mistake", UserError, "^mend this$"),
+        ("defect", RuntimeError, "in process 1 of this run: ValueError: no good"),
+        ("killed", RuntimeError, "a process of this run is gone: .*SIGKILL"),
+    ],
+)
+def test_a_process_that_fails_ends_the_others_and_is_heard_here(kind, error, said):
+    with pytest.raises(error, match=said) as caught:
+        in_processes(2, fail_in_second, kind, None)
+    if kind == "defect":
+        assert "fail_in_second" in "".join(caught.value.__notes__)
+
+
+def wait_long(started):
+    (started / os.environ["RANK"]).touch()
+    time.sleep(600)
+
+
+def test_ctrl_c_ends_the_processes(tmp_path):
+    def interrupt():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(2, wait_long, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "environment, count",
+    [
+        ({}, 2),
+        # torchrun has started both
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, 1),
+        ({"SLURM_JOB_NAME": "a", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, 1),
+        # one task of Slurm's with two devices: what hydra/launcher=slurm gives a job
+        ({"SLURM_JOB_NAME": "a", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}, 2),
+    ],
+)
+def test_processes_are_started_unless_they_are_there(monkeypatch, mvtec_root, environment, count):
+    for name in ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.setenv(name, "0")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    words = [f"data.root={mvtec_root}", "run_dir=none"]
+    assert processes_to_start(composed([*words, *DDP])) == count
+    assert processes_to_start(composed([*words, "trainer=cpu"])) == 1
+    if not environment:
+        with pytest.raises(UserError, match="by torchrun or srun"):
+            processes_to_start(composed([*words, *DDP, "+trainer.num_nodes=2"]))
+
+
+@pytest.mark.slow
+def test_a_multirun_goes_on_after_a_job_that_failed_in_one_process(mvtec_copy, tmp_path):
+    """The first category's broken image is seen by one process alone."""
+    from small_data import make_mvtec
+
+    make_mvtec(mvtec_copy, categories=("knot",))
+    broken = mvtec_copy / "cloth/test/square/003.png"  # of seven, the first process reads it
+    broken.write_bytes(broken.read_bytes()[:200])
+    words = ["-m", *SMALL, *DDP, "data.category=cloth,knot", f"data.root={mvtec_copy}", "sweep=s"]
+    done = subprocess.run(
+        [sys.executable, "-m", "anomalib_rd", "train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    sweep = tmp_path / "multirun/s"
+    (failure,) = [json.loads(p.read_text()) for p in sweep.glob("cloth/*/failure.json")]
+    assert "003.png" in failure["error"]
+    (result,) = sweep.rglob("result.json")
+    record = json.loads(result.read_text())
+    assert record["data"]["category"] == "knot" and record["protocol"]["epochs"] == 2
+    assert len((result.parent / "scores.csv").read_text().splitlines()) == 1 + 7
