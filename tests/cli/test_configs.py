@@ -33,8 +33,14 @@ def test_the_groups_of_the_design_are_there():
     assert set(wanted.split()) <= set(GROUPS)
 
 
+# Launchers are compositions of plugins that extras bring.
+PLUGINS = {"parallel": "joblib", "local": "submitit", "slurm": "submitit"}
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group, name):
+    if group == "hydra/launcher":
+        pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS.get(name, 'ray')}_launcher")
     root = [] if group != "data" or name != "folder" else ["data.root=somewhere"]
     cfg = composed(f"{group}={name}", *root)
     assert cfg.hydra.runtime.choices[group] == name or group == "ablation"

@@ -1,0 +1,51 @@
+"""Multiruns in real processes, by any launcher."""
+
+import json
+import os
+
+import pytest
+from multiruns import JOBS, PROBE, start
+from small_data import make_mvtec
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """What two jobs that run at once find: ``probe("hydra/launcher=parallel")``."""
+
+    def probe_jobs(*words, env=None):
+        flags = ["-m", "seed=0,1", "hydra.sweep.dir=probed", "hydra.sweep.subdir=${seed}"]
+        words = [PROBE, *flags, "~hydra.callbacks.report", *words]
+        done = start(tmp_path, words, env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [json.loads((tmp_path / f"probed/{seed}/probe.json").read_text()) for seed in (0, 1)]
+
+    return probe_jobs
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three categories, the second with a broken image: exit status, text, files by their path."""
+    root = make_mvtec(tmp_path_factory.mktemp("data"), categories=("cable", "knot", "cloth"))
+    broken = root / "knot/train/good/001.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+
+    def run(*words, env=None):
+        place = tmp_path_factory.mktemp("work")
+        # A path from here: what the jobs' processes find it from may be another folder.
+        data = f"data.root={os.path.relpath(root, place)}"
+        words = ["-m", "anomalib_rd", "train", "-m", *JOBS, data, "sweep=s", *words]
+        done = start(place, words, env)
+        folder = place / "multirun/s"
+        found = {}
+        for name in ("result.json", "failure.json", "scores.csv"):
+            for path in folder.rglob(name):
+                found[str(path.relative_to(folder))] = path.read_text()
+        return done, found
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def by_hydra(sweep):
+    """What Hydra's own launcher leaves, one job after the other."""
+    return sweep()

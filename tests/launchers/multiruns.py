@@ -1,0 +1,26 @@
+"""Commands as a user types them, in real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROBE = Path(__file__).with_name("probe.py")
+JOBS = [
+    *("data=mvtec", "data.category=cable,knot,cloth", "data.image_size=[64,64]"),
+    *("data.num_workers=0", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "heatmaps=0"),
+]
+
+
+def start(place, words, env=None):
+    """A command in its own empty folder, one thread a process."""
+    place.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", **(env or {})}
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=place,
+        env={name: value for name, value in environment.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
