@@ -15,7 +15,7 @@ from anomalib_rd.metrics.rank_table import RankTable
 
 Counts = NDArray[np.int64]
 
-_MOST_THREADS = 4  # more would wait for one another: a quarter of the work is done in turns
+_MOST_THREADS = 4  # each needs memory
 _PER_BLOCK = 1 << 16  # values whose intermediate results stay in a core's cache
 _MOST_PER_DEVICE_PIECE = 1 << 20
 
@@ -84,15 +84,28 @@ def _count_by_table(values: Tensor, thresholds: NDArray[Any]) -> tuple[Counts, C
     counts = np.zeros((2, len(thresholds) + 1), dtype=np.int32 if narrow else np.int64)
     lock = Lock()
 
-    def count(block: Tensor) -> None:
-        found = table.rank(rankable(block).numpy())
+    def count(piece: Tensor) -> None:
+        own = np.zeros_like(counts[0])  # cores that write to the same memory slow each other down
+        ties = []
+        for block in piece.split(_PER_BLOCK):
+            ranks, tied = table.rank(rankable(block).numpy())
+            _tally(own, ranks)
+            ties.append(tied)
         with lock:
-            for row, ranks in zip(map(torch.from_numpy, counts), found, strict=True):
-                ones = torch.ones(1, dtype=row.dtype).expand(len(ranks))
-                row.index_add_(0, torch.from_numpy(ranks), ones)
+            counts[0] += own
+            _tally(counts[1], np.concatenate(ties))
 
-    with ThreadPoolExecutor(min(torch.get_num_threads(), _MOST_THREADS)) as pool:
-        list(pool.map(count, values.split(_PER_BLOCK)))
+    threads = min(torch.get_num_threads(), _MOST_THREADS)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, values.chunk(4 * threads)))
     ranks, ties = counts[:, :-1]
     not_above = ranks.cumsum(dtype=np.int64)
     return not_above - ties, not_above
+
+
+def _tally(counts: NDArray[Any], ranks: NDArray[np.int32]) -> None:
+    """Add 1 at each of the ranks; torch lets other threads run while it does."""
+    table = torch.from_numpy(counts)
+    table.index_add_(
+        0, torch.from_numpy(ranks), torch.ones(1, dtype=table.dtype).expand(len(ranks))
+    )

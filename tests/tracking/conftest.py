@@ -9,6 +9,9 @@ def clean_wandb(tmp_path, monkeypatch):
     """No login, no settings of this machine's user, and a fresh wandb session per test."""
     import wandb
 
+    # First, or the address of a service that is gone would be put back at the end.
+    wandb.teardown()
+    os.environ.pop("WANDB_SERVICE", None)
     for name in [key for key in os.environ if key.startswith("WANDB_") or key == "NETRC"]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
@@ -19,7 +22,6 @@ def clean_wandb(tmp_path, monkeypatch):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(home / folder))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.chdir(tmp_path)
-    wandb.teardown()
     yield
     if wandb.run is not None:
         wandb.run.finish(exit_code=1)
