@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from failing_work import fail_in_second, wait_long
 from hydra import compose, initialize_config_dir
 
 from anomalib_rd.cli.config import conf_dir, register_resolvers
@@ -102,15 +103,6 @@ def test_the_threads_are_divided_among_the_processes(one_and_two):
     assert all(two[rank]["threads"] == max(1, torch.get_num_threads() // 2) for rank in two)
 
 
-def fail_in_second(kind, _):
-    """The second process fails in its own way, the first waits for it forever."""
-    if os.environ["RANK"] == "0":
-        time.sleep(600)
-    if kind == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise {"mistake": UserError("mend this"), "defect": ValueError("no good")}[kind]
-
-
 @pytest.mark.parametrize(
     "kind, error, said",
     [
@@ -124,11 +116,6 @@ def test_a_process_that_fails_ends_the_others_and_is_heard_here(kind, error, sai
         in_processes(2, fail_in_second, kind, None)
     if kind == "defect":
         assert "fail_in_second" in "".join(caught.value.__notes__)
-
-
-def wait_long(started):
-    (started / os.environ["RANK"]).touch()
-    time.sleep(600)
 
 
 def test_ctrl_c_ends_the_processes(tmp_path):
