@@ -12,6 +12,8 @@ VERBS = {
     "train": "train and judge a model; takes Hydra overrides, -m for many",
     "status": "what a sweep has done, is doing and lacks, and the time left",
     "report": "tables, statistics and heatmap sheet of the runs in folders",
+    "dashboard": "serve the reports of a folder on this machine, refreshed as runs finish",
+    "workspace": "save the W&B view of a project: categories, ablations, curves, images",
     "data": "list a data set's categories, download MVTec AD, show or clear the cache",
     "bench": "measure metrics, training, scoring and startup beside plain references",
 }
@@ -22,7 +24,7 @@ USAGE = "\n".join(
         "",
         "Unsupervised industrial anomaly detection by reverse knowledge distillation.",
         "",
-        *(f"  {verb:8} {what}" for verb, what in VERBS.items()),
+        *(f"  {verb:9} {what}" for verb, what in VERBS.items()),
         "",
         "  anomalib-rd VERB --help   what the verb takes",
         "  --debug                   show the traceback of an error",

@@ -1,7 +1,14 @@
 """``anomalib-rd report``: sum up runs on disk."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomalib_rd.errors import UserError
+
+if TYPE_CHECKING:
+    from anomalib_rd.reports.report import Report
 
 
 def run(words: list[str]) -> int:
@@ -19,8 +26,63 @@ def run(words: list[str]) -> int:
         help="the variant to compare with, or words that only its name holds; "
         "default: the first of model rd4ad, else the first",
     )
+    parser.add_argument(
+        "--wandb", action="store_true", help="bring the sweep's summary run in W&B up to date"
+    )
+    parser.add_argument("--project", help="with --wandb: the project; default: the runs' own")
+    parser.add_argument("--entity", help="with --wandb: its owner; default: the runs' own")
+    parser.add_argument(
+        "--figures", action="store_true", help="also draw figures for a paper, as PDF and PNG"
+    )
+    parser.add_argument(
+        "--html", action="store_true", help="also write report.html, a page with plots and images"
+    )
     options = parser.parse_args(words)
+    if options.wandb and len(options.folders) > 1:
+        parser.error("--wandb sums up one sweep: give one folder")
+    if not options.wandb and (options.project or options.entity):
+        parser.error("--project and --entity go with --wandb")
     from anomalib_rd.reports.report import report
 
-    report(options.folders, out=options.out, baseline=options.baseline)
+    made = report(options.folders, out=options.out, baseline=options.baseline)
+    if options.figures:
+        draw(options.folders, options.out, options.baseline)
+    if options.html:
+        write_html(options.folders, options.out, options.baseline)
+    if options.wandb:
+        return to_wandb(made, options.folders[0], options.project, options.entity)
     return 0
+
+
+def to_wandb(made: "Report", sweep: Path, project: str | None, entity: str | None) -> int:
+    """Log the summary run of a sweep, and say where it is; 1 if W&B did not take it, else 0."""
+    from anomalib_rd.results.record import RESULT
+    from anomalib_rd.tracking.sweep_summary import elsewhere, log_summary, place_of
+
+    if (sweep / RESULT).is_file():
+        raise UserError(f"{sweep}: one run, which W&B has by itself; give a sweep's folder")
+    place = elsewhere(place_of(made.runs), project, entity)
+    if place is None:
+        raise UserError(f"{sweep}: no run in it logged to W&B; say where to with --project NAME")
+    where = log_summary(made, sweep, place)
+    if where is None:
+        print("anomalib-rd: no summary run: W&B is disabled or did not take it", file=sys.stderr)
+        return 1
+    print(f"W&B: summary run in {where}")
+    return 0
+
+
+def write_html(folders: list[Path], out: Path | None, baseline: str | None) -> None:
+    """Write the page, and say where it is."""
+    from anomalib_rd.reports.dashboard import build_page
+
+    print(f"Page: {build_page(folders, (out or folders[0]) / 'report.html', baseline)}")
+
+
+def draw(folders: list[Path], out: Path | None, baseline: str | None) -> None:
+    """Write the figures, and say where they are."""
+    from anomalib_rd.reports.figures import FIGURES, write_figures
+
+    files = write_figures(folders, out, baseline)
+    names = ", ".join(path.name for path in files) or "none, no metric is defined"
+    print(f"Figures in {(out or folders[0]) / FIGURES}: {names}")

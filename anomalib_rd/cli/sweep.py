@@ -50,6 +50,7 @@ class ReportAtEnd(Callback):
         """Called by Hydra after the last job, in the process that launched them."""
         from anomalib_rd.reports.report import report
         from anomalib_rd.results.sweeps import begun_runs, run_state
+        from anomalib_rd.tracking.sweep_summary import log_sweep
 
         folder = Path(config.hydra.sweep.dir)
         runs = begun_runs(folder) if self.runs is None else self.runs
@@ -59,7 +60,7 @@ class ReportAtEnd(Callback):
         fine = {"done", "running"} | (set() if self.runs is not None else {"cut off"})
         wrong = [state for state in states if state.state not in fine]
         try:
-            report([folder])
+            log_sweep(report([folder]), folder)
         except UserError as error:  # not one run is complete
             print(f"anomalib-rd: {error}", file=sys.stderr)
         if wrong:

@@ -10,6 +10,8 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from anomalib_rd.tracking.keys import EXAMPLES, IMAGES, MAPS
+
 if TYPE_CHECKING:
     import wandb
 
@@ -78,11 +80,11 @@ def log_evaluation(
         for row in scores[_COLUMNS].astype(object).itertuples(index=False)
     ]
     media: dict[str, Any] = {
-        "test/images": wandb.Table(columns=[*_COLUMNS, "image", "anomaly_map"], data=rows)
+        IMAGES: wandb.Table(columns=[*_COLUMNS, "image", "anomaly_map"], data=rows)
     }
     if images:
-        media["test/examples"] = list(pictures.values())
-        media["test/anomaly_maps"] = list(maps.values())
+        media[EXAMPLES] = list(pictures.values())
+        media[MAPS] = list(maps.values())
     run = logger.experiment
     run.log(media)
     run.summary.update({f"test/{key}": value for key, value in defined.items()})

@@ -1,6 +1,5 @@
 """The W&B logger: online where there is a login and a server, offline where there is not."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,29 +9,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.lifetime import finish_run, first_line
-from anomalib_rd.tracking.login import login_known
+from anomalib_rd.tracking.start import MODES, start_run
 
 if TYPE_CHECKING:
     import wandb
 
-log = logging.getLogger(__name__)
-
-_ONLINE = ("online", "shared", "run")  # "run", "dryrun": wandb's older names, still accepted
-_MODES = (*_ONLINE, "offline", "dryrun", "disabled")
-_NO_LOGIN = "no login found"
 _TAG_LENGTH = 64  # the server refuses a run with a longer tag
-
-# wandb's own printing and console capture fight with rich progress bars; its timeouts (90 s
-# to start, for ever to finish) would let an absent server hold up a sweep. Seconds.
-_SETTINGS: dict[str, Any] = {
-    "console": "off",
-    "silent": True,
-    "quiet": True,
-    "init_timeout": 5.0,
-    "finish_timeout": 60.0,
-    "finish_timeout_raises": True,  # so that `finish` can say it in one line
-}
 
 
 def wandb_logger(
@@ -70,7 +52,7 @@ def wandb_logger(
         UserError: for a mode that does not exist.
     """
     mode = mode or os.environ.get("WANDB_MODE") or None
-    if mode not in (None, *_MODES):
+    if mode not in (None, *MODES):
         raise UserError(
             f"W&B mode '{mode}' does not exist (logger.mode or WANDB_MODE): "
             "use online, offline or disabled"
@@ -108,65 +90,9 @@ class LazyWandbLogger(WandbLogger):
         """The W&B run; started here, at first use and on rank zero only."""
         # A spawned worker attaches to its parent's run: that is Lightning's part.
         if self._experiment is None and getattr(self, "_attach_id", None) is None:
-            self._experiment = _start(self._init)
+            self._experiment = start_run(self._init)
+            _define_axes(self._experiment)
         return super().experiment
-
-
-def _start(init: dict[str, Any]) -> "wandb.Run":
-    import wandb
-
-    if wandb.run is not None:  # wandb.init would hand it out again: two runs merged into one
-        log.warning("W&B: run '%s' was left open, closing it", wandb.run.name)
-        finish_run(wandb.run, failed=True)
-    found = wandb.setup(settings=_settings()).settings
-    mode = init.get("mode") or found.mode
-    reason = None
-    if mode in _ONLINE and not login_known(found):
-        mode, reason = "offline", _NO_LOGIN
-    if mode == "disabled":
-        init = {key: value for key, value in init.items() if key != "dir"}  # or it is made
-    elif "dir" in init:
-        Path(init["dir"]).mkdir(parents=True, exist_ok=True)
-    try:
-        run = wandb.init(**(init | {"mode": mode}))
-    except Exception as error:  # wandb raises many kinds here: its own, TimeoutError, OSError
-        if mode not in _ONLINE:
-            raise
-        # The failed run's id stays "in use" until the service is gone (wandb issue 9865).
-        wandb.teardown()
-        wandb.setup(settings=_settings())
-        mode, reason = "offline", f"cannot log online ({first_line(error)})"
-        run = wandb.init(**(init | {"mode": mode}))
-    _say_where(run, mode, reason)
-    _define_axes(run)
-    return run
-
-
-def _settings() -> "wandb.Settings":
-    """Ours where neither this wandb nor the environment says otherwise.
-
-    Given to `wandb.setup`, not to `wandb.init`: only there does silence also rule out prompts.
-    """
-    import wandb
-
-    known = wandb.Settings.model_fields  # finish_timeout came with 0.27
-    return wandb.Settings(
-        **{
-            key: value
-            for key, value in _SETTINGS.items()
-            if key in known and f"WANDB_{key.upper()}" not in os.environ
-        }
-    )
-
-
-def _say_where(run: "wandb.Run", mode: str, reason: str | None) -> None:
-    if mode in _ONLINE:
-        log.info("W&B: %s", run.url)
-    elif reason:
-        folder = Path(run.dir).parent
-        before = "`wandb login` before, or " if reason == _NO_LOGIN else ""
-        line = "W&B: %s, logging offline to %s; %s`wandb sync %s` after"
-        log.warning(line, reason, folder, before, folder)
 
 
 def _define_axes(run: "wandb.Run") -> None:
@@ -177,5 +103,6 @@ def _define_axes(run: "wandb.Run") -> None:
     run.define_metric("epoch", hidden=True)
     run.define_metric("trainer/global_step", hidden=True)
     run.define_metric("train/*", step_metric="epoch")
+    run.define_metric("val/*", step_metric="epoch")
     run.define_metric("test_curve/*", step_metric="epoch")
     run.define_metric("lr-*", step_metric="trainer/global_step")

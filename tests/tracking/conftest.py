@@ -1,7 +1,12 @@
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+# The made-up runs of tests/results serve here too.
+sys.path.append(str(Path(__file__).parents[1] / "results"))
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +56,18 @@ def make_logger(save_dir):
         return wandb_logger(**(arguments | changes))
 
     return make
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """A server on loopback, and a login for it."""
+    from wandb_stub import KEY, Stub
+
+    server = Stub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()

@@ -1,9 +1,11 @@
 """A run of the real training, read back from W&B's own file."""
 
 import pytest
+from small_data import make_mvtec
 from wandb_file import read_runs
 
 from anomalib_rd.results.record import read_record
+from anomalib_rd.tracking.workspace import CONFIG, define_workspace
 from anomalib_rd.training.run import train
 
 
@@ -12,7 +14,10 @@ def test_a_run_can_be_read_in_the_dashboard(compose_config, tmp_path, monkeypatc
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
-    train(compose_config("model=rd4ad", "logger=wandb", "sweep=study", "test_curve=true"))
+    words = ["model=rd4ad", "logger=wandb", "sweep=study", "test_curve=true"]
+    # Enough images to hold some out.
+    root = make_mvtec(tmp_path / "mvtec", categories=("cloth",), train=10)
+    train(compose_config(*words, "data.val=synthetic", f"data.root={root}"))
     (run,) = read_runs(tmp_path / "run")
     record = read_record(tmp_path / "run")
     assert (run.project, run.group, run.job_type) == ("anomalib-rd", "study", "rd4ad")
@@ -24,4 +29,8 @@ def test_a_run_can_be_read_in_the_dashboard(compose_config, tmp_path, monkeypatc
     assert run.summary["test/images"]["nrows"] == 7
     logged = set().union(*(set(row) for row in run.history))
     assert {"train/loss", "test_curve/aupro", "epoch"} <= logged
+    for section in define_workspace("view", "p", None, ["cloth"]).sections:
+        for panel in section.panels if section.name != "Sweeps" else ():
+            shown = {key for key in panel.keys if not key.startswith(CONFIG)}
+            assert shown <= logged | set(run.summary), panel.title
     assert run.exit_code == 0

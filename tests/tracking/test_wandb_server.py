@@ -1,71 +1,13 @@
 """Servers that do not answer: on loopback, never the real one."""
 
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from wandb_file import read_runs
+from wandb_stub import KEY
 
 from anomalib_rd.tracking.lifetime import tracked
 from anomalib_rd.tracking.login import login_known
-
-KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Stub(ThreadingHTTPServer):
-    """Enough of W&B's API to start a run; with `hangs` set it takes requests and is silent."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.hangs, self.closing, self.operations = threading.Event(), threading.Event(), []
-        super().__init__(("127.0.0.1", 0), Answer)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Stub
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.server.hangs.is_set():
-            self.server.closing.wait()
-            return
-        operation = json.loads(body).get("operationName", "") if body else ""
-        self.server.operations.append(operation)
-        bucket = {"id": "1", "name": "r", "displayName": "r", "config": "{}", "sweepName": None}
-        project = {"id": "1", "name": "p", "entity": {"id": "1", "name": "e"}}
-        data = {}
-        if operation == "UpsertBucket":
-            data = {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
-        reply = json.dumps({"data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
-
-    do_GET = do_PUT = do_POST  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    server = Stub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
 
 
 def ours(caplog):
