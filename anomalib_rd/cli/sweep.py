@@ -75,7 +75,11 @@ class ReportAtEnd(Callback):
         from anomalib_rd.cli.jobs import list_jobs
         from anomalib_rd.results.provenance import command
         from anomalib_rd.results.sweeps import add_jobs, begun_runs
+        from anomalib_rd.training.choices import check_choices
 
+        if config.objective is not None:
+            # Once jobs run, a sweeper sees no reason, only a trial without a value.
+            check_choices(config)
         jobs = list_jobs(config)
         if jobs is None:
             return 0

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.source import Source
+from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out
 from anomalib_rd.errors import UserError
 
 
 class AnomalyDataModule(L.LightningDataModule):
-    """Trains on all normal training images of a category and tests on its test images.
+    """Trains on the normal training images of a category and tests on its test images.
 
     Args:
         source: where the images are.
@@ -28,14 +29,21 @@ class AnomalyDataModule(L.LightningDataModule):
             at most 8.
         transform: of the uint8 training images.
         cache: of decoded images, shared between runs; None decodes anew.
-        seed: of the order of the training images.
+        seed: of the order of the training images, and of what is held out.
+        val: ``"synthetic"`` holds normal training images out for validation and gives half of
+            them synthetic defects; None trains on all.
+        val_share: of the normal training images, to hold out.
+        test_curve: whether the test images are looked at between epochs.
 
     Attributes:
+        split: as the source has it: what is held out is still in ``split.train``.
+        train_set, val_set, test_set: what is read; ``val_set`` is None without ``val``.
         train_by_index: whether training batches are the images' indices alone, for a trainer
             that has their features already.
 
     Raises:
-        UserError: a size that the networks can't take, or what the source finds wrong.
+        UserError: a size that the networks can't take, an unknown ``val`` or too few images for
+            it, or what the source finds wrong.
     """
 
     def __init__(
@@ -49,6 +57,9 @@ class AnomalyDataModule(L.LightningDataModule):
         transform: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
         cache: ImageCache | None = None,
+        val: str | None = None,
+        val_share: float = 0.2,
+        test_curve: bool = False,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -59,15 +70,23 @@ class AnomalyDataModule(L.LightningDataModule):
         for key, size in (("train", train_batch_size), ("test", test_batch_size)):
             if size < 1:
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
+        if val not in (None, SYNTHETIC):
+            raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
         self.category, self.image_size, self.seed = category, (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.num_workers = min(8, cores - 1) if num_workers is None else num_workers
         self.split = source.split(category)
         self.root, self.textures = source.root, source.textures
-        self.train_set = AnomalyDataset(self.split.train, self.image_size, transform, cache)
+        train = self.split.train
+        self.val_set: SyntheticValidation | None = None
+        if val is not None:
+            held_out = hold_out(train, self.root, val_share, seed)
+            train = held_out.train
+            self.val_set = SyntheticValidation(held_out, self.root, self.image_size, seed, cache)
+        self.train_set = AnomalyDataset(train, self.image_size, transform, cache)
         self.test_set = AnomalyDataset(self.split.test, self.image_size, cache=cache)
-        self.train_by_index = False
+        self.test_curve, self.train_by_index = test_curve, False
 
     def train_dataloader(self) -> DataLoader:
         """All normal training images, in an order drawn anew each epoch from the seed alone."""
@@ -92,14 +111,24 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Every test image once, whatever the number of processes."""
-        world, rank = self._processes()
-        return self._loader(
-            self.test_set, self.test_batch_size, EveryNth(len(self.test_set), rank, world)
-        )
+        return self._each_once(self.test_set)
 
-    def val_dataloader(self) -> DataLoader:
-        """The test images, for the opt-in curve alone: no choice is made on it."""
-        return self.test_dataloader()
+    def val_dataloader(self) -> dict[str, DataLoader]:
+        """What is looked at between epochs, by the stage that its metrics are logged under.
+
+        ``val``: the held-out images, every one once; ``test_curve``: the test images, for the
+        opt-in curve alone: no choice is made on it.
+        """
+        looks = {} if self.val_set is None else {"val": self._each_once(self.val_set)}
+        return looks | ({"test_curve": self.test_dataloader()} if self.test_curve else {})
+
+    def _each_once(self, dataset: AnomalyDataset) -> DataLoader:
+        world, rank = self._processes()
+        if world > len(dataset):
+            raise UserError(
+                f"trainer.devices: {world} processes can't share {len(dataset)} images; take fewer"
+            )
+        return self._loader(dataset, self.test_batch_size, EveryNth(len(dataset), rank, world))
 
     def _loader(
         self, dataset: Dataset, batch_size: int, sampler: Sampler, num_workers: int | None = None

@@ -12,7 +12,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import plain
 from anomalib_rd.results.provenance import mask_config
 
-# What doesn't change a run's outcome doesn't make it another run.
+# What doesn't change a run's outcome doesn't make it another run, nor another variant.
 NOT_COUNTED = {
     "hydra",
     "sweep",
@@ -21,6 +21,7 @@ NOT_COUNTED = {
     "logger",
     "callbacks",
     "heatmaps",
+    "gallery",
     "data.num_workers",
     "speed.image_cache",
     "speed.feature_cache",
@@ -28,6 +29,10 @@ NOT_COUNTED = {
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 }
+# Of those, what does change it.
+BUT_COUNTED = {"callbacks.early_stopping"}
+# Keys that are younger than the first records: with this value a run is what it was without them.
+AS_IF_ABSENT = {"data.val": None, "data.val_share": 0.2, "objective_on_test": False}
 SHOWN = 3
 
 
@@ -89,9 +94,18 @@ def counted(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
     """The dotted keys that count, each with its value; empty groups have none."""
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in NOT_COUNTED:
-            continue
         if isinstance(value, Mapping):
             yield from counted(value, f"{key}.")
-        else:
+        elif counts(key, value):
             yield key, value
+
+
+def counts(key: str, value: Any) -> bool:
+    """Whether a dotted key that is no group makes a run another one by this value."""
+    if key in AS_IF_ABSENT and value == AS_IF_ABSENT[key]:
+        return False
+    while key:
+        if key in NOT_COUNTED or key in BUT_COUNTED:
+            return key in BUT_COUNTED
+        key = key.rpartition(".")[0]
+    return True

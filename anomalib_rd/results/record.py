@@ -10,12 +10,15 @@ run is complete:
 ``model``           ``name, teacher``
 ``seed``            int
 ``protocol``        ``headline ("last epoch"), epochs, resumed_from_epoch (null: in one go),
-                    image_size [H, W], test_curve (bool)``
+                    image_size [H, W], test_curve (bool), validation (null, or {kind: "synthetic",
+                    images: {good, synthetic}, share}: held out of train_images),
+                    chosen_on_test (bool: a search was given a metric of the test set)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
 ``undefined``       ``{metric: why it is null}``
 ``bounds``          ``{metric: [least, greatest]}`` its exact value can be; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
+``validation``      null, or like ``metrics``: of the last epoch on the images held out
 ``duration_s``      ``train, test, total`` in seconds; of a resumed run: of its last part
 ``images_per_s``    ``train, test``
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
@@ -111,7 +114,7 @@ def write_failure(run_dir: Path | str, error: BaseException) -> Path:
 
 
 def read_record(run_dir: Path | str) -> dict[str, Any]:
-    """Reads ``result.json``; null in metrics, oracle and test curve comes back as NaN.
+    """Reads ``result.json``; null in metrics, oracle, validation and test curve comes back as NaN.
 
     Raises:
         UserError: the file is missing, no JSON, of another schema version, or lacks a part.
@@ -129,6 +132,8 @@ def read_record(run_dir: Path | str) -> dict[str, Any]:
         raise UserError(f"{path}: lacks {missing!r}; the file is damaged, run it again")
     record["metrics"] = _nan(record["metrics"])
     record["oracle"] = _nan(record["oracle"]) if record.get("oracle") else None
+    if record.get("validation"):
+        record["validation"] = _nan(record["validation"])
     record["test_curve"] = [_nan(point) for point in record.get("test_curve") or []]
     return record
 

@@ -7,31 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-# Where, when and on what a run ran does not make it another variant, nor do its seed and
-# category, nor what is evaluated or drawn once it is trained.
-IGNORED_GROUPS = {
+from anomalib_rd.results.identity import counts
+
+# Of what makes another run (`identity.counts`), what doesn't make another variant: seed and
+# category, what is evaluated or asked for once it is trained,
+SAME_VARIANT_GROUPS = {
     "seed",
-    "name",
-    "sweep",
-    "logger",
     "paths",
-    "hydra",
     "test_curve",
     "pro_rd4ad",
-    "heatmaps",
     "objective",
+    "objective_on_test",
 }
-IGNORED_KEYS = {
+# and at any depth the machine.
+SAME_VARIANT_KEYS = {
     "category",
     "devices",
     "accelerator",
     "num_nodes",
-    "num_workers",
     "pin_memory",
     "persistent_workers",
-    # Caches of `speed`: the same bits with and without.
-    "image_cache",
-    "feature_cache",
 }
 PATHS = {"root", "dir", "path", "dirpath", "folder"}
 ABSENT = object()
@@ -69,18 +64,18 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     """The config's dotted keys that count, each with its value."""
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if (not prefix and key in IGNORED_GROUPS) or _is_ignored(str(key), value):
+        if (not prefix and key in SAME_VARIANT_GROUPS) or _is_ignored(str(key), value):
             continue
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{name}.")
-        else:
+        elif counts(name, value):
             yield name, value
 
 
 def _is_ignored(key: str, value: Any) -> bool:
     # A number is no path: timm's "drop_path" is a rate.
     is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
-    return is_path or key in IGNORED_KEYS
+    return is_path or key in SAME_VARIANT_KEYS
 
 
 def _differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:

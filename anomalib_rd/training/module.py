@@ -23,6 +23,7 @@ from anomalib_rd.training.predictions import (
 )
 
 TEACHER = "distiller.teacher."
+VAL, TEST_CURVE, TEST = STAGES = ("val", "test_curve", "test")
 
 
 class DistillationModule(L.LightningModule):
@@ -45,7 +46,9 @@ class DistillationModule(L.LightningModule):
     Attributes:
         predictions: of the last pass over the test images; None before.
         judgement: metrics and curves of that pass.
-        curve: metrics after each epoch, if asked for.
+        curve: metrics on the test images after each epoch, if asked for.
+        validation: epoch and metrics of the last look at the held-out images; empty before.
+        stopped: whether the training that a checkpoint was taken of had ended early.
     """
 
     def __init__(
@@ -73,10 +76,12 @@ class DistillationModule(L.LightningModule):
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
         self.restore = torch.compile(distiller.restore) if compile else distiller.restore
-        self.gathered = PredictionGatherer(pixel_bins)
+        self.gathered = nn.ModuleDict({stage: PredictionGatherer(pixel_bins) for stage in STAGES})
         self.predictions: Predictions | None = None
         self.judgement = Judgement()
         self.curve: list[dict[str, float]] = []
+        self.validation: dict[str, float] = {}
+        self.stopped = False
 
     def configure_optimizers(self) -> Any:
         """All trainable parameters together, as in RD4AD."""
@@ -86,8 +91,9 @@ class DistillationModule(L.LightningModule):
         return [optimizer], [self.make_scheduler(optimizer)]
 
     def on_fit_start(self) -> None:
-        """Show the teacher all training images, once."""
-        if self.feature_cache == "off":
+        """Show the teacher all training images, once; nothing where training had ended early."""
+        self.trainer.should_stop = self.stopped
+        if self.feature_cache == "off" or self.stopped:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         # Under the trainer's precision, or the features would have another type than without.
@@ -107,6 +113,10 @@ class DistillationModule(L.LightningModule):
     def on_fit_end(self) -> None:
         """Give the memory back before the test."""
         self.features = None
+        if self.stopped:
+            # As Lightning does at the last epoch: the checkpoint was taken before it was counted.
+            epochs: Any = self.trainer.fit_loop.epoch_progress.current
+            epochs.completed = epochs.processed
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         """Loss of a batch of normal images."""
@@ -129,8 +139,30 @@ class DistillationModule(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         """Score a batch of test images."""
-        scored = self.score(batch["image"])
-        self.gathered.update(batch, scored.maps, scored.scores)
+        self._gather(TEST, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """The headline: metrics of the network as it is now, at the end of training."""
+        self.predictions, self.judgement = self._judge(TEST, self.no_masks)
+
+    def validation_step(
+        self,
+        batch: dict[str, Tensor],
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Score a batch of held-out images, or of test images for the opt-in curve."""
+        loaders: Any = self.trainer.val_dataloaders
+        self._gather(list(loaders)[dataloader_idx], batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """A validation, and a point of the curve: by that one nothing is chosen."""
+        epoch = self.current_epoch + (self.trainer.state.fn == "fit")
+        if self._looked_at(VAL):
+            self.validation = {"epoch": epoch, **self._judge(VAL, None)[1].metrics}
+        if self._looked_at(TEST_CURVE):
+            metrics = self._judge(TEST_CURVE, self.no_masks)[1].metrics
+            self.curve.append({"epoch": epoch, **metrics})
 
     def score(self, images: Tensor) -> Scored:
         """Anomaly maps and scores of images (B, 3, H, W), uint8 or float in [0, 1]."""
@@ -139,27 +171,26 @@ class DistillationModule(L.LightningModule):
         scored: Scored = self.scorer(distilled.features, distilled.restored, (height, width))
         return scored
 
-    def on_test_epoch_end(self) -> None:
-        """The headline: metrics of the network as it is now, at the end of training."""
-        self._judge("test")
+    def _gather(self, stage: str, batch: dict[str, Tensor]) -> None:
+        scored = self.score(batch["image"])
+        self._gathered(stage).update(batch, scored.maps, scored.scores)
 
-    def validation_step(self, batch: dict[str, Tensor]) -> None:
-        """The opt-in curve on the test images."""
-        self.test_step(batch)
+    def _gathered(self, stage: str) -> PredictionGatherer:
+        gathered = self.gathered[stage]
+        assert isinstance(gathered, PredictionGatherer)
+        return gathered
 
-    def on_validation_epoch_end(self) -> None:
-        """A point of the curve; nothing is chosen by it."""
-        self._judge("test_curve")
-        self.curve.append({"epoch": self.current_epoch + 1, **self.judgement.metrics})
+    def _looked_at(self, stage: str) -> bool:
+        return self._gathered(stage).update_called
 
-    def _judge(self, stage: str) -> None:
-        self.predictions = self.gathered.compute()
-        self.judgement = judge(
-            self.predictions, self.gathered.streamed, self.no_masks, self.with_pro_rd4ad
-        )
-        self.gathered.reset()
-        defined = {k: v for k, v in self.judgement.metrics.items() if not math.isnan(v)}
+    def _judge(self, stage: str, no_masks: str | None) -> tuple[Predictions, Judgement]:
+        gathered = self._gathered(stage)
+        predictions = gathered.compute()
+        judgement = judge(predictions, gathered.streamed, no_masks, self.with_pro_rd4ad)
+        gathered.reset()
+        defined = {k: v for k, v in judgement.metrics.items() if not math.isnan(v)}
         self.log_dict({f"{stage}/{name}": value for name, value in defined.items()})
+        return predictions, judgement
 
     def own_state(self) -> dict[str, Tensor]:
         """The state without the frozen teacher, whose weights the config says."""
@@ -170,7 +201,8 @@ class DistillationModule(L.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
         checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
-        checkpoint["test_curve"] = self.curve
+        checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
+        checkpoint["stopped"] = self.trainer.should_stop
         checkpoint["randomness"] = randomness.capture_all()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -178,6 +210,8 @@ class DistillationModule(L.LightningModule):
         own = self.distiller.teacher.state_dict(prefix=TEACHER)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         self.curve = list(checkpoint.get("test_curve", []))
+        self.validation = dict(checkpoint.get("validation", {}))
+        self.stopped = checkpoint.get("stopped", False)
         self.drawn = checkpoint.get("randomness", [])
 
     def on_train_start(self) -> None:

@@ -18,6 +18,8 @@ from anomalib_rd.results.provenance import provenance
 from anomalib_rd.results.record import write_record
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
 from anomalib_rd.training.checkpoints import CHECKPOINT
+from anomalib_rd.training.choices import on_test
+from anomalib_rd.training.gallery import leave_gallery
 from anomalib_rd.training.module import DistillationModule
 
 
@@ -70,7 +72,7 @@ class Outcome:
                 "category": data.category,
                 "group": "texture" if data.category in data.textures else "object",
                 "fingerprint": dataset_fingerprint(data.split, data.root),
-                "train_images": len(data.split.train),
+                "train_images": len(data.train_set),
                 "test_images": dict(Counter(s.defect for s in data.split.test)),
             },
             "model": {
@@ -84,15 +86,18 @@ class Outcome:
                 "resumed_from_epoch": self.resumed_from,
                 "image_size": list(data.image_size),
                 "test_curve": self.config["test_curve"],
+                "validation": validation(data, self.config),
+                "chosen_on_test": on_test(self.config["objective"]),
             },
             "metrics": judgement.metrics,
             "undefined": judgement.undefined,
             "bounds": judgement.bounds,
             "oracle": best(self.module.curve),
             "test_curve": self.module.curve,
+            "validation": {k: v for k, v in self.module.validation.items() if k != "epoch"} or None,
             "duration_s": {"train": self.train_s, "test": self.test_s, "total": self.total_s},
             "images_per_s": {
-                "train": rate(trained_here * len(data.split.train), self.train_s),
+                "train": rate(trained_here * len(data.train_set), self.train_s),
                 "test": rate(len(data.split.test), self.test_s),
             },
             "provenance": provenance(accelerator_name(self.trainer)),
@@ -102,13 +107,24 @@ class Outcome:
         }
 
 
+def validation(data: AnomalyDataModule, config: dict[str, Any]) -> dict[str, Any] | None:
+    """What was held out of the training to choose by, None if nothing was."""
+    if data.val_set is None:
+        return None
+    images = dict(Counter(sample.defect for sample in data.val_set.samples))
+    return {"kind": config["data"]["val"], "images": images, "share": config["data"]["val_share"]}
+
+
 def leave_record(outcome: Outcome, run_dir: Path) -> None:
     """Write scores, curves and, last, the result."""
     write_record(run_dir, outcome.result, outcome.scores, outcome.module.judgement.curves)
 
 
 def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: int) -> None:
-    """Draw heatmaps of ``count`` test images, spread over the defect types, and log them."""
+    """Draw heatmaps of ``count`` test images, spread over the defect types, and log them.
+
+    All test images, small, go into the gallery.
+    """
     judgement, scores = outcome.module.judgement, outcome.scores
     examples = [example(outcome, scores, row) for row in choose_examples(scores, count)]
     if examples:
@@ -116,6 +132,7 @@ def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: i
         maps = np.stack([shown.anomaly_map for shown in examples])
         write_heatmaps(run_dir, examples, vmin=float(np.median(maps)), vmax=float(maps.max()))
     threshold = pixel_threshold(judgement.curves)
+    leave_gallery(outcome, run_dir, threshold if threshold < float("inf") else None)
     images = [
         LoggedImage(
             image=shown.image,

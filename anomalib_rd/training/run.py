@@ -22,10 +22,12 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.tracking.lifetime import tracked
 from anomalib_rd.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, Restart, find_restart
+from anomalib_rd.training.choices import check_choices
 from anomalib_rd.training.feature_cache import usable_place
+from anomalib_rd.training.gallery import require_count
 from anomalib_rd.training.heartbeat import Heartbeat
 from anomalib_rd.training.loggers import make_loggers
-from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.outcome import Outcome, leave_record, show_images
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ def train(cfg: DictConfig) -> float | None:
     run_dir = Path(cfg.run_dir)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     config = plain(cfg)
+    require_count(cfg.gallery)
+    check_choices(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
@@ -61,9 +65,12 @@ def train(cfg: DictConfig) -> float | None:
             outcome.train_s = timed(lambda: fit(trainer, module, data, restart))
             outcome.resumed_from = restart.epoch if restart else None
         elif trainer.checkpoint_callback:
+            module.trainer = trainer
             trainer.strategy.connect(module)
             trainer.save_checkpoint(run_dir / CHECKPOINT)
         logged = dict(trainer.callback_metrics)
+        if data.val_set is not None and module.validation.get("epoch") != trainer.current_epoch:
+            logged |= validate(trainer, module, data)
         with stoppable():
             outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
         if trainer.is_global_zero:
@@ -89,6 +96,16 @@ def fit(
             module.feature_cache = "off"  # nothing is left to train
     with stoppable():
         trainer.fit(module, datamodule=data, ckpt_path=restart.path if restart else None)
+
+
+def validate(
+    trainer: L.Trainer, module: DistillationModule, data: AnomalyDataModule
+) -> dict[str, Any]:
+    """Judge the held-out images by the network as it is now; gives what was logged."""
+    loaders = {VAL: data.val_dataloader()[VAL]}
+    with stoppable():
+        trainer.validate(module, dataloaders=loaders, verbose=False)
+    return dict(trainer.callback_metrics)
 
 
 @contextmanager
@@ -134,6 +151,9 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
         transform=instantiate(cfg.data.transform) if cfg.data.transform else None,
         seed=cfg.seed,
         cache=ImageCache() if cfg.speed.image_cache else None,
+        val=cfg.data.val,
+        val_share=cfg.data.val_share,
+        test_curve=cfg.test_curve,
     )
 
 
@@ -183,7 +203,7 @@ def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
             callbacks=callbacks,
             logger=loggers,
             plugins=[*plugins, AtomicCheckpointIO()],
-            limit_val_batches=1.0 if cfg.test_curve else 0,
+            limit_val_batches=1.0 if cfg.test_curve or cfg.data.val else 0,
         )
     except Exception as error:
         cause = error.__cause__ or error

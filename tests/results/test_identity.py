@@ -96,6 +96,23 @@ def test_a_key_that_came_later_counts_if_it_is_set():
     assert differences(older, plain(made("pixel_bins=100"))) == [("pixel_bins", "null", "100")]
 
 
+@pytest.mark.parametrize("word", ["data.val=null", "data.val_share=0.2", "objective_on_test=false"])
+def test_a_younger_key_at_its_default_is_as_if_absent(word):
+    assert config_digest(made(word)) == config_digest(made())
+    assert differences(plain(made()), plain(made(word))) == []
+
+
+def test_validation_and_early_stopping_make_other_runs_but_no_other_callback_does():
+    early = "callbacks.early_stopping.patience=3"
+    words = ["data.val=synthetic", "data.val_share=0.3", "objective_on_test=true", early]
+    digests = {config_digest(made(word)) for word in words}
+    assert len(digests) == len(words) and config_digest(made()) not in digests
+    assert config_digest(made("callbacks.progress.leave=true")) == config_digest(made())
+    assert differences(plain(made()), plain(made(early))) == [
+        ("callbacks.early_stopping.patience", "null", "3")
+    ]
+
+
 def test_credentials_are_neither_compared_nor_shown():
     masked = plain(made()) | {"api_key": "***"}
     assert differences(masked, plain(made()) | {"api_key": "0123"}) == []

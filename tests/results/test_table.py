@@ -161,6 +161,21 @@ def test_caches_that_change_no_bit_make_no_variant():
     assert rounding[0] != rounding[1]
 
 
+def test_records_from_before_a_key_existed_are_of_the_same_variant_as_those_with_its_default():
+    old, new = {}, {"data.val": None, "data.val_share": 0.2, "objective_on_test": False}
+    assert labels(old, new) == ["rd4ad resnet18"] * 2
+    assert labels(old, new, new | {"data.val": "synthetic"}) == [
+        *["rd4ad resnet18"] * 2,
+        "rd4ad resnet18 val=synthetic",
+    ]
+
+
+def test_early_stopping_makes_a_variant_and_no_other_callback_does():
+    early = {"callbacks.early_stopping.patience": 3}
+    other = {"callbacks.progress.leave": True}
+    assert labels({}, other, early) == [*["rd4ad resnet18"] * 2, "rd4ad resnet18 patience=3"]
+
+
 def test_labels_sort_as_one_reads_them():
     expected = ["a ratio=null", "a ratio=0.5", "a ratio=0.75", "a ratio=10", "b part=NoMasking"]
     expected += ["b part=Block", "resnet18", "resnet50"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from failing_work import fail_in_second, wait_long
 from hydra import compose, initialize_config_dir
+from small_data import make_mvtec
 
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.processes import in_processes, processes_to_start
@@ -50,7 +51,20 @@ def trained(words, folder):
     return (folder / "scores.csv").read_text()
 
 
-def in_one_process(root, checkpoint, folder):
+def validated(words, checkpoint):
+    """Metrics of a checkpoint on five of ten training images and on the test images; which ones."""
+    cfg = composed([*words, "data.val=synthetic", "data.val_share=0.5", "test_curve=true"])
+    data = run.make_data(cfg)
+    module = run.make_module(cfg, data, run.plain(cfg))
+    kept = torch.load(checkpoint, weights_only=True)
+    module.on_load_checkpoint(kept)
+    module.load_state_dict(kept["state_dict"])
+    run.make_trainer(cfg, []).validate(module, datamodule=data, verbose=False)
+    seen = list(data.val_dataloader()["val"].sampler)
+    return module.validation, module.curve[-1], seen
+
+
+def in_one_process(root, ten, checkpoint, folder):
     """All that the tests ask of a group of processes, so that one group is enough."""
     words = [*DDP, f"data.root={root}"]
     return {
@@ -59,6 +73,7 @@ def in_one_process(root, checkpoint, folder):
         "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
         "cached": trained([*words, "speed.feature_cache=host"], folder / "cached"),
         "not cached": trained([*words, "speed.feature_cache=off"], folder / "not"),
+        "validated": validated([*DDP, f"data.root={ten}"], checkpoint),
     }
 
 
@@ -66,6 +81,7 @@ def in_one_process(root, checkpoint, folder):
 def one_and_two(mvtec_root, tmp_path_factory):
     """A checkpoint judged by this process, and what two processes make of it."""
     folder = tmp_path_factory.mktemp("ddp")
+    ten = make_mvtec(folder / "ten", categories=("cloth",), train=10)
     words = ["trainer=cpu", f"data.root={mvtec_root}"]
     saving = "+callbacks.checkpoint._target_=lightning.pytorch.callbacks.ModelCheckpoint"
     dirpath = f"+callbacks.checkpoint.dirpath={folder}"
@@ -75,9 +91,10 @@ def one_and_two(mvtec_root, tmp_path_factory):
     one = {
         "exact": judged(words, checkpoint),
         "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "validated": validated(["trainer=cpu", f"data.root={ten}"], checkpoint),
     }
     before = signal.getsignal(signal.SIGINT)
-    two = in_processes(2, in_one_process, mvtec_root, checkpoint, folder)
+    two = in_processes(2, in_one_process, mvtec_root, ten, checkpoint, folder)
     assert signal.getsignal(signal.SIGINT) is before
     return one, two
 
@@ -90,6 +107,16 @@ def test_two_processes_judge_a_checkpoint_as_one_does(one_and_two, kind):
     for rank in (0, 1):  # none repeated, none dropped, all in order
         assert two[rank][kind][0] == pytest.approx(scores, abs=1e-6)
         assert two[rank][kind][1] == pytest.approx(metrics, abs=1e-6)
+
+
+def test_two_processes_validate_every_held_out_image_once(one_and_two):
+    one, two = one_and_two
+    validation, curve, seen = one["validated"]
+    assert seen == [0, 1, 2, 3, 4] and validation != pytest.approx(curve)
+    assert sorted(two[0]["validated"][2] + two[1]["validated"][2]) == seen
+    for rank in (0, 1):
+        assert two[rank]["validated"][0] == pytest.approx(validation, abs=1e-6)
+        assert two[rank]["validated"][1] == pytest.approx(curve, abs=1e-6)
 
 
 def test_the_feature_cache_changes_no_bit_in_two_processes(one_and_two):
@@ -158,8 +185,6 @@ def test_processes_are_started_unless_they_are_there(monkeypatch, mvtec_root, en
 @pytest.mark.slow
 def test_a_multirun_goes_on_after_a_job_that_failed_in_one_process(mvtec_copy, tmp_path):
     """The first category's broken image is seen by one process alone."""
-    from small_data import make_mvtec
-
     make_mvtec(mvtec_copy, categories=("knot",))
     broken = mvtec_copy / "cloth/test/square/003.png"  # of seven, the first process reads it
     broken.write_bytes(broken.read_bytes()[:200])

@@ -1,0 +1,89 @@
+"""The gallery that a judged run leaves: its test images with their anomaly maps, small."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.reports.heatmaps import choose_examples
+from anomalib_rd.results.gallery import MAP_SIDE, Shown, fit_within, write_gallery
+
+if TYPE_CHECKING:
+    from anomalib_rd.training.outcome import Outcome
+
+BATCH = 16  # images
+
+
+def require_count(gallery: Any) -> None:
+    """Refuse a config value that is no number of images, before anything is trained.
+
+    Raises:
+        UserError: neither ``all`` nor 0 or more.
+    """
+    number = isinstance(gallery, int) and not isinstance(gallery, bool) and gallery >= 0
+    if gallery != "all" and not number:
+        raise UserError(f"gallery={gallery}: how many test images to keep; give all, 0 or a number")
+
+
+def leave_gallery(outcome: "Outcome", run_dir: Path, threshold: float | None) -> None:
+    """Write ``gallery.zip``: of all test images, or of as many as the config says.
+
+    The scale of the maps is from their median up, so that what is as usual is drawn dark.
+    """
+    scores, count = outcome.scores, outcome.config["gallery"]
+    rows = choose_examples(scores, len(scores) if count == "all" else count)
+    if not rows:
+        return
+    maps = small_maps(outcome, rows)
+    low, high = float(np.median(maps)), float(maps.max())
+    shown = _shown(outcome, rows, list(scores["path"]), maps)
+    write_gallery(run_dir, shown, low, high, threshold)
+
+
+def small_maps(outcome: "Outcome", rows: Sequence[int]) -> np.ndarray:
+    """The maps of test images by area means at the gallery's size: float32 (N, H', W').
+
+    Where the pixel metrics were streamed no maps were kept: the images are scored once more.
+    """
+    assert outcome.module.predictions is not None
+    maps_of = _kept if len(outcome.module.predictions.maps) else _scored_again
+    size = fit_within(outcome.data.image_size, MAP_SIDE)
+    small = []
+    for start in range(0, len(rows), BATCH):
+        maps = maps_of(outcome, rows[start : start + BATCH])
+        small.append(F.interpolate(maps.unsqueeze(1), size, mode="area").squeeze(1).cpu().numpy())
+    return np.concatenate(small)
+
+
+def _kept(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
+    assert outcome.module.predictions is not None
+    return outcome.module.predictions.maps[list(rows)]
+
+
+@torch.inference_mode()
+def _scored_again(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
+    # After a test Lightning leaves the module on the CPU.
+    device = outcome.trainer.strategy.root_device
+    module = outcome.module.to(device).eval()
+    images = torch.stack([outcome.data.test_set[row]["image"] for row in rows])
+    with outcome.trainer.precision_plugin.forward_context():
+        return module.score(images.to(device)).maps
+
+
+def _shown(
+    outcome: "Outcome", rows: Sequence[int], paths: Sequence[str], maps: np.ndarray
+) -> Iterator[Shown]:
+    for row, anomaly_map in zip(rows, maps, strict=True):
+        sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
+        has_truth = sample.label == 0 or sample.mask is not None
+        yield Shown(
+            row=row,
+            path=paths[row],
+            image=item["image"].permute(1, 2, 0).numpy(),
+            mask=item["mask"].numpy() if has_truth else None,
+            anomaly_map=anomaly_map,
+        )

@@ -1,0 +1,70 @@
+"""The gallery that a tiny real run leaves."""
+
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.gallery import Gallery
+from anomalib_rd.results.record import read_scores
+from anomalib_rd.training.gallery import leave_gallery
+from anomalib_rd.training.run import train
+
+
+@pytest.fixture
+def run(compose_config, tmp_path):
+    def start(folder, *overrides):
+        path = tmp_path / folder
+        train(compose_config("model=untrained", "heatmaps=0", *overrides, f"run_dir={path}"))
+        return path
+
+    return start
+
+
+def pixels(content):
+    return np.asarray(Image.open(BytesIO(content))).astype(int)
+
+
+def test_every_test_image_is_kept_whether_the_maps_were_or_not(run, mvtec_root):
+    exact, streamed = run("exact"), run("streamed", "pixel_bins=1000")
+    with Gallery(exact) as kept, Gallery(streamed) as again:
+        assert kept.paths == again.paths == list(read_scores(exact)["path"])
+        assert kept.size == kept.map_size == again.map_size == (64, 64)
+        assert 0 < kept.threshold < kept.high and kept.low < kept.high
+        assert (again.low, again.high) == pytest.approx((kept.low, kept.high), rel=1e-4)
+        brightest = 0
+        for path in kept.paths:
+            source = mvtec_root / path
+            assert abs(pixels(kept.image(path)) - pixels(source.read_bytes())).mean() < 4
+            assert abs(pixels(kept.map(path)) - pixels(again.map(path))).max() <= 2
+            brightest = max(brightest, pixels(kept.map(path)).max())
+            truth = mvtec_root / "cloth/ground_truth/square" / f"{source.stem}_mask.png"
+            expected = pixels(truth.read_bytes()) > 0 if "square" in path else np.zeros((64, 64))
+            assert np.array_equal(kept.mask(path), expected)
+        assert brightest > 250
+
+
+def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
+    (mvtec_copy / "cloth/ground_truth/square/001_mask.png").unlink()
+    few = run("few", "gallery=3", f"data.root={mvtec_copy}")
+    with Gallery(few) as gallery:
+        assert len(gallery.paths) == 3 and gallery.threshold is None
+        assert {path.split("/")[-2] for path in gallery.paths} == {"good", "square"}
+        truths = {path: gallery.mask(path) for path in gallery.paths}
+        assert [p for p, mask in truths.items() if mask is None] == ["cloth/test/square/001.png"]
+
+
+def test_none_is_left_if_none_is_asked_for(tmp_path):
+    scores = pd.DataFrame({"path": ["a", "b"], "defect": ["good", "crack"]})
+    leave_gallery(SimpleNamespace(scores=scores, config={"gallery": 0}), tmp_path, None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["-1", "some", "1.5", "true", "null"])
+def test_what_is_no_number_is_refused_before_the_training(compose_config, value):
+    with pytest.raises(UserError, match=r"gallery=.*: how many test images"):
+        train(compose_config(f"gallery={value}"))
