@@ -129,10 +129,25 @@ def show_startup(result: dict[str, Any]) -> None:
     show(f"{result['rounds']} interleaved rounds", result["contestants"], columns)
 
 
+def show_report(result: dict[str, Any]) -> None:
+    """The page's figures beside their targets."""
+    columns: Columns = {
+        "measured": lambda c: f"{c['value']:.2f}",
+        "target": lambda c: "" if c["target"] is None else f"{c['target']:.0f}",
+        "": lambda c: _kept(c["value"], c["target"]),
+    }
+    show(f"The page of {result['runs']} made-up runs", result["contestants"], columns)
+    if "first paint, s" not in result["contestants"]:
+        say("Not opened: that needs the package playwright and a Chromium on the PATH.")
+
+
 def verdict(figures: dict[str, Any]) -> str:
     """Whether the median keeps to the target."""
-    target = figures["target_s"]
-    return "" if target is None else "met" if figures["median_s"] <= target else "missed"
+    return _kept(figures["median_s"], figures["target_s"])
+
+
+def _kept(value: float, target: float | None) -> str:
+    return "" if target is None else "met" if value <= target else "missed"
 
 
 def show_ceilings(limits: dict[str, float]) -> None:

@@ -8,12 +8,13 @@ from anomalib_rd.bench.variants import VARIANTS, chosen
 from anomalib_rd.errors import UserError
 
 USAGE = """\
-usage: anomalib-rd bench {metrics,train,infer,startup} ...
+usage: anomalib-rd bench {metrics,train,infer,startup,report} ...
 
   metrics   the exact pixel metrics beside other implementations
   train     whole runs beside RD4AD's plain loop, switch by switch
   infer     scoring of test images beside RD4AD's plain loop
   startup   how long a command takes to say anything
+  report    building and opening the HTML page of a large sweep
 
   anomalib-rd bench train --help   what it takes"""
 PLOTS = (".png", ".svg", ".pdf")
@@ -55,7 +56,13 @@ class Parser(argparse.ArgumentParser):
 
 def run(words: list[str]) -> int:
     """Measure, print tables, and write JSON and a plot where asked."""
-    benches = {"metrics": metrics, "train": train, "infer": infer, "startup": startup}
+    benches = {
+        "metrics": metrics,
+        "train": train,
+        "infer": infer,
+        "startup": startup,
+        "report": report,
+    }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
@@ -171,4 +178,21 @@ def startup(words: list[str]) -> tuple[dict[str, Any], Path | None]:
 
     result = machine(cuda=False) | measure(options.rounds)
     show_startup(result)
+    return result, options.json
+
+
+def report(words: list[str]) -> tuple[dict[str, Any], Path | None]:
+    """``bench report``."""
+    parser = Parser("report")
+    parser.add_argument("--categories", type=int, default=15, help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--variants", type=int, default=4, help="(%(default)s)")
+    options = parser.checked(words, categories=1, seeds=1, variants=1)
+    from anomalib_rd.bench.machine import machine
+    from anomalib_rd.bench.report import measure
+    from anomalib_rd.bench.show import show_report
+
+    counts = (options.categories, options.seeds, options.variants)
+    result = machine(cuda=False) | measure(*counts)
+    show_report(result)
     return result, options.json

@@ -21,7 +21,7 @@ from anomalib_rd.training.run import make_data, make_module
 
 # The user's overrides come after the first and before the second.
 DEFAULTS = ("model=rd4ad", "data.train_batch_size=16", "trainer.max_epochs=2")
-FIXED = ("logger=none", "heatmaps=0", "test_curve=false", "objective=null")
+FIXED = ("logger=none", "heatmaps=0", "gallery=0", "test_curve=false", "objective=null")
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def to_wandb(made: "Report", sweep: Path, project: str | None, entity: str | Non
 
 def write_html(folders: list[Path], out: Path | None, baseline: str | None) -> None:
     """Write the page, and say where it is."""
-    from anomalib_rd.reports.dashboard import build_page
+    from anomalib_rd.reports.dashboard import PAGE, build_page
 
-    print(f"Page: {build_page(folders, (out or folders[0]) / 'report.html', baseline)}")
+    print(f"Page: {build_page(folders, (out or folders[0]) / PAGE, baseline)}")
 
 
 def draw(folders: list[Path], out: Path | None, baseline: str | None) -> None:

@@ -8,6 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.page import leave_page
 from anomalib_rd.errors import UserError
 
 
@@ -60,7 +61,10 @@ class ReportAtEnd(Callback):
         fine = {"done", "running"} | (set() if self.runs is not None else {"cut off"})
         wrong = [state for state in states if state.state not in fine]
         try:
-            log_sweep(report([folder]), folder)
+            made = report([folder])
+            if config.page:
+                leave_page(folder)
+            log_sweep(made, folder)
         except UserError as error:  # not one run is complete
             print(f"anomalib-rd: {error}", file=sys.stderr)
         if wrong:

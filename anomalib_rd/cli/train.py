@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.page import leave_page
 from anomalib_rd.cli.sweep import ReportAtEnd
 from anomalib_rd.cli.values import check_values
 
@@ -110,13 +111,15 @@ def how_to_go_on(words: list[str], sweep: str | None, folder: str | None) -> str
 
 
 def show_result(cfg: DictConfig) -> None:
-    """Print the table of a single run; a multirun prints its own at the end."""
+    """Print the table of a single run and leave its page; a multirun has its own at the end."""
     from anomalib_rd.reports.report import show
     from anomalib_rd.results.record import RESULT
 
     # In a DDP run every process but the first comes here without a record of its own.
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and Path(cfg.run_dir, RESULT).is_file():
         show([cfg.run_dir])
+        if cfg.page:
+            leave_page(Path(cfg.run_dir))
 
 
 def note_failure(cfg: DictConfig, error: Exception) -> None:

@@ -22,6 +22,7 @@ NOT_COUNTED = {
     "callbacks",
     "heatmaps",
     "gallery",
+    "page",
     "data.num_workers",
     "speed.image_cache",
     "speed.feature_cache",

@@ -18,6 +18,7 @@ run is complete:
 ``bounds``          ``{metric: [least, greatest]}`` its exact value can be; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
+``loss_curve``      mean training loss of each epoch
 ``validation``      null, or like ``metrics``: of the last epoch on the images held out
 ``duration_s``      ``train, test, total`` in seconds; of a resumed run: of its last part
 ``images_per_s``    ``train, test``

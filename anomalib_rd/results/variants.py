@@ -48,7 +48,7 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
         alike[record["data"]["name"], str(model["name"]), str(model["teacher"])].append(index)
     labels = [""] * len(records)
     for (_, model_name, teacher), indices in alike.items():
-        configs = [dict(_leaves(records[index]["config"])) for index in indices]
+        configs = [dict(config_leaves(records[index]["config"])) for index in indices]
         for index, suffix in zip(indices, _differences(configs), strict=True):
             labels[index] = " ".join([model_name, teacher, *suffix])
     return labels
@@ -60,14 +60,14 @@ def label_order(label: str) -> tuple[str | float, ...]:
     return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def config_leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The config's dotted keys that count, each with its value."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if (not prefix and key in SAME_VARIANT_GROUPS) or _is_ignored(str(key), value):
             continue
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{name}.")
+            yield from config_leaves(value, f"{name}.")
         elif counts(name, value):
             yield name, value
 

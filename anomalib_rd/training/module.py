@@ -80,6 +80,7 @@ class DistillationModule(L.LightningModule):
         self.predictions: Predictions | None = None
         self.judgement = Judgement()
         self.curve: list[dict[str, float]] = []
+        self.loss_curve: list[float] = []
         self.validation: dict[str, float] = {}
         self.stopped = False
 
@@ -136,6 +137,7 @@ class DistillationModule(L.LightningModule):
                 f"train/loss is {loss.item()} after epoch {self.current_epoch + 1}: training "
                 "diverged; lower optimizer.lr or train with trainer.precision=32-true"
             )
+        self.loss_curve.append(float(loss))
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         """Score a batch of test images."""
@@ -202,7 +204,7 @@ class DistillationModule(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
         checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
         checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
-        checkpoint["stopped"] = self.trainer.should_stop
+        checkpoint["loss_curve"], checkpoint["stopped"] = self.loss_curve, self.trainer.should_stop
         checkpoint["randomness"] = randomness.capture_all()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -210,6 +212,7 @@ class DistillationModule(L.LightningModule):
         own = self.distiller.teacher.state_dict(prefix=TEACHER)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         self.curve = list(checkpoint.get("test_curve", []))
+        self.loss_curve = list(checkpoint.get("loss_curve", []))
         self.validation = dict(checkpoint.get("validation", {}))
         self.stopped = checkpoint.get("stopped", False)
         self.drawn = checkpoint.get("randomness", [])

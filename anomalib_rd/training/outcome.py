@@ -94,6 +94,7 @@ class Outcome:
             "bounds": judgement.bounds,
             "oracle": best(self.module.curve),
             "test_curve": self.module.curve,
+            "loss_curve": self.module.loss_curve,
             "validation": {k: v for k, v in self.module.validation.items() if k != "epoch"} or None,
             "duration_s": {"train": self.train_s, "test": self.test_s, "total": self.total_s},
             "images_per_s": {

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from anomalib_rd.results.gallery import Shown, write_gallery
 from anomalib_rd.results.record import write_record
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -104,4 +105,64 @@ def fake_run(folder: Path, category="bottle", seed=0, **keywords) -> Path:
     """Writes a run folder and returns it."""
     result = fake_result(category, seed, **keywords)
     write_record(folder, result, fake_scores(category), {"roc": np.linspace(0, 1, 5)})
+    return folder
+
+
+DEFECTS = ("broken", "scratch", "stain")
+
+
+def full_scores(category="bottle", seed=0, quality=2.0, good=6, each=3):
+    """Scores of ``good`` normal images and ``each`` of every defect type, the better apart the
+    higher the quality."""
+    rng = np.random.default_rng([seed, len(category), *category.encode()])
+    rows = []
+    for defect, count in {"good": good, **dict.fromkeys(DEFECTS, each)}.items():
+        label = int(defect != "good")
+        for number in range(count):
+            path = f"{category}/test/{defect}/{number:03d}.png"
+            rows.append((path, category, defect, label, 0.3 + 0.1 * rng.normal(quality * label)))
+    return pd.DataFrame(rows, columns=["path", "category", "defect", "label", "score"])
+
+
+def fake_curves(points=40):
+    """Curves with the names of a run's, made up."""
+    rate = np.linspace(0, 1, points)
+    high = rate**0.1
+    curves = {"pro_fpr": rate, "pro": high}
+    for level in ("image", "pixel"):
+        curves |= {f"{level}_roc_fpr": rate, f"{level}_roc_tpr": high}
+        curves |= {f"{level}_pr_recall": rate, f"{level}_pr_precision": 1 - rate**9 / 2}
+        curves[f"{level}_pr_threshold"] = rate[::-1]
+    return curves
+
+
+def fake_gallery(folder, scores, side=48):
+    """Pictures of the scored images: a lit square where the defect is."""
+    rng = np.random.default_rng(0)
+
+    def shown():
+        for row, (path, label, score) in enumerate(
+            zip(scores["path"], scores["label"], scores["score"], strict=True)
+        ):
+            image = rng.integers(90, 110, (side, side, 3), dtype=np.uint8)
+            mask = np.zeros((side, side), dtype=bool)
+            if label:
+                top, left = rng.integers(4, side - 16, 2)
+                mask[top : top + 12, left : left + 10] = True
+                image[mask] = (200, 60, 40)
+            heat = rng.normal(0.1, 0.02, (side // 2, side // 2)) + score * mask[::2, ::2]
+            yield Shown(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
+
+    return write_gallery(folder, shown(), low=0.1, high=1.0, threshold=0.4)
+
+
+def full_run(
+    folder: Path, category="bottle", seed=0, quality=2.0, gallery=True, **keywords
+) -> Path:
+    """A run with scores of several defect types, curves and, if asked for, a gallery."""
+    scores = full_scores(category, seed, quality)
+    folder.mkdir(parents=True, exist_ok=True)
+    if gallery:
+        fake_gallery(folder, scores)
+    write_record(folder, fake_result(category, seed, **keywords), scores, fake_curves())
     return folder

@@ -1,0 +1,19 @@
+"""The page that a run or a multirun leaves when it is over."""
+
+import sys
+from pathlib import Path
+
+from anomalib_rd.errors import UserError
+
+
+def leave_page(folder: Path) -> None:
+    """Write ``report.html`` into a run's or a sweep's folder, and say where it is.
+
+    What hinders it is one line: the results are on disk, and are not to be lost to a page.
+    """
+    from anomalib_rd.reports.dashboard import PAGE, build_page
+
+    try:
+        print(f"Page: {build_page([folder], folder / PAGE)}")
+    except UserError as error:
+        print(f"anomalib-rd: no page: {error}", file=sys.stderr)

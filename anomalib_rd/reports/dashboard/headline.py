@@ -1,0 +1,137 @@
+"""The means of each variant, beside the baseline's and beside what others report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from anomalib_rd.reports.cells import records
+from anomalib_rd.reports.compared import HEADLINE
+from anomalib_rd.reports.dashboard.numbers import percent, points, rate, seconds, spread
+from anomalib_rd.reports.reported import percent as reported_percent
+from anomalib_rd.reports.reported import source
+from anomalib_rd.results.published import Published, compare
+from anomalib_rd.results.table import MEAN_ALL
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over categories; ``difference`` and ``interval`` to the baseline, or empty."""
+
+    metric: str
+    text: str
+    spread: str
+    value: float
+    difference: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant's line; durations and speeds are medians over its runs.
+
+    ``short`` is the label without what all variants have in common.
+    """
+
+    label: str
+    short: str
+    is_baseline: bool
+    runs: int
+    seeds: str
+    categories: int
+    means: list[Mean]
+    train: str
+    total: str
+    train_speed: str
+    test_speed: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published mean of one metric, and each variant's difference to it, in points."""
+
+    metric: str
+    method: str
+    reported: str
+    differences: list[str]
+    source: str
+
+
+def variant_lines(
+    runs: pd.DataFrame, summary: pd.DataFrame, compared: pd.DataFrame, baseline: str
+) -> list[Variant]:
+    """A line for each variant of one data, in the order of its runs."""
+    means = {
+        (r["variant"], r["metric"]): r for r in records(summary[summary["category"] == MEAN_ALL])
+    }
+    differences = {(r["variant"], r["metric"]): r for r in records(compared)}
+
+    def mean(variant: str, metric: str) -> Mean:
+        row, against = means[variant, metric], differences.get((variant, metric))
+        interval = ""
+        if against is not None and against["low"] == against["low"]:
+            interval = f"{points(against['low'])} to {points(against['high'])}"
+        return Mean(
+            metric=metric,
+            text=percent(row["mean"]),
+            spread=spread(row["std"]),
+            value=100 * row["mean"],
+            difference="" if against is None else points(against["difference"]),
+            interval=interval,
+        )
+
+    lines = []
+    short = short_labels(list(dict.fromkeys(runs["variant"])))
+    for variant, own in runs.groupby("variant", sort=False):
+        label = str(variant)
+        lines.append(
+            Variant(
+                label=label,
+                short=short[label],
+                is_baseline=label == baseline,
+                runs=len(own),
+                seeds=", ".join(map(str, sorted(own["seed"].unique()))),
+                categories=own["category"].nunique(),
+                means=[mean(label, m) for m in HEADLINE if (label, m) in means],
+                train=seconds(own["train_s"].median()),
+                total=seconds(own["total_s"].median()),
+                train_speed=rate(own["train_images_per_s"].median()),
+                test_speed=rate(own["test_images_per_s"].median()),
+            )
+        )
+    return lines
+
+
+def short_labels(variants: Sequence[str]) -> dict[str, str]:
+    """Label -> its model and the words that not all variants have."""
+    words = [variant.split() for variant in variants]
+    common = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    return {
+        variant: " ".join([own[0], *(word for word in own[1:] if word not in common)])
+        for variant, own in zip(variants, words, strict=True)
+    }
+
+
+def beside_published(
+    summary: pd.DataFrame, published: Mapping[str, Published], variants: Sequence[str]
+) -> list[Beside]:
+    """The reported means over the same categories, where protocol and metric are the same."""
+    found = compare(summary, published)
+    found = found[found["category"] == MEAN_ALL]
+    lines = []
+    for (metric, method), part in found.groupby(["metric", "method"], sort=False):
+        theirs = published[str(method)]
+        by_variant = {r["variant"]: r for r in records(part)}
+        differences = [
+            points(by_variant[v]["difference"] / 100) if v in by_variant else "" for v in variants
+        ]
+        lines.append(
+            Beside(
+                metric=str(metric),
+                method=theirs.name + ("" if theirs.verified else "*"),
+                reported=reported_percent(float(part["reported"].iloc[0])),
+                differences=differences,
+                source=source(theirs),
+            )
+        )
+    return lines

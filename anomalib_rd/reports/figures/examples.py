@@ -1,0 +1,72 @@
+"""Which test images of a run are worth showing."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import one_line
+from anomalib_rd.results.gallery import Gallery
+from anomalib_rd.results.record import read_scores
+
+KINDS = ("lowest-scored defect", "typical defect", "highest-scored normal")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image: uint8 image (H, W, 3) and map (H', W'), mask bool (H, W) or None, caption."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray
+    caption: str
+
+
+def choose(scores: pd.DataFrame) -> dict[str, str]:
+    """Kind -> path: the defect most likely missed, the middle one, the normal one most suspected.
+
+    Args:
+        scores: rows with ``path, label, score``. Ties go by path; a kind may be lacking.
+    """
+    ordered = scores.dropna(subset="score").sort_values(["score", "path"])
+    defects = ordered["path"][ordered["label"] == 1].tolist()
+    normals = ordered["path"][ordered["label"] == 0].tolist()
+    chosen = {}
+    if defects:
+        chosen = {KINDS[0]: defects[0], KINDS[1]: defects[len(defects) // 2]}
+    if normals:
+        chosen[KINDS[2]] = normals[-1]
+    return chosen
+
+
+def pictures(run: str) -> dict[str, Picture]:
+    """Kind -> the picture, of the images in the run's gallery.
+
+    Raises:
+        UserError: the scores or the gallery cannot be read.
+    """
+    with Gallery(run) as gallery:
+        scores = read_scores(run)
+        scores = scores[scores["path"].isin(gallery.paths)]
+        defects = dict(zip(scores["path"], scores["defect"], strict=True))
+        values = dict(zip(scores["path"], scores["score"], strict=True))
+        return {
+            kind: Picture(
+                image=_pixels(gallery.image(path), run),
+                mask=gallery.mask(path),
+                anomaly_map=_pixels(gallery.map(path), run),
+                caption=f"{defects[path]}, {values[path]:.3g}",
+            )
+            for kind, path in choose(scores).items()
+        }
+
+
+def _pixels(content: bytes, run: str) -> np.ndarray:
+    try:
+        with Image.open(BytesIO(content)) as picture:
+            return np.asarray(picture)
+    except OSError as error:
+        raise UserError(f"{run}: an image of its gallery is damaged ({one_line(error)})") from error

@@ -1,0 +1,270 @@
+"""The page in a real browser, opened from disk as a researcher opens it."""
+
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH")
+
+SECTION = "section.data:has(h2:text-is('mvtec'))"
+MATRIX = f"{SECTION} table.matrix"
+BARS, FOREST = (f"{SECTION} [data-plot={name}]" for name in ("bars", "forest"))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(chromium, page_file):
+    """Open the page; at the end nothing was complained about and nothing was asked for."""
+    contexts, complaints, requests = [], [], []
+
+    def start(hash="", **settings):
+        settings = {"viewport": {"width": 1200, "height": 900}, **settings}
+        contexts.append(chromium.new_context(**settings))
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(page_file.as_uri() + hash)
+        return tab
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    pages = {url.partition("#")[0] for url in requests if url.startswith("file:")}
+    assert pages == {page_file.as_uri()}
+
+
+def labels(tab, table=MATRIX):
+    return tab.locator(table).locator("tbody th").all_inner_texts()
+
+
+def cards(tab):
+    return tab.locator("#gallery-cards .card")
+
+
+def choose(tab, **values):
+    for name, value in values.items():
+        tab.select_option(f"#gallery-controls [name={name}]", value)
+
+
+def test_a_heading_sorts_by_mouse_and_by_keyboard(opened):
+    tab = opened()
+    heading = tab.locator(MATRIX).locator("thead tr:nth-child(2) th").first
+    assert labels(tab) == ["carpet", "bottle"] and heading.get_attribute("aria-sort") == "none"
+    heading.locator("button").click()
+    heading.locator("button").click()
+    assert labels(tab) == ["bottle", "carpet"]
+    assert heading.get_attribute("aria-sort") == "descending"
+    tab.keyboard.press("Enter")
+    assert labels(tab) == ["carpet", "bottle"]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert tab.locator(MATRIX).locator("tfoot th").last.inner_text() == "mean all"
+
+
+def test_the_metric_is_switched_in_table_and_plots(opened):
+    tab = opened()
+    assert tab.locator("#view-overview").is_visible() and tab.locator("#view-runs").is_hidden()
+    column = tab.locator(MATRIX).locator("td[data-metric=aupro] >> visible=true")
+    assert column.count() == 0
+    tab.locator(BARS).scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{BARS} .ytitle:has-text('image AUROC')")
+    # Two variants, two categories.
+    assert tab.locator(f"{BARS} .bars .point").count() == 4
+    tab.locator("#metric-bar label", has_text="AUPRO FPR≤0.3").click()
+    assert column.count() == 2 * (2 + 3)
+    assert tab.locator(MATRIX).locator("td[data-metric=image_auroc] >> visible=true").count() == 0
+    tab.locator(BARS).scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{BARS} .ytitle:has-text('AUPRO')")
+    tab.locator(FOREST).scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{FOREST} .xtitle:has-text('AUPRO')")
+    assert tab.locator(f"{FOREST} .xerror").count() == 1
+
+
+def test_the_theme_is_switched_and_kept(opened):
+    tab = opened()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(paper)
+    tab.click("#theme")
+    tab.click("#theme")
+    assert tab.inner_text("#theme") == "Theme: dark"
+    dark = tab.evaluate(paper)
+    assert dark != light
+    tab.reload()
+    assert tab.evaluate(paper) == dark
+    tab.click("#theme")
+    assert tab.inner_text("#theme") == "Theme: auto" and tab.evaluate(paper) == light
+    tab.emulate_media(color_scheme="dark")
+    assert tab.evaluate(paper) == dark
+
+
+def test_a_number_opens_its_run_and_back_returns(opened):
+    tab = opened()
+    tab.locator(MATRIX).locator("td a >> visible=true").first.click()
+    tab.wait_for_selector("#view-run h1:has-text('carpet · rd4ad · seed 0')")
+    assert tab.title().startswith("carpet")
+    wanted = ["ROC", "Precision and recall", "Per-region overlap", "Scores", "Training loss"]
+    names = tab.locator("#view-run figcaption").all_inner_texts()
+    assert [name for name in wanted if not any(name in shown for shown in names)] == []
+    tab.wait_for_selector("#view-run .annotation-text:has-text('limit 0.3')")
+    tab.locator("#view-run .plot").last.scroll_into_view_if_needed()
+    tab.wait_for_selector("#view-run .legendtext:has-text('oracle')")
+    types = tab.locator("#view-run table tbody th").all_inner_texts()
+    assert sorted(types) == ["broken", "scratch", "stain"]
+    tab.click(".siblings a:has-text('1')")
+    tab.wait_for_selector("#view-run h1:has-text('seed 1')")
+    tab.go_back()
+    tab.wait_for_selector("#view-run h1:has-text('seed 0')")
+    tab.go_back()
+    assert tab.locator("#view-overview").is_visible() and tab.locator("#view-run").is_hidden()
+
+
+def test_a_link_to_a_run_works_and_a_stale_one_says_so(opened):
+    assert "No such run" in opened("#/run/0123456789").inner_text("#view-run")
+
+
+def test_the_gallery_filters_and_orders_the_worst_first(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle")
+    assert cards(tab).count() == 15
+    choose(tab, kind="wrong")
+    wrong = cards(tab).count()
+    assert 0 < wrong < 15
+    assert cards(tab).locator(".verdict:not(.wrong)").count() == 0
+    choose(tab, kind="fp")
+    alarms = cards(tab).all_inner_texts()
+    choose(tab, kind="fn")
+    missed = cards(tab).all_inner_texts()
+    assert len(alarms) + len(missed) == wrong
+    assert all("good" in text for text in alarms) and not any("good" in text for text in missed)
+    choose(tab, kind="", defect="stain")
+    assert cards(tab).count() == 3
+    choose(tab, defect="", sort="high")
+    scores = [float(text.split()[-2]) for text in cards(tab).all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert "sort=high" in tab.url and "category=bottle" in tab.url
+    choose(tab, sort="worst")
+    assert cards(tab).first.locator(".verdict.wrong").count() == 1
+
+
+def test_the_gallery_is_stepped_through_by_keyboard(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle")
+    cards(tab).first.focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#lightbox[open] .count:has-text('1 / 15')")
+    first = tab.inner_text("#lightbox .head p")
+    tab.keyboard.press("ArrowRight")
+    assert tab.inner_text("#lightbox .count") == "2 / 15"
+    assert tab.inner_text("#lightbox .head p") != first
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.inner_text("#lightbox .count") == "15 / 15"
+    tab.keyboard.press("Escape")
+    assert tab.locator("#lightbox").is_hidden()
+    assert tab.evaluate("document.activeElement === document.querySelector('#gallery-cards .card')")
+
+
+def test_the_gallery_is_stepped_through_by_swipes(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle", has_touch=True)
+    cards(tab).first.click()
+    swipe = """(way) => {
+      const panel = document.querySelector('#lightbox .panels');
+      const at = (x) => [new Touch({ identifier: 1, target: panel, clientX: x, clientY: 300 })];
+      const send = (type, list) => panel.dispatchEvent(new TouchEvent(type, {
+        bubbles: true, touches: type === 'touchend' ? [] : list, changedTouches: list }));
+      send('touchstart', at(400)); send('touchend', at(400 + way));
+    }"""
+    tab.evaluate(swipe, -120)
+    assert tab.inner_text("#lightbox .count") == "2 / 15"
+    tab.evaluate(swipe, 120)
+    assert tab.inner_text("#lightbox .count") == "1 / 15"
+    tab.evaluate(swipe, 10)
+    assert tab.inner_text("#lightbox .count") == "1 / 15"
+
+
+def test_two_variants_are_side_by_side_on_the_same_image(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle")
+    choose(tab, beside="fmg_rd resnet18")
+    card = cards(tab).first
+    maps = card.locator("img.map")
+    maps.nth(1).wait_for()
+    assert card.locator("img:not(.map)").count() == maps.count() == 2
+    assert card.locator("img:not(.map) >> nth=0").get_attribute("src") == card.locator(
+        "img:not(.map) >> nth=1"
+    ).get_attribute("src")
+    alternatives = [maps.nth(index).get_attribute("alt") for index in (0, 1)]
+    assert alternatives == [
+        "anomaly map, rd4ad resnet18, seed 0",
+        "anomaly map, fmg_rd resnet18, seed 0",
+    ]
+
+
+def test_two_variants_can_be_ordered_by_what_changed(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle&sort=change&beside=fmg_rd+resnet18")
+    assert tab.input_value("[name=sort]") == "change" and cards(tab).count() == 15
+    by_change = cards(tab).all_inner_texts()
+    choose(tab, sort="worst")
+    assert cards(tab).all_inner_texts() != by_change
+    choose(tab, sort="change", beside="")
+    assert tab.input_value("[name=sort]") == "worst"
+
+
+def test_pictures_are_decoded_and_the_maps_opacity_is_set(opened):
+    tab = opened("#/gallery?data=mvtec&category=bottle&defect=stain")
+    tab.wait_for_selector("#gallery-cards img.map")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('#gallery-cards img')].every(i => i.naturalWidth > 0)"
+    )
+    assert cards(tab).first.locator("svg path").count() == 2
+    tab.locator("#gallery-controls .overlay").fill("20")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.map')).opacity") == "0.2"
+    tab.locator("#gallery-controls .contours").uncheck()
+    assert cards(tab).first.locator("svg").is_hidden()
+
+
+def test_without_javascript_the_tables_are_there(opened):
+    tab = opened(java_script_enabled=False)
+    assert "mean all" in tab.inner_text(MATRIX)
+    for metric in ("image_auroc", "aupro"):
+        assert tab.locator(MATRIX).locator(f"td[data-metric={metric}]").first.is_visible()
+    assert "out of memory" in tab.inner_text("#unfinished")
+    assert tab.locator("#runs-table tbody tr").count() == 10
+    assert tab.locator("noscript").is_visible()
+    assert tab.locator("#theme").is_hidden() and tab.locator("#view-gallery").is_hidden()
+
+
+def test_hostile_names_are_shown_as_text(opened):
+    tab = opened("#/runs")
+    hostile = "</script><!-- <script>window.hacked=1</script>\"'&ü"
+    row = tab.locator("#runs-table tbody tr", has_text=hostile).first
+    row.locator("a").click()
+    tab.wait_for_selector("#view-run h1")
+    assert hostile in tab.inner_text("#view-run h1")
+    tab.locator("#view-run summary", has_text="Config").click()
+    assert hostile.partition('"')[0] in tab.inner_text("#view-run details[open] pre")
+    tab.locator("#view-run a", has_text="Filter").click()
+    cards(tab).first.click()
+    assert hostile in tab.inner_text("#lightbox .head p")
+    assert tab.evaluate("window.hacked") is None
+
+
+def test_on_a_phone_only_the_tables_scroll_sideways(opened):
+    tab = opened("#/runs", viewport={"width": 360, "height": 700})
+    run = tab.locator("#runs-table a").first.get_attribute("href")
+    wide = """[...document.querySelectorAll('main *')].filter((e) => e.offsetParent
+      && !e.closest('.box, .bar, pre, .plot') && e.getBoundingClientRect().right > 361).length"""
+    for place in ("#/", "#/runs", "#/gallery", run):
+        tab.evaluate(f"location.hash = '{place}'")
+        tab.wait_for_timeout(150)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360, place
+        assert tab.evaluate(wide) == 0, place
