@@ -59,6 +59,8 @@ def test_one_run_leaves_a_record_and_prints_its_table(command):
     record = json.loads(result.read_text())
     assert record["provenance"]["command"].startswith("python -m anomalib_rd train")
     assert "cloth" in done.stdout and "AUROC" in done.stdout
+    assert "cloth" in (result.parent / "report.html").read_text()
+    assert (result.parent / "gallery.zip").is_file()
 
 
 @pytest.mark.slow
@@ -93,7 +95,9 @@ def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
     error = json.loads(failure.read_text())
     assert "001.png" in error["error"] and "Traceback" in error["traceback"]
     assert "cloth" in done.stdout and "failed" in done.stdout
-    assert {p.name for p in sweep.iterdir()} >= {"summary.csv", "table.md", "heatmaps.png"}
+    left = {p.name for p in sweep.iterdir()}
+    assert left >= {"summary.csv", "table.md", "heatmaps.png", "report.html"}
+    assert not list(sweep.glob("*/*/report.html"))  # one page for all runs
     Image.open(sweep / "heatmaps.png").verify()
     again = command("report", sweep)
     assert again.returncode == 0 and "cloth" in again.stdout
@@ -101,8 +105,9 @@ def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
 
 def test_ablation_expands_to_all_categories(command):
     words = ("ablation=loss", "data=mvtec", "sweep=a", "logger=none", "heatmaps=0", *FAST)
-    done = command("train", "-m", *words)
+    done = command("train", "-m", *words, "page=false")
     assert done.returncode == 0, done.stderr
+    assert not list(command.place.rglob("report.html"))
     folders = {p.parent.parent.name for p in command.place.glob("multirun/a/*/*/result.json")}
     assert folders == {"cable", "cloth"}
     assert len(list(command.place.rglob("result.json"))) == 4

@@ -19,7 +19,7 @@ from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.sweeps import sweep_states
 
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
-SMALL += ["logger=none", "heatmaps=0", "callbacks.checkpoint.every_s=0"]
+SMALL += ["logger=none", "heatmaps=0", "page=false", "callbacks.checkpoint.every_s=0"]
 QUICK = [*SMALL, "data.category=cloth", "model=untrained"]
 TESTS = Path(__file__).parents[1]
 

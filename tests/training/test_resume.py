@@ -69,6 +69,7 @@ def leaving(folder):
     return {
         "metrics": record["metrics"],
         "curve": record["test_curve"],
+        "loss": record["loss_curve"],
         "epochs": record["protocol"]["epochs"],
         "scores": (folder / "scores.csv").read_bytes(),
         "weights": {name: value.numpy().tobytes() for name, value in kept["state_dict"].items()},

@@ -49,6 +49,7 @@ def test_record_is_whole_and_true(run, mvtec_root):
     assert record["data"]["test_images"] == {"good": 3, "square": 4}
     assert record["protocol"]["headline"] == "last epoch" and record["protocol"]["epochs"] == 2
     assert record["undefined"] == {} and record["oracle"] is None and record["test_curve"] == []
+    assert len(record["loss_curve"]) == 2 and all(0 < loss < 6 for loss in record["loss_curve"])
     assert set(record["metrics"]) == {
         *("image_auroc", "image_ap", "image_f1max"),
         *("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5"),
