@@ -14,7 +14,7 @@ VERBS = {
     "report": "tables, statistics and heatmap sheet of the runs in folders",
     "dashboard": "serve the reports of a folder on this machine, refreshed as runs finish",
     "workspace": "save the W&B view of a project: categories, ablations, curves, images",
-    "data": "list a data set's categories, download MVTec AD, show or clear the cache",
+    "data": "list or check a data set, download MVTec AD, show or clear the cache",
     "bench": "measure metrics, training, scoring and startup beside plain references",
 }
 

@@ -1,17 +1,24 @@
-"""``anomalib-rd data``: what is in a data set, the download of MVTec AD, the cache folder."""
+"""``anomalib-rd data``: what is in a data set, is it sound, MVTec AD's download, the cache."""
 
 import argparse
 from pathlib import Path
 
 
 def run(words: list[str]) -> int:
-    """List categories, download, or look after the cache folder."""
+    """List categories, check them, download, or look after the cache folder."""
     parser = argparse.ArgumentParser(prog="anomalib-rd data")
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="categories, image counts and defect types on disk")
     listing.add_argument(
         "overrides", nargs="*", help="as for train, such as data=mvtec data.root=/data/mvtec"
     )
+    checking = verbs.add_parser(
+        "check", help="decode every image and mask; counts, leaks, duplicates; status 2 on errors"
+    )
+    checking.add_argument(
+        "overrides", nargs="*", help="as for train; all categories unless data.category says which"
+    )
+    checking.add_argument("--json", action="store_true", help="print JSON")
     download = verbs.add_parser("download", help="MVTec AD, 5.3 GB, resumable")
     download.add_argument("--root", type=Path, default=Path("data/mvtec"), help="%(default)s")
     download.add_argument(
@@ -26,6 +33,10 @@ def run(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.verb == "list":
         return list_categories(options.overrides)
+    if options.verb == "check":
+        from anomalib_rd.cli.data_check import check
+
+        return check(options.overrides, options.json)
     if options.verb == "cache":
         return clear_cache() if options.clear else show_cache()
     from anomalib_rd.data.download import MVTEC_URL, download_mvtec

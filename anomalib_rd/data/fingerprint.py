@@ -5,8 +5,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePath
+from stat import S_ISDIR
 
-from anomalib_rd.data.source import Split
+from anomalib_rd.data.source import Split, list_images
 from anomalib_rd.errors import UserError
 
 
@@ -36,10 +37,15 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, not computed again in this process while the file is the same.
 
+    Of a folder of masks: over the names and the contents of its images.
+
     Raises:
         OSError: the file cannot be read.
     """
     state = path.stat()
+    if S_ISDIR(state.st_mode):
+        parts = (f"{file.name}\0{content_hash(file)}\n" for file in list_images(path))
+        return hashlib.sha256("".join(parts).encode(errors="surrogateescape")).hexdigest()
     # The time of change too: a copy that keeps the modification time moves it.
     return _sha256(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 

@@ -1,12 +1,17 @@
 """Image files to tensors: any mode to 8-bit RGB, masks to bool, resized as RD4AD does."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
+from anomalib_rd.data.source import list_images
 from anomalib_rd.errors import UserError
+
+# torch is imported where tensors are made: checking a dataset decodes without it.
+if TYPE_CHECKING:
+    import torch
 
 READING = "rgb-bilinear-antialiased-1"
 """Names how this module reads; another one whenever it gives other values for the same file."""
@@ -20,7 +25,7 @@ _LABELS = 16
 
 def read_pair(
     path: Path, mask: Path | None, size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> "tuple[torch.Tensor, torch.Tensor | None]":
     """Decode an image and its mask, if it has one: see `read_image` and `read_mask`.
 
     Raises:
@@ -33,7 +38,7 @@ def read_pair(
     return image, read_mask(mask, size, (stored.height, stored.width), path)
 
 
-def read_image(path: Path, size: tuple[int, int]) -> torch.Tensor:
+def read_image(path: Path, size: tuple[int, int]) -> "torch.Tensor":
     """Decode an image and resize it to ``size`` (H, W): uint8 RGB tensor (3, H, W).
 
     Raises:
@@ -53,8 +58,10 @@ def load_image(path: Path) -> Image.Image:
     return _without_alpha(_eight_bit(_open(path), path)).convert("RGB")
 
 
-def image_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+def image_tensor(image: Image.Image, size: tuple[int, int]) -> "torch.Tensor":
     """Resize an RGB image to ``size`` (H, W), bilinear and antialiased: uint8 (3, H, W)."""
+    import torch
+
     return torch.from_numpy(np.array(_resize(image, size))).permute(2, 0, 1).contiguous()
 
 
@@ -63,21 +70,46 @@ def read_mask(
     size: tuple[int, int],
     image_size: tuple[int, int] | None = None,
     image_path: Path | None = None,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Decode a mask and resize it as its image: bool tensor (H, W), true on the defect.
 
-    Values above half are defect, after resizing (RD4AD's rule); of colours the brightest channel
-    counts. In a mask of small numbers only, such as 0 and 1, all but 0 are defect.
+    Values above half are defect, after resizing (RD4AD's rule).
 
     Args:
-        path: the mask's file.
+        path: the mask's file, or the folder of the image's masks, as of `load_mask`.
         size: (H, W) to resize to.
         image_size: (H, W) of the image as stored; given, the mask's must equal it.
         image_path: the image, named in the error when the sizes differ.
 
     Raises:
-        UserError: the file is missing or unreadable, or its size is not the image's.
+        UserError: as `load_mask`.
     """
+    import torch
+
+    grey = _resize(load_mask(path, image_size, image_path), size)
+    return torch.from_numpy(np.array(grey) >= 128)
+
+
+def load_mask(
+    path: Path, image_size: tuple[int, int] | None = None, image_path: Path | None = None
+) -> Image.Image:
+    """Decode a mask at its own size: grey, 0 for normal, 255 for defect, others in between.
+
+    Of colours the brightest channel counts. In a mask of small numbers only, such as 0 and 1, all
+    but 0 are defect. A folder holds several masks of one image, whose values may name the defect:
+    all but 0 in any of them is defect.
+
+    Args:
+        path: the mask's file, or a folder of masks.
+        image_size: (H, W) of the image as stored; given, the mask's must equal it.
+        image_path: the image, named in the error when the sizes differ.
+
+    Raises:
+        UserError: the file is missing or unreadable, its size is not the image's, or no masks are
+            in the folder.
+    """
+    if path.is_dir():
+        return _union(path, image_size, image_path)
     mask = _open(path)
     if image_size is not None and (mask.height, mask.width) != tuple(image_size):
         raise UserError(
@@ -85,8 +117,20 @@ def read_mask(
             f"{f' {image_path}' if image_path else ''} is {image_size[1]}x{image_size[0]};"
             " store both at one size"
         )
-    grey = _resize(_mask_levels(mask, path), size)
-    return torch.from_numpy(np.array(grey) >= 128)
+    return _mask_levels(mask, path)
+
+
+def _union(
+    folder: Path, image_size: tuple[int, int] | None, image_path: Path | None
+) -> Image.Image:
+    files = list_images(folder)
+    if not files:
+        raise UserError(f"no masks in {folder}; put the image's masks there, or delete the folder")
+    masks = [load_mask(file, image_size, image_path) for file in files]
+    if len({mask.size for mask in masks}) > 1:
+        raise UserError(f"the masks in {folder} are of several sizes; store them at one")
+    defect = np.logical_or.reduce([np.asarray(mask) > 0 for mask in masks])
+    return Image.fromarray(defect.astype(np.uint8) * 255)
 
 
 def _open(path: Path) -> Image.Image:

@@ -14,7 +14,10 @@ IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".w
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: ``defect`` is ``"good"`` and ``label`` 0 for a normal one; ``mask`` may lack."""
+    """One image: ``defect`` is ``"good"`` and ``label`` 0 for a normal one; ``mask`` may lack.
+
+    A mask is a file, or a folder of files that are united.
+    """
 
     path: Path
     category: str
@@ -64,16 +67,25 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def pair_masks(images: Iterable[Path], folder: Path, masks: Path) -> dict[Path, Path]:
+def pair_masks(
+    images: Iterable[Path], folder: Path, masks: Path, found: Iterable[Path] | None = None
+) -> dict[Path, Path]:
     """For the images below ``folder``, their masks below ``masks``.
 
     A mask lies at its image's relative path, under its stem or its stem and ``_mask``, with any
     image ending. Images without a mask are absent from the result.
 
+    Args:
+        images: the images' paths.
+        folder: a folder above all of them.
+        masks: the folder in the same place above the masks.
+        found: the masks; None: every image file below ``masks``.
+
     Raises:
         UserError: a mask belongs to none of the images.
     """
-    left = {path.relative_to(masks).with_suffix(""): path for path in list_images(masks, True)}
+    found = list_images(masks, True) if found is None else found
+    left = {path.relative_to(masks).with_suffix(""): path for path in found}
     pairs = {}
     for image in images:
         stem = image.relative_to(folder).with_suffix("")

@@ -1,0 +1,163 @@
+"""What the check of a dataset finds, and that sound data give no finding."""
+
+import shutil
+
+import numpy as np
+import pytest
+from image_trees import write_image, write_mask
+from PIL import Image
+
+from anomalib_rd.data.btad import BTAD
+from anomalib_rd.data.check import examine, missing_categories
+from anomalib_rd.data.counts import Counts, published_counts
+from anomalib_rd.data.demo import Demo
+from anomalib_rd.data.folder import Folder
+from anomalib_rd.data.loco import MVTecLOCO
+from anomalib_rd.data.mpdd import MPDD
+from anomalib_rd.data.mvtec import MVTecAD
+from anomalib_rd.data.mvtec_ad_2 import MVTecAD2
+from anomalib_rd.data.visa import VisA
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """One category of no published name: 3 training, 2 normal and 2 defect images, all unlike."""
+    folder = tmp_path / "data" / "parts"
+    for number, name in enumerate(
+        ("train/good/0", "train/good/1", "train/good/2", "test/good/0", "test/good/1")
+    ):
+        write_image(folder / f"{name}.png", value=number)
+    for number in (0, 1):
+        write_image(folder / "test" / "hole" / f"{number}.png", value=100 + number)
+        write_mask(folder / "ground_truth" / "hole" / f"{number}_mask.png")
+    return folder
+
+
+def found(folder):
+    checked = examine(MVTecAD(folder.parent), folder.name)
+    return [(finding.severity, finding.text) for finding in checked.findings]
+
+
+def test_sound_data_give_counts_and_no_finding(parts):
+    steps = []
+    checked = examine(
+        MVTecAD(parts.parent), "parts", lambda done, total: steps.append((done, total))
+    )
+    assert checked.findings == []
+    assert checked.counts == Counts(train=3, good=2, defect=2)
+    assert (checked.published, checked.masks) == (None, 2)
+    assert checked.formats == {(12, 8, "RGB"): 7}
+    assert steps == [(done, 7) for done in range(1, 8)]
+
+
+def test_nothing_is_written(parts):
+    def state():
+        return {path: path.stat().st_mtime_ns for path in parts.rglob("*")}
+
+    before = state()
+    examine(MVTecAD(parts.parent), "parts")
+    assert state() == before
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "severity", "named"),
+    [
+        (lambda p: truncate(p / "train/good/1.png"), "error", "train/good/1.png is not a readable"),
+        (lambda p: truncate(p / "ground_truth/hole/0_mask.png"), "error", "0_mask.png is not a"),
+        (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "is 6x4"),
+        (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png has no image"),
+        (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "warning", "nothing"),
+        (lambda p: (p / "ground_truth/hole/0_mask.png").unlink(), "warning", "hole/0.png has no"),
+        (lambda p: shutil.rmtree(p / "ground_truth"), "warning", "no masks for its 2 defect"),
+        (lambda p: shutil.rmtree(p / "test/good"), "warning", "no normal test images"),
+        (
+            lambda p: write_image(p / "test/good/leak.bmp", value=1),
+            "error",
+            "leak.bmp shows the same pixels as",
+        ),
+        (lambda p: write_image(p / "test/good/2.png", value=101), "error", "both normal and def"),
+        (lambda p: write_image(p / "train/good/3.png", value=0), "note", "3.png shows the same"),
+        (lambda p: write_image(p / "test/good/3.png", value=3), "note", "3.png shows the same"),
+    ],
+)
+def test_one_fault_is_one_finding(parts, spoil, severity, named):
+    spoil(parts)
+    ((how, text),) = found(parts)
+    assert how == severity
+    assert named in text and "\n" not in text
+
+
+def test_same_pixels_in_another_size_are_another_image(parts):
+    write_image(parts / "test/good/9.png", size=(8, 12), value=1)
+    assert found(parts) == []
+
+
+def test_sizes_and_modes_are_counted_as_stored(parts):
+    Image.fromarray(np.full((4, 6), 9, np.uint8)).save(parts / "train/good/grey.png")
+    checked = examine(MVTecAD(parts.parent), "parts")
+    assert checked.formats == {(12, 8, "RGB"): 7, (6, 4, "L"): 1}
+
+
+def test_errors_come_first_and_all_are_listed(parts):
+    truncate(parts / "test/good/0.png")
+    truncate(parts / "train/good/2.png")
+    (parts / "ground_truth/hole/0_mask.png").unlink()
+    assert [severity for severity, _ in found(parts)] == ["error", "error", "warning"]
+
+
+def test_one_mask_of_several_that_does_not_fit(tmp_path):
+    folder = tmp_path / "bag"
+    for number, name in enumerate(("train/good/0", "test/good/0", "test/logical_anomalies/0")):
+        write_image(folder / f"{name}.png", value=number)
+    write_mask(folder / "ground_truth/logical_anomalies/0/000.png")
+    assert examine(MVTecLOCO(tmp_path), "bag").findings == []
+    write_mask(folder / "ground_truth/logical_anomalies/0/001.png", (6, 4))
+    (finding,) = examine(MVTecLOCO(tmp_path), "bag").findings
+    assert "001.png is 6x4" in finding.text
+
+
+def test_incomplete_copy_of_a_published_category(parts):
+    bottle = parts.rename(parts.parent / "bottle")
+    ((severity, text),) = found(bottle)
+    assert severity == "error"
+    assert "3 training images, not 209" in text
+    (note,) = missing_categories(MVTecAD(bottle.parent), ["bottle"])
+    assert note.severity == "note" and "cable, capsule" in note.text
+
+
+def test_own_data_in_the_layout_miss_nothing(parts):
+    assert missing_categories(MVTecAD(parts.parent), ["parts"]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "categories", "total"),
+    [
+        (MVTecAD, 15, (3629, 467, 1258)),
+        (VisA, 12, (8659, 962, 1200)),
+        (BTAD, 3, (1799, 451, 290)),
+        (MPDD, 6, (888, 176, 282)),
+        (MVTecLOCO, 5, (1778, 575, 993)),
+        (MVTecAD2, 8, (2528, 379, 705)),
+    ],
+)
+def test_published_counts_add_up_to_the_published_totals(tmp_path, source, categories, total):
+    table = published_counts(source(tmp_path))
+    assert len(table) == categories
+    sums = [sum(getattr(c, part) for c in table.values()) for part in ("train", "good", "defect")]
+    assert tuple(sums) == total
+
+
+@pytest.mark.parametrize(("source", "train"), [(MVTecLOCO, 1778 + 305), (MVTecAD2, 2528 + 302)])
+def test_validation_images_count_when_trained_on(tmp_path, source, train):
+    table = published_counts(source(tmp_path, train_on_validation=True))
+    assert sum(counts.train for counts in table.values()) == train
+
+
+def test_other_data_have_no_published_counts(tmp_path):
+    assert published_counts(Folder(tmp_path)) == {}
+    assert "MVTecAD" in [base.__name__ for base in Demo.__mro__]
+    assert published_counts(object.__new__(Demo)) == {}

@@ -1,0 +1,247 @@
+"""Datasets as their authors publish them: layout, masks, mistakes."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_trees import mvtec_category, write_image, write_mask
+from PIL import Image
+
+from anomalib_rd.data.btad import BTAD
+from anomalib_rd.data.fingerprint import content_hash, dataset_fingerprint
+from anomalib_rd.data.images import load_mask
+from anomalib_rd.data.loco import MVTecLOCO
+from anomalib_rd.data.mpdd import MPDD
+from anomalib_rd.data.mvtec_ad_2 import MVTecAD2
+from anomalib_rd.data.source import select_categories
+from anomalib_rd.data.visa import COLUMNS, VisA
+from anomalib_rd.errors import UserError
+
+
+def in_test(split):
+    return [(s.path.name, s.defect, s.label, s.mask and s.mask.name) for s in split.test]
+
+
+@pytest.fixture
+def visa_root(tmp_path):
+    """Two objects of two training, one normal and two anomalous test images."""
+    root, rows = tmp_path / "VisA", []
+    for name in ("candle", "pcb1"):
+        images, masks = Path(name, "Data", "Images"), Path(name, "Data", "Masks", "Anomaly")
+        for number, part in ((2, "train"), (0, "test"), (1, "train")):
+            image = images / "Normal" / f"{number:04}.JPG"
+            rows.append((name, part, "normal", image.as_posix(), ""))
+            write_image(root / image)
+        for number in (1, 0):
+            image, mask = images / "Anomaly" / f"{number:03}.JPG", masks / f"{number:03}.png"
+            rows.append((name, "test", "anomaly", image.as_posix(), mask.as_posix()))
+            write_image(root / image)
+            write_mask(root / mask, white=number + 1)
+    write_split(root, rows)
+    return root
+
+
+def write_split(root, rows):
+    (root / "split_csv").mkdir(exist_ok=True)
+    with (root / "split_csv" / "1cls.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+class TestVisA:
+    def test_follows_the_authors_split_file(self, visa_root):
+        source = VisA(visa_root)
+        assert select_categories(source, "all") == ["candle", "pcb1"]
+        split = source.split("candle")
+        assert [s.path.name for s in split.train] == ["0001.JPG", "0002.JPG"]
+        assert in_test(split) == [
+            ("0000.JPG", "good", 0, None),
+            ("000.JPG", "anomaly", 1, "000.png"),
+            ("001.JPG", "anomaly", 1, "001.png"),
+        ]
+        assert all(s.path.is_file() for s in split.train + split.test)
+
+    @pytest.mark.parametrize("value", [1, 9])
+    def test_mask_of_class_indices_is_all_defect(self, visa_root, value):
+        mask = write_mask(visa_root / "m.png", white=value)
+        assert (np.asarray(load_mask(mask)) >= 128).mean() == 0.5
+
+    def test_mask_of_several_classes_keeps_the_lowest(self, visa_root):
+        Image.fromarray(np.array([[0, 1, 2, 9]], np.uint8)).save(visa_root / "m.png")
+        assert np.asarray(load_mask(visa_root / "m.png")).tolist() == [[0, 255, 255, 255]]
+
+    def test_object_whose_folder_is_missing_is_left_out(self, visa_root):
+        shutil.rmtree(visa_root / "pcb1")
+        assert VisA(visa_root).categories() == ["candle"]
+
+    @pytest.mark.parametrize(
+        ("row", "named"),
+        [
+            (("candle", "train", "anomaly", "a.JPG", "a.png"), "line 2: an anomaly to train on"),
+            (("candle", "val", "normal", "a.JPG", ""), "line 2: expected train or test"),
+            (("candle", "train", "normal", "a.JPG", ""), "no train or no test images"),
+            (("soap", "train", "normal", "a.JPG", ""), "none of the objects"),
+        ],
+    )
+    def test_broken_split_file(self, visa_root, one_line, row, named):
+        write_split(visa_root, [row])
+        with pytest.raises(UserError) as info:
+            VisA(visa_root).split("candle")
+        assert named in one_line(info)
+
+    def test_file_without_the_columns(self, visa_root, one_line):
+        (visa_root / "split_csv" / "1cls.csv").write_text("a,b\n1,2\n")
+        with pytest.raises(UserError) as info:
+            VisA(visa_root).categories()
+        assert "object,split,label,image,mask" in one_line(info)
+
+    def test_says_where_it_is_instead(self, visa_root, tmp_path, one_line):
+        with pytest.raises(UserError) as info:
+            VisA(visa_root.parent).categories()
+        assert f"data.root={visa_root}" in one_line(info)
+        mvtec_category(tmp_path / "again" / "1cls" / "candle")
+        with pytest.raises(UserError) as info:
+            VisA(tmp_path / "again").categories()
+        assert f"data=mvtec data.root={tmp_path / 'again' / '1cls'}" in one_line(info)
+        with pytest.raises(UserError) as info:
+            VisA(tmp_path / "nowhere").categories()
+        assert "VisA.tar" in one_line(info)
+
+
+class TestBTAD:
+    @pytest.fixture
+    def root(self, tmp_path):
+        for product in ("01", "02"):
+            folder = tmp_path / product
+            for name in ("train/ok/0000", "train/ok/0001", "test/ok/0000", "test/ko/0003"):
+                write_image(folder / f"{name}.bmp")
+            write_mask(folder / "ground_truth" / "ko" / "0003.png")
+        return tmp_path
+
+    def test_ok_is_normal_and_a_mask_may_end_otherwise(self, root):
+        assert BTAD(root).categories() == ["01", "02"]
+        split = BTAD(root).split("01")
+        assert [(s.path.name, s.defect) for s in split.train] == [
+            ("0000.bmp", "good"),
+            ("0001.bmp", "good"),
+        ]
+        assert in_test(split) == [("0003.bmp", "ko", 1, "0003.png"), ("0000.bmp", "good", 0, None)]
+
+    def test_archive_unpacked_one_folder_higher(self, root, one_line):
+        with pytest.raises(UserError) as info:
+            BTAD(root.parent).categories()
+        assert f"data.root={root}" in one_line(info)
+
+
+def test_mpdd_is_laid_out_as_mvtec_ad(tmp_path):
+    mvtec_category(tmp_path / "tubes")
+    split = MPDD(tmp_path).split("tubes")
+    assert (len(split.train), len(split.test)) == (3, 6)
+    assert not MPDD(tmp_path).textures
+
+
+class TestLOCO:
+    @pytest.fixture
+    def root(self, tmp_path):
+        folder = tmp_path / "pushpins"
+        for name in ("train/good/000", "train/good/001", "validation/good/000", "test/good/000"):
+            write_image(folder / f"{name}.png")
+        for kind in ("logical_anomalies", "structural_anomalies"):
+            write_image(folder / "test" / kind / "000.png")
+            write_mask(folder / "ground_truth" / kind / "000" / "000.png", white=251)
+        return tmp_path
+
+    @pytest.fixture
+    def several(self, root):
+        """The folder of an image with two masks: the left half, and the last column."""
+        folder = root / "pushpins" / "ground_truth" / "logical_anomalies" / "000"
+        pixels = np.zeros((8, 12), np.uint8)
+        pixels[:, -1] = 100
+        Image.fromarray(pixels).save(folder / "001.png")
+        return folder
+
+    def test_an_image_has_a_folder_of_masks(self, root):
+        split = MVTecLOCO(root).split("pushpins")
+        assert [s.path.parent.parent.name for s in split.train] == ["train", "train"]
+        assert in_test(split) == [
+            ("000.png", "good", 0, None),
+            ("000.png", "logical_anomalies", 1, "000"),
+            ("000.png", "structural_anomalies", 1, "000"),
+        ]
+
+    def test_masks_are_united_whatever_their_values(self, several):
+        defect = np.asarray(load_mask(several, (8, 12)))
+        assert defect[0].tolist() == [255] * 6 + [0] * 5 + [255]
+
+    def test_fingerprint_sees_each_mask(self, root, several):
+        split = MVTecLOCO(root).split("pushpins")
+        before, one = dataset_fingerprint(split, root), content_hash(several)
+        (several / "001.png").rename(several / "002.png")
+        renamed = dataset_fingerprint(split, root)
+        (several / "002.png").unlink()
+        assert len({before, renamed, dataset_fingerprint(split, root)}) == 3
+        assert content_hash(several) != one
+
+    def test_mask_of_another_size_in_the_folder(self, several, one_line):
+        write_mask(several / "002.png", (6, 4))
+        with pytest.raises(UserError) as info:
+            load_mask(several, (8, 12), Path("image.png"))
+        assert "002.png is 6x4" in one_line(info) and "image.png is 12x8" in str(info.value)
+        with pytest.raises(UserError, match="several sizes"):
+            load_mask(several)
+
+    def test_empty_folder_of_masks(self, several, one_line):
+        for file in several.iterdir():
+            file.unlink()
+        with pytest.raises(UserError) as info:
+            load_mask(several)
+        assert str(several) in one_line(info)
+
+    def test_masks_without_image(self, root, one_line):
+        (root / "pushpins" / "test" / "logical_anomalies" / "000.png").unlink()
+        with pytest.raises(UserError) as info:
+            MVTecLOCO(root).split("pushpins")
+        assert str(Path("logical_anomalies", "000")) in one_line(info)
+
+    def test_validation_images_are_trained_on_if_asked_for(self, root, one_line):
+        train = MVTecLOCO(root, train_on_validation=True).split("pushpins").train
+        assert [s.path.parent.parent.name for s in train] == ["train", "train", "validation"]
+        shutil.rmtree(root / "pushpins" / "validation")
+        assert len(MVTecLOCO(root).split("pushpins").train) == 2
+        with pytest.raises(UserError) as info:
+            MVTecLOCO(root, train_on_validation=True).split("pushpins")
+        assert "validation" in one_line(info)
+
+
+def test_mvtec_ad_2_is_tested_on_the_public_part_alone(tmp_path):
+    folder = tmp_path / "can"
+    for name in ("train/good/000", "validation/good/000", "test_public/good/000"):
+        write_image(folder / f"{name}_regular.png")
+    for name in ("test_private/000.png", "test_private_mixed/000_mixed.png"):
+        write_image(folder / name)
+    write_image(folder / "test_public" / "bad" / "000_overexposed.png")
+    write_mask(folder / "test_public" / "ground_truth" / "bad" / "000_overexposed_mask.png")
+    write_mask(folder / "test_public" / "ground_truth" / "loose.png")
+    split = MVTecAD2(tmp_path).split("can")
+    assert [s.path.name for s in split.train] == ["000_regular.png"]
+    assert in_test(split) == [
+        ("000_overexposed.png", "bad", 1, "000_overexposed_mask.png"),
+        ("000_regular.png", "good", 0, None),
+    ]
+    assert len(MVTecAD2(tmp_path, train_on_validation=True).split("can").train) == 2
+
+
+def test_image_cache_tells_one_folder_of_masks_from_another(tmp_path):
+    from anomalib_rd.data.cache import ImageCache
+    from anomalib_rd.data.store import ArrayStore
+
+    image, masks = write_image(tmp_path / "000.png"), tmp_path / "000"
+    write_mask(masks / "000.png")
+    cache = ImageCache(ArrayStore(tmp_path / "cache"))
+    shares = []
+    for _ in range(2):
+        shares += [cache.read(image, masks, (8, 12))[1].float().mean().item() for _ in range(2)]
+        Image.fromarray(np.full((8, 12), 100, np.uint8)).save(masks / "001.png")
+    assert shares == [0.5, 0.5, 1.0, 1.0]
+    assert cache.store.usage()[0] == 2
