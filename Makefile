@@ -24,8 +24,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(RUN) train -m data.category=all sweep=demo $(ARGS)
 
+# One process for each core; a file's tests stay in one of them, so that they share what they made.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -8,6 +8,9 @@ from hypothesis import settings
 from small_data import make_mvtec
 
 os.environ.setdefault("WANDB_MODE", "offline")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores, and so do the processes that they start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", deadline=None)
 settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
