@@ -1,4 +1,4 @@
-"""``bench report``: how long the HTML page of a large sweep takes to build and to open."""
+"""``bench report``: how long a large sweep takes to sum up, and its page to build and to open."""
 
 import json
 import subprocess
@@ -12,11 +12,20 @@ from anomalib_rd.bench.made_up import make_sweep
 
 # On two CPU cores of these years.
 TARGETS = {
+    "tables, s": 2.0,
     "build, CPU s": 20.0,
     "peak memory, MiB": 2048.0,
     "file, MB": 40.0,
     "first paint, s": 3.0,
 }
+_TABLES = """
+import io, json, sys, time
+from rich.console import Console
+start = time.perf_counter()
+from anomalib_rd.reports.report import report
+report([sys.argv[1]], out=sys.argv[2], console=Console(file=io.StringIO(), width=100))
+print(json.dumps({"tables, s": time.perf_counter() - start}))
+"""
 _BUILD = """
 import json, sys, time
 from pathlib import Path
@@ -34,7 +43,7 @@ print(json.dumps({
 
 
 def measure(categories: int, seeds: int, variants: int) -> dict[str, Any]:
-    """Builds the page of made-up runs in a process of its own, and opens it.
+    """Sums up made-up runs and builds their page, each in a process of its own, and opens it.
 
     Returns:
         ``runs`` and ``contestants``: figure -> ``value`` and ``target`` (None for those that
@@ -44,8 +53,8 @@ def measure(categories: int, seeds: int, variants: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         top, page = Path(folder, "sweep"), Path(folder, "report.html")
         count = make_sweep(top, categories, seeds, variants)
-        words = [sys.executable, "-c", _BUILD, str(top), str(page)]
-        figures = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        figures = _figures(_TABLES, top, Path(folder, "tables"))
+        figures |= _figures(_BUILD, top, page)
         figures |= opened(page)
     return {
         "runs": count,
@@ -53,3 +62,12 @@ def measure(categories: int, seeds: int, variants: int) -> dict[str, Any]:
             name: {"value": value, "target": TARGETS.get(name)} for name, value in figures.items()
         },
     }
+
+
+def _figures(program: str, sweep: Path, out: Path) -> dict[str, float]:
+    """What a program says of a sweep; it gets the sweep's folder and where to write."""
+    words = [sys.executable, "-c", program, str(sweep), str(out)]
+    said: dict[str, float] = json.loads(
+        subprocess.run(words, check=True, capture_output=True).stdout
+    )
+    return said
