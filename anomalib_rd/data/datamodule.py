@@ -1,5 +1,6 @@
 """One category's images for Lightning."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -139,6 +140,7 @@ class AnomalyDataModule(L.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
+            multiprocessing_context=start_method() if workers else None,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # A loader of its own: reading images must not move the training's random numbers.
@@ -149,6 +151,16 @@ class AnomalyDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
+
+
+def start_method() -> str | None:
+    """How worker processes start, None for torch's default.
+
+    In joblib's own workers the default is joblib's, which starts no other processes than its own.
+    """
+    ways = multiprocessing.get_all_start_methods()
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return None if chosen is None or chosen in ways else ways[0]
 
 
 class EveryNth(Sampler[int]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PROBE = Path(__file__).with_name("probe.py")
 JOBS = [
-    *("data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"),
+    *("data=mvtec", "data.image_size=[64,64]", "data.num_workers=1", "trainer=cpu"),
     *("trainer.max_epochs=1", "logger=none", "heatmaps=0", "page=false"),
 ]
 
