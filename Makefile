@@ -43,3 +43,21 @@ report: setup
 
 bench: setup
 	$(RUN) bench $(or $(ARGS),metrics)
+
+# A study, conf/study/NAME.yaml, and its record, experiments/NAME. The same command again goes on.
+# Other words make another study: give it other places.
+# make study-mask ARGS="trainer.max_epochs=20 data.image_size=[128,128]" SWEEP=screen OUT=multirun/screen
+SWEEP = study-$*
+OUT = experiments/$*
+
+study-%: setup
+	$(RUN) train -m study=$* sweep=$(SWEEP) $(ARGS)
+	$(RUN) study record multirun/$(SWEEP) --out $(OUT)
+
+# The record of the runs that there are.
+record-%: setup
+	$(RUN) study record multirun/$(SWEEP) --out $(OUT) $(ARGS)
+
+# Composes every job and lists them; needs no data and no weights.
+plan-%: setup
+	$(RUN) study plan $* sweep=$(SWEEP) $(ARGS)

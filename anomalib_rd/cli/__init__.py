@@ -12,6 +12,7 @@ VERBS = {
     "train": "train and judge a model; takes Hydra overrides, -m for many",
     "status": "what a sweep has done, is doing and lacks, and the time left",
     "report": "tables, statistics and heatmap sheet of the runs in folders",
+    "study": "list the jobs of a study; write its results, summary and figure",
     "dashboard": "serve the reports of a folder on this machine, refreshed as runs finish",
     "workspace": "save the W&B view of a project: categories, ablations, curves, images",
     "data": "list or check a data set, download MVTec AD, show or clear the cache",

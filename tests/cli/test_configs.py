@@ -29,7 +29,7 @@ def composed(*words):
 
 def test_the_groups_of_the_design_are_there():
     wanted = "data model model/teacher model/masking model/fusion model/student loss optimizer"
-    wanted += " scheduler trainer logger callbacks experiment ablation hparams_search"
+    wanted += " scheduler trainer logger callbacks experiment ablation hparams_search study"
     assert set(wanted.split()) <= set(GROUPS)
 
 
@@ -41,8 +41,9 @@ PLUGINS = {"parallel": "joblib", "local": "submitit", "slurm": "submitit"}
 def test_every_choice_composes(group, name):
     if group == "hydra/launcher":
         pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS.get(name, 'ray')}_launcher")
-    root = [] if group != "data" or name != "folder" else ["data.root=somewhere"]
-    cfg = composed(f"{group}={name}", *root)
+    needs = {"data=folder": ["data.root=somewhere"]}.get(f"{group}={name}", [])
+    needs += ["study=mask"] if group == "study/masks" else []  # the study that they are of
+    cfg = composed(f"{group}={name}", *needs)
     assert cfg.hydra.runtime.choices[group] == name or group == "ablation"
 
 

