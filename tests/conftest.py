@@ -2,12 +2,16 @@
 
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 from small_data import make_mvtec
 
 os.environ.setdefault("WANDB_MODE", "offline")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a script: the tests' processes would not hear Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers share the cores, and so do the processes that they start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 from wandb_file import read_runs
 
+import anomalib_rd
 from anomalib_rd.errors import UserError
 from anomalib_rd.tracking.lifetime import finish, tracked
 
@@ -236,6 +237,7 @@ def test_long_blank_and_numeric_tags_do_not_break_the_run(make_logger, save_dir)
 
 
 def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
+    monkeypatch.setattr(anomalib_rd, "tracking", anomalib_rd.tracking)  # put back, as the modules
     for name in [key for key in sys.modules if key.startswith("anomalib_rd.tracking")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it now raises ImportError
