@@ -10,6 +10,8 @@ from anomalib_rd.cli.mistakes import explain
 
 VERBS = {
     "train": "train and judge a model; takes Hydra overrides, -m for many",
+    "evaluate": "judge a run's checkpoint again, or on other data",
+    "predict": "judge images by a run: scores, verdicts, heatmaps, maps",
     "status": "what a sweep has done, is doing and lacks, and the time left",
     "report": "tables, statistics and heatmap sheet of the runs in folders",
     "study": "list the jobs of a study; write its results, summary and figure",

@@ -106,9 +106,11 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def images_once(self) -> DataLoader:
         """All training images in the data set's order, the same in every process."""
-        return self._loader(
-            self.train_set, self.train_batch_size, SequentialSampler(self.train_set)
-        )
+        return self.in_order(self.train_set, self.train_batch_size)
+
+    def in_order(self, images: AnomalyDataset, batch_size: int | None = None) -> DataLoader:
+        """Images in their data set's order, by default in the batches of the test."""
+        return self._loader(images, batch_size or self.test_batch_size, SequentialSampler(images))
 
     def test_dataloader(self) -> DataLoader:
         """Every test image once, whatever the number of processes."""

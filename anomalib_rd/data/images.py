@@ -55,14 +55,28 @@ def load_image(path: Path) -> Image.Image:
     Raises:
         UserError: the file is missing, truncated or not an image.
     """
-    return _without_alpha(_eight_bit(_open(path), path)).convert("RGB")
+    return rgb_image(_open(path), path)
+
+
+def rgb_image(image: Image.Image, name: Path | str) -> Image.Image:
+    """An upright image of any mode as RGB, as `load_image` does; ``name`` is said in errors.
+
+    Raises:
+        UserError: values outside of the range of a deep mode.
+    """
+    return _without_alpha(_eight_bit(image, name)).convert("RGB")
 
 
 def image_tensor(image: Image.Image, size: tuple[int, int]) -> "torch.Tensor":
     """Resize an RGB image to ``size`` (H, W), bilinear and antialiased: uint8 (3, H, W)."""
     import torch
 
-    return torch.from_numpy(np.array(_resize(image, size))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(image_array(image, size)).permute(2, 0, 1).contiguous()
+
+
+def image_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """As `image_tensor`, without torch and with the channels last: uint8 (H, W, 3)."""
+    return np.array(_resize(image, size))
 
 
 def read_mask(
@@ -151,7 +165,7 @@ def _open(path: Path) -> Image.Image:
         ) from error
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
     """Deep grey modes to L; others as they are."""
     white = _FULL_SCALE.get(image.mode)
     if white is None:

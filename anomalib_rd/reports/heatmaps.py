@@ -122,16 +122,18 @@ def heatmap_strip(
     vmin: float,
     vmax: float,
     title: str,
+    contour: str = "ground truth",
 ) -> Image.Image:
-    """Image | ground-truth contour on the image | anomaly map over the image, under a caption.
+    """Image | contour of the mask on the image | anomaly map over the image, under captions.
 
     Args:
         image: uint8 (H, W, 3).
-        mask: bool (H, W), or None where there is no ground truth.
+        mask: bool (H, W), or None where there is none.
         anomaly_map: float (H, W).
         vmin: anomaly value of the darkest colour.
         vmax: anomaly value of the brightest colour.
         title: the caption of the first panel.
+        contour: what the mask is, the caption of the second.
 
     Returns:
         RGB, ``3 * W + 8`` wide and ``H + 22`` high (small images are enlarged first).
@@ -154,8 +156,8 @@ def heatmap_strip(
         picture if mask is None else _with_contour(picture, mask),
         _overlay(picture, np.asarray(heat.resize(size, Image.Resampling.BILINEAR))),
     ]
-    truth = "no ground truth" if mask is None else "ground truth"
-    captions = [title, truth, f"map, {vmin:.3g} to {vmax:.3g}"]
+    middle = f"no {contour}" if mask is None else contour
+    captions = [title, middle, f"map, {vmin:.3g} to {vmax:.3g}"]
     strip = Image.new("RGB", (3 * size[0] + 2 * GAP, size[1] + CAPTION), PAPER)
     for column, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = column * (size[0] + GAP)

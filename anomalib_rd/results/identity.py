@@ -23,6 +23,7 @@ NOT_COUNTED = {
     "heatmaps",
     "gallery",
     "page",
+    "threshold",
     "data.num_workers",
     "speed.image_cache",
     "speed.feature_cache",

@@ -20,7 +20,8 @@ run is complete:
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for
 ``loss_curve``      mean training loss of each epoch
 ``validation``      null, or like ``metrics``: of the last epoch on the images held out
-``duration_s``      ``train, test, total`` in seconds; of a resumed run: of its last part
+``threshold``       null, or what makes an image anomalous: see `anomalib_rd.results.threshold`
+``duration_s``      ``train, test, threshold, total`` in seconds; of a resumed run: of its last part
 ``images_per_s``    ``train, test``
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
@@ -29,8 +30,11 @@ run is complete:
 =================== ============================================================================
 
 Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,
-``category, defect, label, score``), ``curves.npz`` (named arrays), and for a run that failed
-``failure.json`` (``error``, ``traceback``).
+``category, defect, label, score``), ``curves.npz`` (named arrays), ``threshold.json``, and for a
+run that failed ``failure.json`` (``error``, ``traceback``).
+
+A checkpoint judged again later leaves the like in ``<run>/evaluations/<name>``, with
+``evaluation.json`` in the place of ``result.json``: see `anomalib_rd.inference.evaluation`.
 
 JSON has no NaN and no infinity: numbers that are not finite become null.
 """
@@ -51,6 +55,7 @@ from anomalib_rd.results.provenance import mask_config
 
 SCHEMA_VERSION = 1
 RESULT, FAILURE, SCORES, CURVES = "result.json", "failure.json", "scores.csv", "curves.npz"
+EVALUATIONS = "evaluations"
 SCORE_COLUMNS = ["path", "category", "defect", "label", "score"]
 REQUIRED = {
     "data": ("name", "category", "group"),
@@ -59,7 +64,7 @@ REQUIRED = {
     "metrics": (),
     "config": (),
 }
-_NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb"}
+_NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb", EVALUATIONS}
 
 
 def write_record(
@@ -67,6 +72,7 @@ def write_record(
     result: Mapping[str, Any],
     scores: pd.DataFrame,
     curves: Mapping[str, np.ndarray],
+    name: str = RESULT,
 ) -> Path:
     """Writes ``curves.npz``, ``scores.csv`` and, last, ``result.json``, each atomically.
 
@@ -78,9 +84,10 @@ def write_record(
             in ``config`` that look like secrets are masked.
         scores: one row for each test image, with the columns of ``SCORE_COLUMNS``.
         curves: name -> array of any shape.
+        name: of the file of the record: ``evaluation.json`` of an evaluation.
 
     Returns:
-        The path of ``result.json``.
+        The path of the record.
 
     Raises:
         KeyError: a part of the record or a column of the scores is missing.
@@ -100,7 +107,7 @@ def write_record(
         folder / CURVES, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
     )
     write_atomically(folder / SCORES, lambda file: file.write(table.to_csv(index=False).encode()))
-    path = write_json(folder / RESULT, record)
+    path = write_json(folder / name, record)
     (folder / FAILURE).unlink(missing_ok=True)
     return path
 

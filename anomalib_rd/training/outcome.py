@@ -1,7 +1,7 @@
 """From a judged run to what it leaves: record, heatmaps, pictures in W&B."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmap
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.provenance import provenance
 from anomalib_rd.results.record import write_record
+from anomalib_rd.results.threshold import Threshold, write_threshold
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.choices import on_test
@@ -37,8 +38,10 @@ class Outcome:
     trainer: L.Trainer
     train_s: float = 0.0
     test_s: float = 0.0
+    threshold_s: float = 0.0
     total_s: float = 0.0
     resumed_from: int | None = None
+    threshold: Threshold | None = None
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -96,7 +99,13 @@ class Outcome:
             "test_curve": self.module.curve,
             "loss_curve": self.module.loss_curve,
             "validation": {k: v for k, v in self.module.validation.items() if k != "epoch"} or None,
-            "duration_s": {"train": self.train_s, "test": self.test_s, "total": self.total_s},
+            "threshold": asdict(self.threshold) if self.threshold else None,
+            "duration_s": {
+                "train": self.train_s,
+                "test": self.test_s,
+                "threshold": self.threshold_s,
+                "total": self.total_s,
+            },
             "images_per_s": {
                 "train": rate(trained_here * len(data.train_set), self.train_s),
                 "test": rate(len(data.split.test), self.test_s),
@@ -117,7 +126,8 @@ def validation(data: AnomalyDataModule, config: dict[str, Any]) -> dict[str, Any
 
 
 def leave_record(outcome: Outcome, run_dir: Path) -> None:
-    """Write scores, curves and, last, the result."""
+    """Write threshold, scores, curves and, last, the result."""
+    write_threshold(run_dir, outcome.threshold)
     write_record(run_dir, outcome.result, outcome.scores, outcome.module.judgement.curves)
 
 

@@ -29,6 +29,7 @@ from anomalib_rd.training.heartbeat import Heartbeat
 from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.outcome import Outcome, leave_record, show_images
+from anomalib_rd.training.threshold import check_threshold, set_threshold
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def train(cfg: DictConfig) -> float | None:
     config = plain(cfg)
     require_count(cfg.gallery)
     check_choices(cfg)
+    check_threshold(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
@@ -74,6 +76,7 @@ def train(cfg: DictConfig) -> float | None:
         with stoppable():
             outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
         if trainer.is_global_zero:
+            outcome.threshold_s = timed(lambda: set_threshold(outcome))
             show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
             outcome.total_s = time.perf_counter() - started
             leave_record(outcome, run_dir)
@@ -227,6 +230,7 @@ def hush() -> None:
         ".*isinstance.treespec, LeafSpec.",
         "The number of training batches",
         "Checkpoint directory .* exists and is not empty",
+        "Be aware that when using .ckpt_path.",  # an evaluation needs no callbacks
         "The dirpath has changed from",  # a sweep's folder was moved, and the run resumed
     ):
         warnings.filterwarnings("ignore", expected)

@@ -1,0 +1,202 @@
+"""``anomalib-rd evaluate``: judge a run's checkpoint again, or on other data."""
+
+import difflib
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomalib_rd.cli.run_options import Parser
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.record import EVALUATIONS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from anomalib_rd.inference.checkpoint import Trained
+
+# What the data group says of how the run was trained and judged, kept with other data.
+KEPT = ("image_size", "test_batch_size", "num_workers")
+OPEN = ("data", "heatmaps", "gallery", "pixel_bins", "pro_rd4ad")
+PROGRESS = "lightning.pytorch.callbacks.RichProgressBar"
+# Younger than the first checkpoints.
+DEFAULTS = {"heatmaps": 8, "gallery": "all", "pixel_bins": None, "pro_rd4ad": False}
+
+
+def run(words: list[str]) -> int:
+    """Judge, print the table, and write ``evaluations/NAME`` in the run's folder."""
+    parser = Parser(
+        "evaluate",
+        "Judge a run's checkpoint by its test images, as at the end of its training, or by other "
+        "data. Writes RUN/evaluations/NAME; the run's own record stays as it is.",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="other data, such as data.root=... data.category=... or data=visa; also heatmaps, "
+        "gallery, pixel_bins, pro_rd4ad",
+    )
+    parser.add_argument("--name", help="of the evaluation; default: date and time")
+    options = parser.parsed(words)
+    name = options.name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if Path(name).name != name:
+        parser.error(f"--name {name}: a name, not a path")
+    from omegaconf import OmegaConf
+
+    from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.inference.checkpoint import read_run, require_known_code
+
+    register_resolvers()
+    trained = read_run(options.run, options.trust)
+    folder = trained.folder / EVALUATIONS / name
+    cfg = evaluation_config(trained, options.overrides, folder, options.teacher_weights)
+    set_device(cfg, options.device)
+    settled: Any = OmegaConf.to_container(cfg)
+    require_known_code(trained.path, settled, options.trust)
+    from anomalib_rd.inference.evaluation import evaluate
+
+    show(evaluate(trained, cfg, folder, options.overrides), trained, folder)
+    return 0
+
+
+def evaluation_config(
+    trained: "Trained", overrides: list[str], folder: Path, teacher_weights: str | None
+) -> "DictConfig":
+    """The run's config with other data, and without what only training needs.
+
+    Raises:
+        UserError: an override of what the checkpoint has settled, or of an unknown key.
+    """
+    from omegaconf import OmegaConf
+
+    from anomalib_rd.inference.load import with_teacher
+
+    config: dict[str, Any] = DEFAULTS | with_teacher(trained, teacher_weights)
+    cfg = OmegaConf.create(config)
+    override_data(cfg, overrides)
+    on_terminal = sys.stderr.isatty()
+    cfg.update(
+        run_dir=str(folder.absolute()),
+        logger={},
+        callbacks={"progress": {"_target_": PROGRESS}} if on_terminal else {},
+        objective=None,
+        test_curve=False,
+    )
+    cfg.data.update(val=None, transform=None)
+    cfg.trainer.update(
+        devices=1,
+        num_nodes=1,
+        strategy="auto",
+        enable_progress_bar=on_terminal,
+        enable_checkpointing=False,
+        default_root_dir=str(folder.absolute()),
+    )
+    return cfg
+
+
+def override_data(cfg: "DictConfig", overrides: list[str]) -> None:
+    """Put the user's words into a run's config in place."""
+    from omegaconf import OmegaConf
+
+    from anomalib_rd.cli.categories import composed, parsed
+    from anomalib_rd.cli.values import check_values
+
+    wrong = [word for word in overrides if "=" not in word]
+    if wrong:
+        raise UserError(f"evaluate: {wrong[0]}: not an override; key=value is")
+    given = list(parsed(overrides).values())
+    for one in given:
+        if one.key_or_group.split(".")[0] not in OPEN:
+            raise UserError(
+                f"evaluate: {one.input_line}: the checkpoint has settled this; what can be said "
+                f"is {', '.join(OPEN)}"
+            )
+    check_values(overrides)
+    keys = {one.key_or_group: one.value() for one in given}
+    if "data" in keys:
+        words = [one.input_line for one in given if one.key_or_group.split(".")[0] == "data"]
+        data = composed(words, None).data
+        for key in KEPT:
+            if f"data.{key}" not in keys and key in cfg.data:
+                data[key] = cfg.data[key]
+        cfg.data = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
+        keys = {key: value for key, value in keys.items() if key.split(".")[0] != "data"}
+    for key, value in keys.items():
+        require_key(cfg, key)
+        OmegaConf.update(cfg, key, value)
+        # In a resolved config the data's source holds copies of what its group says.
+        part, _, name = key.partition(".")
+        if part == "data" and name in cfg.data.source:
+            OmegaConf.update(cfg, f"data.source.{name}", value)
+
+
+def require_key(cfg: "DictConfig", key: str) -> None:
+    """Refuse a key that the run's config lacks."""
+    from omegaconf import OmegaConf
+
+    from anomalib_rd.cli.mistakes import dotted
+
+    plain: Any = OmegaConf.to_container(cfg)
+    known = dotted(plain)
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1)
+        meant = f", did you mean '{nearest[0]}'?" if nearest else ""
+        raise UserError(f"no key '{key}' in the run's config{meant}")
+
+
+def set_device(cfg: "DictConfig", device: str) -> None:
+    """Say to the trainer where to compute."""
+    from anomalib_rd.inference.load import find_device
+
+    found = find_device(device)
+    cfg.trainer.accelerator = "gpu" if found.type == "cuda" else "cpu"
+    if found.type == "cuda":
+        cfg.trainer.devices = [found.index or 0]
+
+
+def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
+    """Print the metrics beside those on record, and what they are worth."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    made, data = record["evaluation"], record["data"]
+    beside = trained.record["metrics"] if made["same_data"] and trained.record else None
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    columns = ["metric, %", data["category"], *(["on record"] if beside else [])]
+    for number, heading in enumerate(columns):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for name, value in record["metrics"].items():
+        table.add_row(name, percent(value), *([percent(beside.get(name))] if beside else []))
+    console = Console()
+    counted = sum(data["test_images"].values())
+    print(f"{made['run']}, {record['protocol']['epochs']} epochs, on {counted} images of ", end="")
+    print(f"{data['name']} {data['category']}")
+    console.print(table)
+    for reason in dict.fromkeys(record["undefined"].values()):
+        print(f"undefined: {reason}")
+    print(agreement(made))
+    if record["at_threshold"]:
+        at = record["at_threshold"]
+        print(f"threshold {trained.threshold}")
+        print(f"  {at['true_positives']} of {at['defects']} defect images reach it,", end=" ")
+        print(f"{at['false_positives']} of {at['normals']} normal ones")
+    print(f"written to {folder}")
+
+
+def agreement(made: dict[str, Any]) -> str:
+    """Whether the numbers are those on record, in words."""
+    if made["same_data"] is None:
+        return "the run has no record to compare with"
+    if not made["same_data"]:
+        return "other data than the run's: not compared with its record"
+    if made["equal"]:
+        return "the run's own data: all metrics and scores equal the record, to the bit"
+    names = ", ".join(made["differing"]) or "scores alone"
+    return f"the run's own data, but not the record's numbers: {names} (another machine or batch?)"
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent with two decimals; n/a where undefined."""
+    return "n/a" if value is None or value != value else f"{100 * value:.2f}"

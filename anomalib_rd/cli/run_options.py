@@ -1,0 +1,35 @@
+"""What `evaluate` and `predict` share: which run, on which device, with which teacher."""
+
+import argparse
+from typing import NoReturn
+
+from anomalib_rd.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes a run; says what is wrong in one line."""
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(prog=f"anomalib-rd {verb}", description=description)
+        self.add_argument("run", metavar="RUN", help="a run's folder, or its checkpoints/last.ckpt")
+        self.add_argument(
+            "--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)"
+        )
+        self.add_argument(
+            "--teacher-weights", metavar="FILE", help="where the teacher's weights are now"
+        )
+        self.add_argument(
+            "--trust",
+            action="store_true",
+            help="run code from outside of anomalib-rd that the run's config names",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError with the message."""
+        raise UserError(f"{self.prog.removeprefix('anomalib-rd ')}: {message}; see --help")
+
+    def parsed(self, words: list[str]) -> argparse.Namespace:
+        """Parse; the run may be said as ``run=RUN`` too."""
+        said = [word for word in words if word.startswith("run=")]
+        others = [word for word in words if word not in said]
+        return self.parse_intermixed_args([*(word[len("run=") :] for word in said), *others])

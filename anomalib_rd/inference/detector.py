@@ -1,0 +1,138 @@
+"""Images in, predictions out, whatever runs the networks."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anomalib_rd.data.images import image_array
+from anomalib_rd.errors import UserError
+from anomalib_rd.inference.images import as_rgb
+from anomalib_rd.inference.prediction import Prediction
+from anomalib_rd.results.threshold import Threshold
+
+Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""The one thing that a runtime brings: images (B, 3, H, W) uint8 -> maps (B, H, W), scores (B,),
+both float32. The images may be a view with the channels last in memory."""
+
+
+class Prepared(NamedTuple):
+    """An image as the network takes it, uint8 (H, W, 3), and its own size (H, W)."""
+
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+class Detector:
+    """A trained model that judges images.
+
+    Args:
+        network: scores a batch.
+        image_size: (H, W) that the network takes.
+        threshold: where anomalous begins; None: predictions have no verdict.
+        facts: of the run, for whoever writes the predictions down.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        image_size: Sequence[int],
+        threshold: Threshold | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        height, width = image_size
+        self.network, self.image_size = network, (int(height), int(width))
+        self.threshold, self.facts = threshold, dict(facts or {})
+
+    def __call__(self, image: Any) -> Prediction:
+        """Judge one image: a path, PIL image, array or tensor, see `as_rgb`.
+
+        Raises:
+            UserError: no image that can be read.
+        """
+        return self.score([self.prepare(image)])[0]
+
+    def many(
+        self, images: Iterable[Any], batch_size: int = 16, readers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Judge images in their order, each as in a call; arguments as for `tried`.
+
+        Raises:
+            UserError: at the first that cannot be read.
+        """
+        for found in self.tried(images, batch_size, readers):
+            if isinstance(found, UserError):
+                raise found
+            yield found
+
+    def tried(
+        self, images: Iterable[Any], batch_size: int = 16, readers: int | None = None
+    ) -> Iterator[Prediction | UserError]:
+        """As `many`, with the error of an unreadable image in the place of its prediction.
+
+        The next images are read while the network works on a batch.
+
+        Args:
+            images: paths, PIL images, arrays or tensors; also an array or tensor of them.
+            batch_size: images that the network takes at once; changes scores by rounding alone.
+            readers: threads; None: one for each CPU core, at most 8.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: must be at least 1")
+        batch: list[Prepared | UserError] = []
+        for item in self._read_ahead(images, 2 * batch_size, readers or min(8, cores())):
+            batch.append(item)
+            if sum(isinstance(one, Prepared) for one in batch) == batch_size:
+                yield from self._in_order(batch)
+                batch = []
+        yield from self._in_order(batch)
+
+    def prepare(self, image: Any) -> Prepared:
+        """Read an image and resize it as the training images were."""
+        rgb = as_rgb(image)
+        return Prepared(image_array(rgb, self.image_size), (rgb.height, rgb.width))
+
+    def score(self, batch: Sequence[Prepared]) -> list[Prediction]:
+        """Judge prepared images at once."""
+        if not batch:
+            return []
+        images = np.stack([one.image for one in batch]).transpose(0, 3, 1, 2)
+        maps, scores = self.network(images)
+        return [
+            Prediction(float(score), anomaly_map, one.size, one.image, self.threshold)
+            for one, anomaly_map, score in zip(batch, maps, scores, strict=True)
+        ]
+
+    def _in_order(self, batch: list[Prepared | UserError]) -> Iterator[Prediction | UserError]:
+        judged = iter(self.score([one for one in batch if isinstance(one, Prepared)]))
+        for one in batch:
+            yield one if isinstance(one, UserError) else next(judged)
+
+    def _read_ahead(
+        self, images: Iterable[Any], ahead: int, readers: int
+    ) -> Iterator[Prepared | UserError]:
+        def attempt(image: Any) -> Prepared | UserError:
+            try:
+                return self.prepare(image)
+            except UserError as error:
+                return error
+
+        pool = ThreadPoolExecutor(readers)
+        try:
+            pending: deque[Future[Prepared | UserError]] = deque()
+            for image in images:
+                pending.append(pool.submit(attempt, image))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # also where nobody asks for more
+            pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,139 @@
+"""A checkpoint judged again, as at the end of its training, on the run's own data or on others.
+
+``<run>/evaluations/<name>/evaluation.json`` is like ``result.json`` (`anomalib_rd.results.record`),
+without what is of the training (``oracle, test_curve, loss_curve, validation, threshold``), with
+
+=================== ============================================================================
+``checkpoint``      ``{path relative to the evaluation's folder, sha256}`` of what was judged
+``evaluation``      ``run`` (its name), ``overrides``, ``same_data`` (null: no record to compare
+                    with; else whether the data have the fingerprint on record), ``equal`` (null, or
+                    whether all metrics and scores equal those on record), ``differing``
+                    ``{metric: [on record, now]}``
+``at_threshold``    null, or what the run's ``threshold`` makes of the test images:
+                    ``false_positives`` of ``normals``, ``true_positives`` of ``defects``
+=================== ============================================================================
+
+Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+from omegaconf import DictConfig
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.inference.checkpoint import Trained
+from anomalib_rd.results.record import SCORES, read_scores, write_record
+from anomalib_rd.results.threshold import Threshold
+from anomalib_rd.training.outcome import Outcome, show_images
+from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, timed
+
+EVALUATION = "evaluation.json"
+OF_TRAINING = ("oracle", "test_curve", "loss_curve", "validation", "threshold", "config_digest")
+
+
+def evaluate(
+    trained: Trained, cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Judge a checkpoint by the test images that a config names, and leave the record.
+
+    On the run's own data, on the machine that trained it and with its batch size, the numbers are
+    those on record, to the bit.
+
+    Args:
+        trained: the checkpoint.
+        cfg: the run's config, with other data perhaps.
+        folder: where to write; the run's own files are not touched.
+        overrides: what the user changed in the config, for the record.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: the folder holds an evaluation, or what a run finds wrong with the data.
+    """
+    started = time.perf_counter()
+    if (folder / EVALUATION).is_file():
+        raise UserError(f"{folder}: holds an evaluation; take another --name, or remove that one")
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    config = plain(cfg)
+    data = make_data(cfg)
+    module = make_module(cfg, data, config)
+    trainer = make_trainer(cfg, loggers=[])
+    outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
+    outcome.test_s = timed(
+        lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
+    )
+    show_images(outcome, [], folder, count=cfg.heatmaps)
+    outcome.total_s = time.perf_counter() - started
+    record = record_of(outcome, trained, folder, overrides)
+    write_record(folder, record, outcome.scores, module.judgement.curves, name=EVALUATION)
+    return record
+
+
+def record_of(
+    outcome: Outcome, trained: Trained, folder: Path, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """The record of an evaluation, as described above."""
+    record = {k: v for k, v in outcome.result.items() if k not in OF_TRAINING}
+    for part, keys in (
+        ("data", ("train_images",)),
+        ("protocol", ("resumed_from_epoch", "test_curve", "validation", "chosen_on_test")),
+        ("duration_s", ("train", "threshold")),
+        ("images_per_s", ("train",)),
+    ):
+        record[part] = {k: v for k, v in record[part].items() if k not in keys}
+    record["protocol"]["epochs"] = trained.epochs
+    path = Path(os.path.relpath(trained.path.resolve(), folder.resolve())).as_posix()
+    record["checkpoint"] = {"path": path, "sha256": trained.sha256}
+    record["evaluation"] = {
+        "run": trained.config.get("name"),
+        "overrides": list(overrides),
+        **compared(trained, record, outcome.scores),
+    }
+    threshold = trained.threshold
+    record["at_threshold"] = threshold and counts(threshold, outcome.scores)
+    return record
+
+
+def compared(trained: Trained, record: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    """How the numbers are beside those on record, if they are of the same data."""
+    if trained.record is None:
+        return {"same_data": None, "equal": None, "differing": {}}
+    before, now = trained.record["metrics"], record["metrics"]
+    if trained.record["data"].get("fingerprint") != record["data"]["fingerprint"]:
+        return {"same_data": False, "equal": None, "differing": {}}
+    differing = {
+        name: [before[name], now[name]]
+        for name in before
+        if name in now and not same(before[name], now[name])
+    }
+    equal = not differing
+    if (trained.folder / SCORES).is_file():
+        kept = read_scores(trained.folder)
+        equal &= list(kept["path"]) == list(scores["path"])
+        equal &= list(kept["score"]) == list(scores["score"])
+    return {"same_data": True, "equal": equal, "differing": differing}
+
+
+def same(before: float | None, now: float) -> bool:
+    """Equal to the bit; null on record is NaN."""
+    return math.isnan(now) if before is None else before == now
+
+
+def counts(threshold: Threshold, scores: pd.DataFrame) -> dict[str, Any]:
+    """What the threshold makes of the test images."""
+    flagged, defect = scores["score"] >= threshold.image, scores["label"] == 1
+    return {
+        "threshold": threshold.image,
+        "false_positives": int((flagged & ~defect).sum()),
+        "normals": int((~defect).sum()),
+        "true_positives": int((flagged & defect).sum()),
+        "defects": int(defect.sum()),
+    }

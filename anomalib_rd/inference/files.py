@@ -1,0 +1,150 @@
+"""What `predict` reads and leaves: images by path, folder or pattern; a table, heatmaps, maps."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from anomalib_rd.data.source import IMAGE_ENDINGS, list_images
+from anomalib_rd.errors import UserError
+from anomalib_rd.inference.prediction import Prediction
+from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
+from anomalib_rd.reports.heatmaps import heatmap_strip, save_png
+from anomalib_rd.results.files import plain, write_atomically, write_json
+from anomalib_rd.results.table import write_csv
+
+CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
+COLUMNS = ["path", "score", "normalised", "verdict"]
+MapFormat = Literal["npy", "tiff"]
+
+
+def find_images(words: Sequence[str]) -> dict[Path, Path]:
+    """The images that are meant, each once, with the name (without ending) of what they leave.
+
+    A folder means all images in it and below, a pattern the images that it matches, any other
+    word a file, whatever its ending. Below a folder its own folders are kept in the names.
+
+    Raises:
+        UserError: a folder or pattern without images.
+    """
+    found: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for word in words:
+        for path, inside in _meant(word):
+            if path in found:
+                continue
+            name, count = inside.with_suffix(""), 1
+            # Images of one name: in several folders, or with several endings.
+            while name in taken:
+                count += 1
+                name = inside.with_name(f"{inside.stem}_{count}")
+            taken.add(name)
+            found[path] = name
+    return found
+
+
+def endings() -> str:
+    """What images end in."""
+    return ", ".join(sorted(IMAGE_ENDINGS))
+
+
+def _meant(word: str) -> Iterable[tuple[Path, Path]]:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        images = list_images(path, recursive=True)
+        if not images:
+            raise UserError(f"{word}: no image in this folder; {endings()} are")
+        return [(image, image.relative_to(path)) for image in images]
+    if glob.has_magic(word) and not path.exists():
+        # Path.glob takes no absolute patterns.
+        paths = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        images = [p for p in paths if p.suffix.lower() in IMAGE_ENDINGS and p.is_file()]
+        if not images:
+            raise UserError(f"{word}: matches no image; {endings()} are")
+        return [(image, Path(image.name)) for image in images]
+    return [(path, Path(path.name))]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and what to write of each image.
+
+    Attributes:
+        folder: made where it does not exist.
+        heatmaps: whether to draw image, outline of the pixels above the threshold, and map.
+        maps: how to keep maps: float32 ``.npy``, or 16-bit float ``.tiff``, as MVTec's evaluation
+            of LOCO and AD 2 reads it; None for not.
+        original_size: whether those are of the image's size, or the network's.
+    """
+
+    folder: Path
+    heatmaps: bool = True
+    maps: MapFormat | None = None
+    original_size: bool = False
+
+    def write(self, name: Path, path: Path, found: Prediction) -> None:
+        """Write the pictures of one image, each atomically.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if self.heatmaps:
+            file = _place(self.folder / HEATMAPS / name, ".png")
+            save_png(picture(found, path.name), file, {"path": path.as_posix()})
+        if self.maps:
+            values = found.full_map() if self.original_size else found.map
+            file = _place(self.folder / MAPS / name, f".{self.maps}")
+            write_atomically(file, lambda stream: save_map(stream, values, self.maps))
+
+    def write_table(
+        self, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]], facts: dict
+    ) -> None:
+        """Write ``predictions.csv``, and ``predictions.json`` with the facts and what failed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_csv(pd.DataFrame(rows, columns=COLUMNS), self.folder / CSV)
+        table = {**facts, "images": list(rows), "failed": list(failed)}
+        write_json(self.folder / JSON, plain(table))
+
+
+def row(path: Path, found: Prediction) -> dict[str, Any]:
+    """One line of the table."""
+    return {
+        "path": path.as_posix(),
+        "score": found.score,
+        "normalised": found.normalised,
+        "verdict": found.verdict,
+    }
+
+
+def picture(found: Prediction, name: str) -> Any:
+    """Image | outline of the pixels at the threshold or above | map, as a PIL image.
+
+    The colours go from 0 to twice the threshold, one scale for all images; without a threshold
+    over the image's own range.
+    """
+    threshold = found.threshold
+    top = 2 * threshold.pixel if threshold and threshold.pixel > 0 else None
+    low, high = (0.0, top) if top else (float(found.map.min()), float(found.map.max()))
+    outlined = found.map >= threshold.pixel if threshold else None
+    verdict = f"  {found.verdict}" if found.verdict else ""
+    title = f"{name}  score {found.score:.3g}{verdict}"
+    return heatmap_strip(found.image, outlined, found.map, low, high, title, contour="threshold")
+
+
+def save_map(stream: Any, values: np.ndarray, kind: str | None) -> None:
+    """Write a map (H, W) into an open file."""
+    if kind == "npy":
+        np.save(stream, values, allow_pickle=False)
+    else:
+        import tifffile
+
+        tifffile.imwrite(stream, values.astype(np.float16))
+
+
+def _place(path: Path, ending: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ending)

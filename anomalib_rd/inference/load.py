@@ -1,0 +1,167 @@
+"""From a run's folder to a detector: the networks rebuilt from its config, with torch."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.inference.checkpoint import Trained, read_run
+from anomalib_rd.inference.detector import Detector
+from anomalib_rd.networks import Distiller
+from anomalib_rd.results.threshold import Threshold
+from anomalib_rd.scoring import AnomalyScorer
+
+NETWORKS, TEACHER = "distiller.", "teacher."
+PARTS = ("teacher", "masking", "fusion", "student")
+NAMED_WEIGHTS = ("timm", "embedded", "random")
+HALVES = {"bf16": torch.bfloat16, "16": torch.float16}
+
+log = logging.getLogger(__name__)
+
+
+def load_run(
+    run: Path | str,
+    device: str | torch.device = "auto",
+    threshold: float | None = None,
+    teacher_weights: Path | str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+) -> Detector:
+    """Load a trained model.
+
+    Args:
+        run: a run's folder, or a checkpoint; a ``threshold.json`` may lie beside that.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        threshold: the score from which on an image is anomalous; None: the run's own.
+        teacher_weights: the file of the teacher's weights; None: as the run's config says.
+        precision: Lightning's name, such as ``bf16-mixed``; None: as the run was trained.
+        trust: whether code outside of this project that the run's config names may be run.
+
+    Raises:
+        UserError: whatever is wrong with the run, the teacher's weights or the device.
+    """
+    trained = read_run(run, trust)
+    place = find_device(device)
+    if trained.record is None:
+        log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
+    networks = make_networks(trained, teacher_weights)
+    scorer: AnomalyScorer = instantiate(trained.config["model"]["scoring"])
+    precision = precision or str(trained.config["trainer"].get("precision") or "32-true")
+    return Detector(
+        network=TorchNetwork(networks, scorer, place, precision),
+        image_size=trained.config["data"]["image_size"],
+        threshold=chosen_threshold(trained.threshold, threshold),
+        facts={
+            "run": trained.config.get("name"),
+            "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},
+            "device": str(place),
+            "precision": precision,
+        },
+    )
+
+
+class TorchNetwork:
+    """Teacher, student and scorer on a device; a `anomalib_rd.inference.detector.Network`.
+
+    Args:
+        networks: of the run; moved to the device.
+        scorer: of the run.
+        device: where to compute.
+        precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true`` ...
+    """
+
+    def __init__(
+        self, networks: Distiller, scorer: AnomalyScorer, device: torch.device, precision: str
+    ) -> None:
+        half, _, how = precision.partition("-")
+        self.half = HALVES.get(half) if how == "mixed" else None
+        dtype = (HALVES | {"64": torch.float64}).get(half) if how == "true" else None
+        # Channels last: rounds otherwise in the seventh digit, and is faster.
+        networks = networks.to(memory_format=torch.channels_last)
+        self.networks, self.scorer = networks.to(device, dtype).eval(), scorer.to(device)
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (B, H, W) and scores (B,) of images (B, 3, H, W) uint8."""
+        height, width = images.shape[-2:]
+        batch = torch.from_numpy(images).to(self.device)
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            distilled = self.networks(batch)
+            scored = self.scorer(distilled.features, distilled.restored, (height, width))
+        return scored.maps.float().cpu().numpy(), scored.scores.float().cpu().numpy()
+
+
+def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -> Distiller:
+    """The networks of a run with the weights that it ended with.
+
+    Raises:
+        UserError: the teacher can't be had, or the checkpoint is of other networks.
+    """
+    model = with_teacher(trained, teacher_weights)["model"]
+    networks = Distiller(**{part: instantiate(model[part]) for part in PARTS})
+    state = {
+        name.removeprefix(NETWORKS): value
+        for name, value in trained.state.items()
+        if name.startswith(NETWORKS)
+    }
+    own = {k: v.shape for k, v in networks.state_dict().items() if not k.startswith(TEACHER)}
+    kept = {k: v.shape for k, v in state.items()}
+    wrong = sorted(k for k in own.keys() | kept.keys() if own.get(k) != kept.get(k))
+    if wrong:
+        raise UserError(
+            f"{trained.path}: does not fit the networks of its config ({wrong[0]}); it is of "
+            "another version of anomalib-rd"
+        )
+    networks.load_state_dict(state, strict=False)
+    return networks
+
+
+def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]:
+    """The run's config with another file of the teacher's weights, if one is given.
+
+    Raises:
+        UserError: the weights are random, or their file is gone.
+    """
+    config = trained.config
+    teacher = dict(config["model"]["teacher"])
+    if weights is not None:
+        teacher["weights"] = str(weights)
+    elif teacher["weights"] == "random":
+        raise UserError(
+            f"{trained.path}: its teacher was random, and no checkpoint keeps a teacher"
+        )
+    elif teacher["weights"] not in NAMED_WEIGHTS and not Path(teacher["weights"]).is_file():
+        raise UserError(
+            f"{trained.path}: its teacher's weights, {teacher['weights']}, are not there; say "
+            "where they are with --teacher-weights FILE (load_run(..., teacher_weights=...))"
+        )
+    return {**config, "model": {**config["model"], "teacher": teacher}}
+
+
+def chosen_threshold(own: Threshold | None, given: float | None) -> Threshold | None:
+    """The run's threshold, or the one given in its place."""
+    if given is None:
+        return own
+    return own.moved(given) if own else Threshold("given", image=given, pixel=given)
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device {name}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name}: torch finds no such CUDA device; choose cpu or auto")
+    return device

@@ -1,0 +1,116 @@
+"""What makes an image anomalous to a run: ``<run>/threshold.json``, also in ``result.json``.
+
+The file holds the fields of `Threshold`. It goes with one checkpoint, and may be copied with it.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import plain, read_json, write_json
+
+THRESHOLD = "threshold.json"
+HELD_OUT, TRAINING = "held-out images", "training images"
+ANOMALOUS, NORMAL = "anomalous", "normal"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where anomalous begins.
+
+    Attributes:
+        kind: ``quantile`` of normal images, ``f1max`` on images with synthetic defects, or
+            ``given`` by the user.
+        image: an image is anomalous if its score is this or more.
+        pixel: the same of a value of the map, for drawing. Of a ``quantile`` it equals ``image``:
+            a score is its map's highest value, so that exactly anomalous images get an outline.
+        spread: standard deviation of the normal images' scores; None if ``given``.
+        source: the images that it is from: held out of the training, or trained on.
+        normal_images, defect_images: how many they are.
+        false_positive_rate: what a ``quantile`` promises of new normal images.
+        optimistic: whether the student was trained on the images, so that it does better on them
+            than on new ones, and the promise is not kept.
+        checkpoint: SHA-256 of the checkpoint that gave the scores, None if none was kept.
+    """
+
+    kind: str
+    image: float
+    pixel: float
+    spread: float | None = None
+    source: str | None = None
+    normal_images: int = 0
+    defect_images: int = 0
+    false_positive_rate: float | None = None
+    optimistic: bool = False
+    checkpoint: str | None = None
+
+    def verdict(self, score: float) -> str:
+        """``anomalous`` or ``normal``."""
+        return ANOMALOUS if score >= self.image else NORMAL
+
+    def normalised(self, score: float) -> float | None:
+        """The score on a scale from 0 to 1 with the threshold at 0.5; None without a spread.
+
+        1 / (1 + exp((image - score) / spread)): a score one standard deviation of the normal
+        images above the threshold is 0.73, three are 0.95. The order of scores is kept.
+        """
+        if self.spread is None:
+            return None
+        distance = score - self.image
+        if self.spread == 0:
+            return 0.5 + 0.5 * ((distance > 0) - (distance < 0))
+        return 0.5 * (1 + math.tanh(distance / self.spread / 2))  # the same, without overflow
+
+    def moved(self, value: float) -> "Threshold":
+        """The user's own threshold on this one's scale."""
+        return replace(
+            self, kind="given", image=value, pixel=value, false_positive_rate=None, optimistic=False
+        )
+
+    def __str__(self) -> str:
+        words = f"{self.image:.4g}"
+        if self.kind == "given":
+            return f"{words}, as given"
+        if self.kind == "f1max":
+            images = f"{self.normal_images} normal and {self.defect_images} synthetic defect images"
+            return f"{words}, the best F1 on {images} held out"
+        rate = f"{100 * (self.false_positive_rate or 0):.2g} %"
+        words += f", reached by {rate} of normal images as the {self.normal_images} {self.source}"
+        if not self.optimistic:
+            return words
+        return f"{words}; of new ones more, for the student has seen these"
+
+
+def write_threshold(run_dir: Path | str, threshold: Threshold | None) -> None:
+    """Write ``threshold.json`` into the folder, made if need be, or take away an earlier try's.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = Path(run_dir) / THRESHOLD
+    if threshold is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, plain(asdict(threshold)))
+
+
+def read_threshold(folder: Path | str) -> Threshold | None:
+    """Read ``threshold.json``; None if there is none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(folder) / THRESHOLD
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    known = {field.name for field in fields(Threshold)}
+    try:
+        threshold = Threshold(**{key: value for key, value in found.items() if key in known})
+        if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
+            raise TypeError("not a number")
+    except TypeError as error:
+        raise UserError(f"{path}: no threshold ({error}); delete it or run again") from error
+    return threshold

@@ -1,0 +1,123 @@
+"""The threshold that a run leaves: from images of the training split, never from the test set."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from anomalib_rd.data import AnomalyDataset
+from anomalib_rd.errors import UserError
+from anomalib_rd.metrics.functional import rank_images, rank_pixels
+from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold
+from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
+from anomalib_rd.training.outcome import Outcome, checkpoint
+
+QUANTILE, F1MAX, NONE = KINDS = ("quantile", "f1max", "none")
+
+
+def check_threshold(cfg: DictConfig) -> None:
+    """Refuse what can't be done, before anything is trained.
+
+    Raises:
+        UserError: an unknown kind, a rate or number that is none, F1 without a validation.
+    """
+    wanted = cfg.threshold
+    if wanted.kind not in KINDS:
+        raise UserError(f"threshold.kind={wanted.kind}: choose one of {', '.join(KINDS)}")
+    if wanted.kind == F1MAX and cfg.data.val is None:
+        raise UserError("threshold=f1max: needs images with defects; set data.val=synthetic")
+    if wanted.kind != QUANTILE:
+        return
+    if not 0 < wanted.false_positive_rate < 1:
+        raise UserError(
+            f"threshold.false_positive_rate={wanted.false_positive_rate}: must be between 0 and 1, "
+            "such as 0.05"
+        )
+    if wanted.train_images is not None and wanted.train_images < 1:
+        raise UserError(
+            f"threshold.train_images={wanted.train_images}: must be at least 1, or null for all"
+        )
+
+
+def set_threshold(outcome: Outcome) -> None:
+    """Set the threshold that the config of a trained run asks for.
+
+    None where none is asked for, a score is not finite, or the student is untrained: a floor to
+    compare with judges no images, and need not read the training images.
+    """
+    wanted, data = outcome.config["threshold"], outcome.data
+    if not outcome.config["model"]["fit"]:
+        return
+    if wanted["kind"] == QUANTILE:
+        found = _quantile_of_normals(outcome, wanted["false_positive_rate"], wanted["train_images"])
+    elif wanted["kind"] == F1MAX:
+        assert data.val_set is not None
+        found = _best_on_validation(outcome, data.val_set)
+    else:
+        return
+    kept = checkpoint(Path(outcome.config["run_dir"]))
+    outcome.threshold = found and replace(found, checkpoint=kept["sha256"] if kept else None)
+
+
+def _quantile_of_normals(
+    outcome: Outcome, rate: float, train_images: int | None
+) -> Threshold | None:
+    data = outcome.data
+    held_out = data.val_set is not None
+    # Before they are given defects, all held-out images are normal.
+    samples = (data.val_set or data.train_set).samples
+    if not held_out and train_images is not None and len(samples) > train_images:
+        chosen = np.linspace(0, len(samples) - 1, train_images).round().astype(int)
+        samples = [samples[row] for row in chosen]
+    normal = AnomalyDataset(samples, data.image_size, cache=data.train_set.cache)
+    scores, _ = _scored(outcome, normal, with_maps=False)
+    if not np.isfinite(scores).all():
+        return None
+    value, promised = normal_quantile(scores, rate)
+    return Threshold(
+        kind=QUANTILE,
+        image=value,
+        pixel=value,
+        spread=float(scores.std()),
+        source=HELD_OUT if held_out else TRAINING,
+        normal_images=len(scores),
+        false_positive_rate=promised,
+        optimistic=not held_out,
+    )
+
+
+def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold | None:
+    scores, maps = _scored(outcome, images, with_maps=True)
+    if not np.isfinite(scores).all():
+        return None
+    labels = np.array([sample.label for sample in images.samples])
+    masks = torch.stack([images[row]["mask"] for row in range(len(images))])
+    normal = scores[labels == 0]
+    return Threshold(
+        kind=F1MAX,
+        image=best_f1(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
+        pixel=best_f1(rank_pixels(torch.cat(maps), masks)),
+        spread=float(normal.std()),
+        source=HELD_OUT,
+        normal_images=len(normal),
+        defect_images=int(labels.sum()),
+    )
+
+
+@torch.inference_mode()
+def _scored(
+    outcome: Outcome, images: AnomalyDataset, with_maps: bool
+) -> tuple[np.ndarray, list[torch.Tensor]]:
+    """Scores (N,) float64, and the maps of each batch if asked for."""
+    # After a test Lightning leaves the module on the CPU.
+    device = outcome.trainer.strategy.root_device
+    module = outcome.module.to(device).eval()
+    scores, maps = [], []
+    with outcome.trainer.precision_plugin.forward_context():
+        for batch in outcome.data.in_order(images):
+            scored = module.score(batch["image"].to(device))
+            scores.append(scored.scores.double().cpu().numpy())
+            maps += [scored.maps.float().cpu()] if with_maps else []
+    return np.concatenate(scores), maps

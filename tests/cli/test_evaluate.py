@@ -1,0 +1,169 @@
+"""``anomalib-rd evaluate``: the record's numbers to the bit, other data, nothing overwritten."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from small_data import make_mvtec
+
+from anomalib_rd.cli import main
+from anomalib_rd.results.files import read_json
+from anomalib_rd.results.record import find_runs, read_curves, read_record, read_scores
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and "evaluations" not in path.parts
+    }
+
+
+def evaluate(run, *words):
+    return main(["evaluate", str(run), "--device", "cpu", "--name", "again", *words])
+
+
+def evaluation(run):
+    return read_json(run / "evaluations/again/evaluation.json")
+
+
+def test_the_same_numbers_to_the_bit_and_the_run_untouched(run_copy, capsys):
+    before = contents(run_copy)
+    assert evaluate(run_copy) == 0
+    out = capsys.readouterr().out
+    assert "all metrics and scores equal the record, to the bit" in out
+    assert contents(run_copy) == before
+    folder, record = run_copy / "evaluations/again", read_record(run_copy)
+    made = evaluation(run_copy)
+    assert made["metrics"] == record["metrics"]
+    assert read_scores(folder).equals(read_scores(run_copy))
+    curves, recorded = read_curves(folder), read_curves(run_copy)
+    assert all(np.array_equal(curves[name], recorded[name]) for name in recorded)
+    assert made["evaluation"]["same_data"] and made["evaluation"]["equal"]
+    assert made["checkpoint"]["sha256"] == record["checkpoint"]["sha256"]
+    checkpoint = (folder / made["checkpoint"]["path"]).resolve()
+    assert checkpoint == (run_copy / "checkpoints/last.ckpt").resolve()
+    assert made["protocol"]["epochs"] == 2 and "loss_curve" not in made
+    pictures = {path.name for path in (folder / "heatmaps").iterdir()}
+    assert pictures == {path.name for path in (run_copy / "heatmaps").iterdir()}
+
+
+def test_what_the_threshold_makes_of_the_test_images(run_copy):
+    evaluate(run_copy, "heatmaps=0", "gallery=0")
+    scores, made = read_scores(run_copy), evaluation(run_copy)["at_threshold"]
+    flagged = scores["score"] >= read_record(run_copy)["threshold"]["image"]
+    assert made["false_positives"] == sum(flagged & (scores["label"] == 0))
+    assert made["true_positives"] == sum(flagged & (scores["label"] == 1))
+    assert (made["normals"], made["defects"]) == (3, 4)
+
+
+def test_an_evaluation_is_no_run(run_copy):
+    evaluate(run_copy, "heatmaps=0", "gallery=0")
+    assert find_runs(run_copy.parent) == [run_copy]
+    # Not even a record in a run that was cut off.
+    (run_copy / "result.json").rename(run_copy / "evaluations/again/result.json")
+    with pytest.raises(Exception, match="no complete run"):
+        find_runs(run_copy.parent)
+
+
+def test_changed_numbers_are_named(run_copy, capsys):
+    record = json.loads((run_copy / "result.json").read_text())
+    record["metrics"]["aupro"] += 1e-16 + 1e-3
+    (run_copy / "result.json").write_text(json.dumps(record))
+    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert "not the record's numbers: aupro" in capsys.readouterr().out
+    made = evaluation(run_copy)["evaluation"]
+    assert made["equal"] is False and list(made["differing"]) == ["aupro"]
+
+
+def test_changed_scores_are_noticed(run_copy, capsys):
+    table = run_copy / "scores.csv"
+    lines = table.read_text().splitlines()
+    lines[1] = lines[1].rsplit(",", 1)[0] + ",0.5"
+    table.write_text("\n".join(lines))
+    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert "numbers: scores alone" in capsys.readouterr().out
+
+
+def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
+    assert evaluate(run_copy, "data.category=cable") == 0
+    assert "other data than the run's" in capsys.readouterr().out
+    made = evaluation(run_copy)
+    assert made["data"]["category"] == "cable" and made["evaluation"]["equal"] is None
+    assert made["evaluation"]["overrides"] == ["data.category=cable"]
+    other = make_mvtec(tmp_path / "other", categories=("cloth",), bad=2)
+    assert evaluate(run_copy, "--name", "root", f"data.root={other}") == 0
+    made = read_json(run_copy / "evaluations/root/evaluation.json")
+    assert made["data"]["test_images"] == {"good": 3, "square": 2}
+    for kind in ("normal", "defect"):
+        shutil.copytree(other / "cloth/train/good", tmp_path / "mine" / kind)
+    words = ("data=folder", f"data.root={tmp_path / 'mine'}", "data.source.normal_test_share=0.5")
+    assert evaluate(run_copy, "--name", "mine", *words) == 0
+    made = read_json(run_copy / "evaluations/mine/evaluation.json")
+    assert (made["data"]["name"], made["data"]["category"]) == ("folder", "mine")
+    assert made["data"]["test_images"]["defect"] == 6
+    assert made["config"]["data"]["image_size"] == [64, 64]
+    assert "no ground-truth mask" in made["undefined"]["aupro"]
+
+
+def test_validation_of_the_run_does_not_matter(make_run, tmp_path):
+    folder = make_run("data.val=synthetic", "threshold=f1max", "heatmaps=0", "gallery=0")
+    assert evaluate(folder) == 0
+    assert evaluation(folder)["evaluation"]["equal"]
+    assert read_record(folder)["threshold"]["kind"] == "f1max"
+
+
+def test_checkpoint_by_itself_and_a_run_cut_off(run_copy, capsys):
+    (run_copy / "result.json").unlink()
+    path = run_copy / "checkpoints/last.ckpt"
+    assert main(["evaluate", f"run={path}", "--device", "cpu", "heatmaps=0", "gallery=0"]) == 0
+    assert "no record to compare with" in capsys.readouterr().out
+    assert len(list((run_copy / "evaluations").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("seed=1",), "the checkpoint has settled this"),
+        (("model.scoring.sigma=2",), "the checkpoint has settled this"),
+        (("data.rot=x",), "did you mean 'data.root'"),
+        (("data.root=/nowhere",), "/nowhere does not exist"),
+        (("data.category=clth",), "did you mean 'cloth'"),
+        (("data.image_size=64",), "must be a list"),
+        (("nonsense",), "not an override"),
+        (("--name", "a/b"), "a name, not a path"),
+        (("--device", "cuda:77"), "no such CUDA device"),
+        (("--colour",), "unrecognized arguments"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(run, capsys, words, why):
+    assert evaluate(run, *words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and why in told
+    assert not (run / "evaluations").exists()
+
+
+def test_no_evaluation_is_overwritten(run_copy, capsys):
+    words = ("heatmaps=0", "gallery=0")
+    assert (evaluate(run_copy, *words), evaluate(run_copy, *words)) == (0, 2)
+    assert "holds an evaluation" in capsys.readouterr().err
+
+
+def test_damaged_checkpoint_is_one_line(run_copy, capsys):
+    (run_copy / "checkpoints/last.ckpt").write_bytes(b"no")
+    assert evaluate(run_copy) == 2
+    assert "last.ckpt: damaged" in capsys.readouterr().err
+
+
+def test_code_that_the_config_names_is_not_run(run_copy, tmp_path, capsys):
+    path, trace = run_copy / "checkpoints/last.ckpt", tmp_path / "trace"
+    kept = torch.load(path, weights_only=True)
+    kept["config"]["optimizer"] = {"_target_": "os.mkdir", "path": str(trace)}
+    torch.save(kept, path)
+    for name in ("result.json", "threshold.json"):
+        (run_copy / name).unlink()
+    assert evaluate(run_copy) == 2
+    assert "optimizer._target_=os.mkdir" in capsys.readouterr().err and not trace.exists()

@@ -1,0 +1,194 @@
+"""``anomalib-rd predict``: images to a table, heatmaps and maps; what can't be read is listed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+from small_data import draw
+
+from anomalib_rd import load_run
+from anomalib_rd.cli import main
+from anomalib_rd.inference.files import find_images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Mixed sizes and modes; two of one name."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+
+    def image(height, width):
+        return Image.fromarray(np.resize(draw(rng, 96)[0], (height, width, 3)))
+
+    (folder / "inner").mkdir()
+    image(70, 90).save(folder / "rgb.png")
+    image(70, 90).save(folder / "rgb.jpg")
+    image(50, 50).convert("L").save(folder / "grey.bmp")
+    image(120, 40).convert("RGBA").save(folder / "inner" / "alpha.png")
+    image(64, 64).convert("P").save(folder / "palette.png")
+    deep = np.asarray(image(64, 96).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image(40, 100).save(folder / "turned.jpg", exif=exif)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def predict(run, tmp_path):
+    def start(*words, run=run):
+        out = ["--out", str(tmp_path / "out"), "--device", "cpu"]
+        return main(["predict", str(run), *map(str, words), *out])
+
+    return start
+
+
+@pytest.fixture
+def table(tmp_path):
+    def read():
+        found = pd.read_csv(tmp_path / "out/predictions.csv").set_index("path")
+        return found, json.loads((tmp_path / "out/predictions.json").read_text())
+
+    return read
+
+
+def test_folder_of_any_sizes_and_modes(run, images, predict, table, tmp_path, capsys):
+    assert predict(images, "--batch-size", 3) == 0
+    found, record = table()
+    assert len(found) == len(record["images"]) == 7 and record["failed"] == []
+    detector = load_run(run, device="cpu")
+    for path, line in found.iterrows():
+        one = detector(path)
+        assert line["score"] == pytest.approx(one.score, abs=1e-5)
+        assert line["verdict"] == detector.threshold.verdict(line["score"])
+        assert line["normalised"] == pytest.approx(one.normalised, abs=1e-3)
+    drawn = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")}
+    names = ("rgb", "rgb_2", "grey", "inner/alpha", "palette", "deep", "turned")
+    assert drawn == {f"heatmaps/{name}.png" for name in names}
+    assert record["threshold"]["kind"] == "quantile" and record["checkpoint"]["sha256"]
+    out = capsys.readouterr().out
+    assert "of 7 anomalous" in out and "the student has seen these" in out
+
+
+def test_maps_at_the_networks_size(images, predict, tmp_path, run):
+    assert predict(images / "rgb.png", "--maps", "npy", "--no-heatmaps") == 0
+    kept = np.load(tmp_path / "out/maps/rgb.npy")
+    expected = load_run(run, device="cpu")(images / "rgb.png").map
+    assert kept.dtype == np.float32 and kept.shape == (64, 64)
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    assert not (tmp_path / "out/heatmaps").exists()
+
+
+def test_maps_at_the_images_own_size(images, predict, tmp_path, run):
+    assert predict(images, "--maps", "tiff", "--original-size", "--no-heatmaps") == 0
+    maps = tmp_path / "out/maps"
+    shapes = {"rgb": (70, 90), "inner/alpha": (120, 40), "turned": (100, 40), "deep": (64, 96)}
+    for name, shape in shapes.items():
+        kept = tifffile.imread(maps / f"{name}.tiff")
+        assert (kept.dtype, kept.shape) == (np.float16, shape)
+    expected = load_run(run, device="cpu")(images / "turned.jpg").full_map()
+    np.testing.assert_allclose(tifffile.imread(maps / "turned.tiff"), expected, rtol=2e-3)
+
+
+def test_outline_is_drawn_exactly_on_anomalous_images(images, predict, tmp_path):
+    """The pixel threshold of a quantile is the image's: verdict and picture agree."""
+    cyan = np.array([0, 229, 255])
+
+    def outlined(threshold):
+        assert predict(images / "rgb.png", "--threshold", threshold) == 0
+        drawn = np.asarray(Image.open(tmp_path / "out/heatmaps/rgb.png").convert("RGB"))
+        return (drawn == cyan).all(axis=2).any()
+
+    assert not outlined(1e6)
+    score = pd.read_csv(tmp_path / "out/predictions.csv")["score"][0]
+    assert outlined(score - 0.02 * score)
+
+
+def test_unreadable_files_are_listed_and_the_rest_goes_on(images, predict, table, tmp_path, capsys):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((images / "rgb.png").read_bytes()[:100])
+    words = [broken, images / "rgb.png", images / "notes.txt", tmp_path / "gone.png"]
+    assert predict(*words, images / "deep.tif") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4 and told[-1].endswith("3 images not read")
+    found, record = table()
+    assert list(found.index) == [(images / name).as_posix() for name in ("rgb.png", "deep.tif")]
+    assert [one["path"] for one in record["failed"]] == [
+        path.as_posix() for path in (broken, images / "notes.txt", tmp_path / "gone.png")
+    ]
+
+
+def test_nothing_readable_at_all(predict, table, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    assert predict(broken) == 1
+    assert table()[1]["images"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("{images}/*.webp",), "matches no image"),
+        (("{empty}",), "no image in this folder"),
+        (("{images}", "{images}/*.txt"), "matches no image"),
+        (("{images}", "--batch-size", "0"), "must be at least 1"),
+        (("{images}", "--original-size"), "goes with --maps"),
+        (("{images}", "--threshold", "nan"), "must be a number"),
+        (("{images}", "--maps", "jpg"), "invalid choice"),
+        ((), "the following arguments are required: IMAGES"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    words, why, images, predict, tmp_path_factory, tmp_path, capsys
+):
+    empty = tmp_path_factory.mktemp("empty")
+    assert predict(*(word.format(images=images, empty=empty) for word in words)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and why in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_run_folder(images, predict, capsys):
+    assert predict(images, run=images) == 2
+    assert "no checkpoints/last.ckpt in it" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_made(run, images, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ["--out", str(tmp_path / "file" / "out"), "--device", "cpu"]
+    assert main(["predict", str(run), str(images), *words]) == 2
+    assert "can't be made" in capsys.readouterr().err
+
+
+def test_run_without_threshold_gives_no_verdict(images, predict, table, run_copy, capsys):
+    (run_copy / "threshold.json").unlink()
+    assert predict(images / "rgb.png", run=run_copy) == 0
+    assert "no verdict: the run has no threshold" in capsys.readouterr().out
+    found, record = table()
+    assert found[["verdict", "normalised"]].isna().all().all() and record["threshold"] is None
+    assert predict(images / "rgb.png", "--threshold", 0, run=run_copy) == 0
+    assert list(table()[0]["verdict"]) == ["anomalous"]
+
+
+def test_patterns_and_repeats(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
+    found = find_images(["*.png", "rgb.png", "inner/*", "**/*.bmp"])
+    assert [str(path) for path in found] == [
+        *("palette.png", "rgb.png", "inner/alpha.png", "grey.bmp"),
+    ]
+    odd = tmp_path / "a[1].png"
+    Image.new("RGB", (8, 8)).save(odd)
+    assert list(find_images([str(odd)])) == [odd]
+
+
+def test_names_of_what_is_left_are_unique(tmp_path):
+    for folder in ("a", "b"):
+        for name in ("x.png", "x.jpg", "x_2.png"):
+            (tmp_path / folder / name).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / name)
+    names = list(find_images([str(tmp_path / "a"), str(tmp_path / "b")]).values())
+    assert len(set(names)) == len(names) == 6

@@ -1,0 +1,58 @@
+"""Thresholds: what a quantile promises is kept, and the best F1 is the best."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from anomalib_rd.metrics.functional import rank_images
+from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
+
+
+@pytest.mark.parametrize(("count", "rate"), [(5, 0.05), (19, 0.05), (20, 0.05), (40, 0.1)])
+def test_new_normal_images_are_flagged_as_often_as_promised(count, rate):
+    """Over many draws of a run's images and a new one: conformal prediction is exact."""
+    rng = np.random.default_rng(0)
+    flagged, promises = [], set()
+    for _ in range(4000):
+        threshold, promised = normal_quantile(rng.gumbel(size=count), rate)
+        promises.add(promised)
+        flagged.append((rng.gumbel(size=50) >= threshold).mean())
+    (promised,) = promises
+    assert promised <= max(rate, 1 / (count + 1)) + 1e-12
+    # Standard error of the mean of the 4000.
+    assert np.mean(flagged) == pytest.approx(promised, abs=4 * np.std(flagged) / 4000**0.5)
+
+
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=60),
+    st.floats(0.001, 0.999),
+)
+def test_no_more_of_the_images_themselves_than_the_rate(scores, rate):
+    """Ties too: at most so many of the images reach the threshold."""
+    threshold, promised = normal_quantile(scores, rate)
+    reached = sum(score >= threshold for score in scores)
+    assert reached <= promised * (len(scores) + 1) - 1 + 1e-9
+    assert threshold > min(scores)
+    assert promised <= max(rate, 1 / (len(scores) + 1)) + 1e-9
+
+
+def test_a_higher_rate_is_a_lower_threshold():
+    scores = np.random.default_rng(1).normal(size=99)
+    found = [normal_quantile(scores, rate)[0] for rate in (0.01, 0.05, 0.2, 0.5)]
+    assert found == sorted(found, reverse=True)
+    assert sum(scores >= found[2]) == 19  # with the new image 20 of 100
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=30).filter(
+        lambda pairs: any(label for _, label in pairs)
+    )
+)
+def test_best_f1_is_the_best_of_all_thresholds(pairs):
+    scores, labels = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    found = best_f1(rank_images(torch.from_numpy(scores), torch.from_numpy(labels).long()))
+    every = {t: f1_score(labels, scores >= t, zero_division=0) for t in set(scores)}
+    assert every[found] == pytest.approx(max(every.values()))

@@ -1,0 +1,146 @@
+"""The threshold that training leaves: from which images, and never from the test set."""
+
+import numpy as np
+import pytest
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.inference.load import load_run
+from anomalib_rd.results.files import read_json
+from anomalib_rd.results.record import read_record, read_scores
+from anomalib_rd.results.threshold import read_threshold
+from anomalib_rd.scoring.thresholds import normal_quantile
+from anomalib_rd.training.run import make_data, train
+
+
+@pytest.fixture
+def run(compose_config, tmp_path):
+    def start(*overrides):
+        cfg = compose_config("gallery=0", "heatmaps=0", *overrides)
+        train(cfg)
+        return cfg, tmp_path / "run", read_threshold(tmp_path / "run")
+
+    return start
+
+
+def scores_of(folder, samples):
+    detector = load_run(folder, device="cpu")
+    return [found.score for found in detector.many([sample.path for sample in samples])]
+
+
+@pytest.fixture
+def larger(tmp_path):
+    from small_data import make_mvtec
+
+    return make_mvtec(tmp_path / "larger", categories=("cloth",), train=12)
+
+
+def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(run):
+    cfg, folder, threshold = run()
+    assert (threshold.kind, threshold.source, threshold.optimistic) == (
+        *("quantile", "training images"),
+        True,
+    )
+    scores = scores_of(folder, make_data(cfg).split.train)
+    value, promised = normal_quantile(scores, 0.05)
+    assert threshold.image == threshold.pixel == pytest.approx(value, abs=1e-5)
+    assert threshold.false_positive_rate == promised == pytest.approx(1 / 7)
+    assert threshold.spread == pytest.approx(np.std(scores), abs=1e-5)
+    record = read_record(folder)
+    assert record["threshold"] == read_json(folder / "threshold.json")
+    assert threshold.checkpoint == record["checkpoint"]["sha256"]
+    assert record["duration_s"]["threshold"] > 0
+
+
+def test_some_of_many_training_images_are_enough(run):
+    cfg, folder, threshold = run("threshold.train_images=3", "trainer.max_epochs=1")
+    train = make_data(cfg).split.train
+    scores = scores_of(folder, [train[0], train[2], train[5]])
+    assert threshold.normal_images == 3
+    assert threshold.image == pytest.approx(max(scores), abs=1e-5)
+
+
+def test_held_out_images_before_they_get_defects(run, larger):
+    cfg, folder, threshold = run("data.val=synthetic", f"data.root={larger}")
+    data = make_data(cfg)
+    assert (threshold.source, threshold.optimistic) == ("held-out images", False)
+    assert threshold.normal_images == len(data.val_set) == 4
+    value, promised = normal_quantile(scores_of(folder, data.val_set.samples), 0.05)
+    assert (threshold.image, threshold.false_positive_rate) == (
+        pytest.approx(value, abs=1e-5),
+        promised,
+    )
+
+
+def test_best_f1_on_the_validation(run, larger):
+    cfg, folder, threshold = run(
+        "threshold=f1max", "data.val=synthetic", f"data.root={larger}", "trainer.max_epochs=3"
+    )
+    validation = make_data(cfg).val_set
+    detector = load_run(folder, device="cpu")
+    images = np.stack([validation[i]["image"].permute(1, 2, 0).numpy() for i in range(4)])
+    found = list(detector.many(images))
+    assert (threshold.normal_images, threshold.defect_images) == (2, 2)
+
+    def f1(truth, flagged):
+        return 2 * (truth & flagged).sum() / (truth.sum() + flagged.sum())
+
+    labels = np.array([sample.label for sample in validation.samples]) == 1
+    scores = np.array([p.score for p in found])
+    slack = threshold.image - 1e-6
+    assert f1(labels, scores >= slack) == max(f1(labels, scores >= t - 1e-6) for t in scores)
+    maps = np.stack([p.map for p in found])
+    masks = np.stack([validation[i]["mask"].numpy() for i in range(4)])
+    others = np.quantile(maps, np.linspace(0.5, 0.999, 30))
+    best = max(f1(masks, maps >= t) for t in others)
+    assert f1(masks, maps >= threshold.pixel) >= best - 1e-3
+
+
+def test_the_test_set_has_no_say(run, mvtec_copy):
+    _, folder, before = run(f"data.root={mvtec_copy}")
+    for path in (mvtec_copy / "cloth/test/good").glob("*.png"):
+        path.write_bytes((mvtec_copy / "cloth/test/square/000.png").read_bytes())
+    scores = list(read_scores(folder)["score"])
+    _, folder, after = run(f"data.root={mvtec_copy}")
+    assert before == after and scores != list(read_scores(folder)["score"])
+
+
+def test_random_transform_of_the_training_does_not_reach_it(run, compose_config):
+    _, folder, threshold = run("+data.transform._target_=torchvision.transforms.v2.RandomInvert")
+    scores = scores_of(folder, make_data(compose_config()).split.train)
+    assert threshold.image == pytest.approx(max(scores), abs=1e-5)
+
+
+def test_untrained_student_has_none_and_reads_no_training_images(run, mvtec_copy):
+    for path in (mvtec_copy / "cloth/train/good").glob("*.png"):
+        path.rename(path.with_suffix(".PNG")).write_bytes(b"")
+    root = f"data.root={mvtec_copy}"
+    with pytest.raises(UserError):
+        run(root, "trainer.max_epochs=1")
+    # The fingerprint alone reads their bytes.
+    assert run(root, "model=untrained")[2] is None
+
+
+def test_none_leaves_none(run):
+    _, folder, threshold = run("threshold=none", "trainer.max_epochs=1")
+    assert threshold is None and read_record(folder)["threshold"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("threshold=f1max",), "set data.val=synthetic"),
+        (("threshold.false_positive_rate=0",), r"false_positive_rate=0.*between 0 and 1"),
+        (("threshold.train_images=0",), r"train_images=0.*or null for all"),
+        (("threshold.kind=best",), "choose one of quantile, f1max, none"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(compose_config, tmp_path, words, why):
+    with pytest.raises(UserError, match=why):
+        train(compose_config(*words))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_threshold_is_no_other_run(compose_config):
+    from anomalib_rd.results.identity import config_digest
+
+    assert config_digest(compose_config()) == config_digest(compose_config("threshold=none"))
