@@ -18,6 +18,7 @@ bench() { # name, then the words of the command
 }
 
 bench startup startup
+bench report report
 bench metrics metrics --growth --plot "$out/metrics-growth.png"
 bench metrics-512 metrics --maps 160 --size 512
 bench infer infer "${run[@]}"
