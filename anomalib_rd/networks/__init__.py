@@ -2,7 +2,7 @@
 
 from anomalib_rd.networks.distiller import Distilled, Distiller
 from anomalib_rd.networks.fusion import Fusion
-from anomalib_rd.networks.losses import FlattenedCosine, PixelCosine
+from anomalib_rd.networks.losses import FlattenedCosine, HardCosine, PixelCosine
 from anomalib_rd.networks.masking import FeatureMasking, NoMasking
 from anomalib_rd.networks.student import Student
 from anomalib_rd.networks.teacher import Teacher
@@ -13,6 +13,7 @@ __all__ = [
     "FeatureMasking",
     "FlattenedCosine",
     "Fusion",
+    "HardCosine",
     "NoMasking",
     "PixelCosine",
     "Student",

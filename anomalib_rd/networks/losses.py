@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.linalg import vecdot, vector_norm
 
+from anomalib_rd.errors import UserError
+
 EPS = 1e-8  # of F.cosine_similarity
 
 
@@ -49,6 +51,54 @@ class PixelCosine(nn.Module):
             return sum_scales(
                 [(1 - F.cosine_similarity(f.float(), r.float(), dim=1)).mean() for f, r in pairs]
             )
+
+
+class HardCosine(nn.Module):
+    """As `FlattenedCosine`, learning most where the student is furthest off.
+
+    Its value is the same; the gradient of a position is weighted by the position's distance
+    1 - cos over the image's mean distance, cut at ``limit``. What is easy to restore is soon
+    learnt, and drowns what is not in one cosine over all. The idea is ReContrast's hard-normal
+    mining (arXiv 2306.02602), which drops the easy positions' gradient instead of weighting.
+
+    Args:
+        limit: highest weight of a position, above 1.
+
+    Raises:
+        UserError: a limit of 1 or less.
+    """
+
+    def __init__(self, limit: float = 3.0) -> None:
+        super().__init__()
+        if not limit > 1:
+            raise UserError(f"loss.limit={limit}: must be above 1")
+        self.limit = limit
+        self.cosine = FlattenedCosine()
+
+    def forward(
+        self, features: list[Tensor], restored: list[Tensor], masks: list[Tensor]
+    ) -> Tensor:
+        """Sum over scales of the batch mean of 1 - cos; arguments as above."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            weighted = [
+                with_gradient(r, self._weights(f.float(), r.float()))
+                for f, r in zip(features, restored, strict=True)
+            ]
+        loss: Tensor = self.cosine(features, weighted, masks)
+        return loss
+
+    @torch.no_grad()
+    def _weights(self, feature: Tensor, restored: Tensor) -> Tensor:
+        """(B, 1, H, W) in [0, limit]."""
+        distance = 1 - F.cosine_similarity(feature, restored, dim=1).unsqueeze(1)
+        mean = distance.mean((1, 2, 3), keepdim=True).clamp_min(EPS)
+        return (distance / mean).clamp(0, self.limit)
+
+
+def with_gradient(values: Tensor, weights: Tensor) -> Tensor:
+    """The values as they are; a gradient that comes back is multiplied by the weights."""
+    fixed = values.detach()
+    return fixed + (values - fixed) * weights.to(values.dtype)
 
 
 def flattened_cosine(a: Tensor, b: Tensor) -> Tensor:
