@@ -1,56 +1,94 @@
-"""``-m data.category=all``: names for groups, before Hydra makes the jobs."""
+"""``-m data.category=all``: names for groups, before Hydra makes the jobs or the one job."""
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 from anomalib_rd.errors import UserError
 
-KEY = "data.category"
+KEY, UNIFIED = "data.category", "data.unified"
 GROUPS = {"all", "textures", "objects"}
 
 
 def expand_categories(words: list[str]) -> list[str]:
-    """With ``-m``, put the names of the categories in place of groups and lists of them.
+    """Put the names of the categories in place of groups and lists of them.
 
+    With ``-m`` they make the jobs, with ``data.unified=true`` they are one model's set: a list.
     Looks at what the command line says, else at what an ablation sweeps, else at the data
-    set's own default. Without ``-m`` the words stay as they are.
+    set's own default. Words that ask for neither stay as they are, but for commas: without
+    ``-m`` Hydra takes no sweep, and the run can say what is wrong with a list.
 
     Raises:
-        UserError: several data sets at once, unknown categories.
+        UserError: several data sets at once, both kinds at once, unknown categories, a set of one.
     """
-    if not {"-m", "--multirun"} & set(words):
+    many = bool({"-m", "--multirun"} & set(words))
+    words = list(words) if many else in_a_list(words)
+    folder, overrides = config_folder(words), parsed(words)
+    require_one_kind(overrides)
+    given = [i for i, o in overrides.items() if o.key_or_group == KEY]
+    asked = any(isinstance(overrides[i].value(), list) for i in given)
+    if not (many or asked or any(o.key_or_group == UNIFIED for o in overrides.values())):
         return words
-    words = list(words)
-    folder = config_folder(words)
-    overrides = parsed(words)
-    if any(o.key_or_group == "data" and o.is_sweep_override() for o in overrides.values()):
-        raise UserError("data=...: one multirun takes one data set; start one for each")
     fixed = [
         words[i]
         for i, o in overrides.items()
         if not o.is_sweep_override() and o.key_or_group != KEY
     ]
     cfg = composed(fixed, folder)
-    given = [i for i, o in overrides.items() if o.key_or_group == KEY]
     if given:
         wanted: Any = values(overrides[given[-1]])
     else:
-        wanted = (cfg.hydra.sweeper.get("params") or {}).get(KEY, cfg.data.category)
-        wanted = wanted.split(",") if isinstance(wanted, str) else wanted
-        if not GROUPS & set(wanted):
-            return words
+        wanted = (cfg.hydra.sweeper.get("params") or {}).get(KEY) if many else None
+        wanted = cfg.data.category if wanted is None else wanted
+        wanted = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    if not cfg.data.unified and not (many and (given or GROUPS & set(wanted))):
+        return words
 
     from hydra.utils import instantiate
 
-    from anomalib_rd.data.source import select_categories
+    from anomalib_rd.data.source import select_categories, select_together
 
-    names = select_categories(instantiate(cfg.data.source), wanted)
-    spelt = f"{KEY}={','.join(quoted(name) for name in names)}"
-    if given:
-        words[given[-1]] = spelt
-        return words
-    return [*words, spelt]
+    choose = select_together if cfg.data.unified else select_categories
+    names = listed(choose(instantiate(cfg.data.source), wanted))
+    return put(words, given, f"[{names}]" if cfg.data.unified else names)
+
+
+def require_one_kind(overrides: dict[int, Any]) -> None:
+    """Refuse a multirun of several data sets, or of both kinds of jobs.
+
+    Raises:
+        UserError: such as ``data.unified=true,false``.
+    """
+    swept = {o.key_or_group for o in overrides.values() if o.is_sweep_override()}
+    if "data" in swept:
+        raise UserError("data=...: one multirun takes one data set; start one for each")
+    if UNIFIED in swept:
+        raise UserError(
+            f"{UNIFIED}: one multirun trains on each category or on all, for their jobs differ; "
+            "start both, with the same sweep=NAME to have them in one table"
+        )
+
+
+def in_a_list(words: list[str]) -> list[str]:
+    """The words with ``data.category=a,b`` as ``[a,b]``: without ``-m`` Hydra takes no sweep."""
+    words = list(words)
+    for place, override in parsed(words).items():
+        if override.key_or_group == KEY and override.is_sweep_override():
+            words[place] = f"{KEY}=[{listed(values(override))}]"
+    return words
+
+
+def put(words: list[str], given: list[int], categories: str) -> list[str]:
+    """The words with the categories in their last place, or at the end."""
+    place = given[-1:] or [len(words)]
+    words[place[0] : place[0] + 1] = [f"{KEY}={categories}"]
+    return words
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The names with commas between them, in Hydra's grammar."""
+    return ",".join(quoted(str(name)) for name in names)
 
 
 def parsed(words: list[str]) -> dict[int, Any]:

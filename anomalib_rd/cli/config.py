@@ -1,6 +1,7 @@
 """Where the configs are, and the resolvers that they use."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,14 +16,22 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${stem:...}`` and ``${config_hash:}`` known; may be called again."""
+    """Make ``${stem:...}``, ``${set_name:...}`` and ``${config_hash:}`` known; again is fine."""
     OmegaConf.register_new_resolver("stem", stem, replace=True)
+    OmegaConf.register_new_resolver("set_name", set_name, replace=True)
     OmegaConf.register_new_resolver("config_hash", config_hash, replace=True)
 
 
 def stem(name: str) -> str:
     """``resnet18.tv_in1k`` -> ``resnet18``."""
     return str(name).split(".")[0]
+
+
+def set_name(category: Any) -> str:
+    """``bottle`` -> ``bottle``, ``[bottle, pill]`` -> ``bottle+pill``."""
+    from anomalib_rd.results import unified
+
+    return unified.set_name(category)
 
 
 def config_hash(*, _root_: DictConfig) -> str:

@@ -12,6 +12,7 @@ from anomalib_rd.results.record import EVALUATIONS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.table import Table
 
     from anomalib_rd.inference.checkpoint import Trained
 
@@ -83,7 +84,9 @@ def evaluation_config(
         objective=None,
         test_curve=False,
     )
-    cfg.data.update(val=None, transform=None)
+    # A model of several categories may be judged on one of them.
+    unified = cfg.data.get("unified", False) and not is_one(cfg.data.category)
+    cfg.data.update(val=None, transform=None, unified=unified)
     cfg.trainer.update(
         devices=1,
         num_nodes=1,
@@ -95,18 +98,28 @@ def evaluation_config(
     return cfg
 
 
+def is_one(category: Any) -> bool:
+    """Whether ``data.category`` names one category."""
+    from anomalib_rd.cli.categories import GROUPS
+
+    return isinstance(category, str | int) and str(category) not in GROUPS
+
+
 def override_data(cfg: "DictConfig", overrides: list[str]) -> None:
     """Put the user's words into a run's config in place."""
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import composed, parsed
+    from anomalib_rd.cli.categories import composed, in_a_list, parsed
     from anomalib_rd.cli.values import check_values
 
     wrong = [word for word in overrides if "=" not in word]
     if wrong:
         raise UserError(f"evaluate: {wrong[0]}: not an override; key=value is")
+    overrides = in_a_list(overrides)
     given = list(parsed(overrides).values())
     for one in given:
+        if one.is_sweep_override():
+            raise UserError(f"evaluate: {one.input_line}: one value; evaluate once for each")
         if one.key_or_group.split(".")[0] not in OPEN:
             raise UserError(
                 f"evaluate: {one.input_line}: the checkpoint has settled this; what can be said "
@@ -161,10 +174,15 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from anomalib_rd.inference.evaluation import part_of
+
     made, data = record["evaluation"], record["data"]
+    if not record.get("categories"):
+        trained = part_of(trained, data["category"])
     beside = trained.record["metrics"] if made["same_data"] and trained.record else None
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    columns = ["metric, %", data["category"], *(["on record"] if beside else [])]
+    of = "mean" if record.get("categories") else data["category"]
+    columns = ["metric, %", of, *(["on record"] if beside else [])]
     for number, heading in enumerate(columns):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for name, value in record["metrics"].items():
@@ -174,6 +192,8 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     print(f"{made['run']}, {record['protocol']['epochs']} epochs, on {counted} images of ", end="")
     print(f"{data['name']} {data['category']}")
     console.print(table)
+    if record.get("categories"):
+        console.print(by_category(record["categories"]))
     for reason in dict.fromkeys(record["undefined"].values()):
         print(f"undefined: {reason}")
     print(agreement(made))
@@ -183,6 +203,20 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
         print(f"  {at['true_positives']} of {at['defects']} defect images reach it,", end=" ")
         print(f"{at['false_positives']} of {at['normals']} normal ones")
     print(f"written to {folder}")
+
+
+def by_category(metrics: dict[str, dict[str, float]]) -> "Table":
+    """A row for each category of a model for several."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("category, %", no_wrap=True)
+    for name in next(iter(metrics.values())):
+        table.add_column(name.replace("_", " "), justify="right")
+    for category, own in metrics.items():
+        table.add_row(category, *map(percent, own.values()))
+    return table
 
 
 def agreement(made: dict[str, Any]) -> str:

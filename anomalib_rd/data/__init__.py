@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from anomalib_rd.data.source import Source as Source
     from anomalib_rd.data.source import Split as Split
     from anomalib_rd.data.source import select_categories as select_categories
+    from anomalib_rd.data.source import select_together as select_together
     from anomalib_rd.data.visa import VisA as VisA
 
 _MODULES = {
@@ -46,6 +47,7 @@ _MODULES = {
     "Source": "source",
     "Split": "source",
     "select_categories": "source",
+    "select_together": "source",
     "VisA": "visa",
 }
 

@@ -1,4 +1,4 @@
-"""One category's images for Lightning."""
+"""The images of a category, or of several for one model, for Lightning."""
 
 import multiprocessing
 import os
@@ -12,19 +12,22 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset
-from anomalib_rd.data.source import Source
-from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out
+from anomalib_rd.data.source import Source, Split
+from anomalib_rd.data.tiles import TileDataset
+from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
 from anomalib_rd.errors import UserError
 
 
 class AnomalyDataModule(L.LightningDataModule):
     """Trains on the normal training images of a category and tests on its test images.
 
+    Of several categories on all of their images together, none weighted; see ``splits``.
+
     Args:
         source: where the images are.
-        category: one of the source's categories.
+        category: one of the source's categories, or several of them for one model.
         image_size: (H, W) in pixels, multiples of 32.
-        train_batch_size: images a step and process; the last short batch is kept.
+        train_batch_size: images, or tiles, a step and process; the last short batch is kept.
         test_batch_size: images a step; changes no result.
         num_workers: processes that read images; None leaves a core for the training and takes
             at most 8.
@@ -33,13 +36,16 @@ class AnomalyDataModule(L.LightningDataModule):
         seed: of the order of the training images, and of what is held out.
         val: ``"synthetic"`` holds normal training images out for validation and gives half of
             them synthetic defects; None trains on all.
-        val_share: of the normal training images, to hold out.
+        val_share: of each category's normal training images, to hold out.
         test_curve: whether the test images are looked at between epochs.
+        tiles: rows and columns of the tiles to train on in each image's place; None: whole images.
 
     Attributes:
-        split: as the source has it: what is held out is still in ``split.train``.
+        splits: each category's, as the source has it, in the order asked for.
+        split: all of them, category by category; what is held out is still in ``split.train``.
         train_set, val_set, test_set: what is read; ``val_set`` is None without ``val``.
-        train_by_index: whether training batches are the images' indices alone, for a trainer
+        train_items: what training batches are made of: ``train_set``, or its tiles.
+        train_by_index: whether training batches are the items' indices alone, for a trainer
             that has their features already.
 
     Raises:
@@ -50,7 +56,7 @@ class AnomalyDataModule(L.LightningDataModule):
     def __init__(
         self,
         source: Source,
-        category: str,
+        category: str | Sequence[str],
         image_size: Sequence[int] = (256, 256),
         train_batch_size: int = 16,
         test_batch_size: int = 16,
@@ -61,6 +67,7 @@ class AnomalyDataModule(L.LightningDataModule):
         val: str | None = None,
         val_share: float = 0.2,
         test_curve: bool = False,
+        tiles: Sequence[tuple[slice, slice]] | None = None,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -73,42 +80,59 @@ class AnomalyDataModule(L.LightningDataModule):
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
         if val not in (None, SYNTHETIC):
             raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
-        self.category, self.image_size, self.seed = category, (height, width), seed
+        self.image_size, self.seed = (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.num_workers = min(8, cores - 1) if num_workers is None else num_workers
-        self.split = source.split(category)
+        names = [category] if isinstance(category, str) else category
+        self.splits = {name: source.split(name) for name in names}
+        self.split = Split(
+            train=[sample for split in self.splits.values() for sample in split.train],
+            test=[sample for split in self.splits.values() for sample in split.test],
+        )
         self.root, self.textures = source.root, source.textures
         train = self.split.train
         self.val_set: SyntheticValidation | None = None
         if val is not None:
-            held_out = hold_out(train, self.root, val_share, seed)
+            held_out = together(
+                hold_out(split.train, self.root, val_share, seed) for split in self.splits.values()
+            )
             train = held_out.train
             self.val_set = SyntheticValidation(held_out, self.root, self.image_size, seed, cache)
         self.train_set = AnomalyDataset(train, self.image_size, transform, cache)
+        self.train_items: AnomalyDataset | TileDataset = (
+            TileDataset(self.train_set, tiles) if tiles else self.train_set
+        )
         self.test_set = AnomalyDataset(self.split.test, self.image_size, cache=cache)
         self.test_curve, self.train_by_index = test_curve, False
 
+    @property
+    def categories(self) -> list[str]:
+        """The names, in the order of the images."""
+        return list(self.splits)
+
     def train_dataloader(self) -> DataLoader:
-        """All normal training images, in an order drawn anew each epoch from the seed alone."""
+        """All training images or tiles, in an order drawn anew each epoch from the seed alone."""
         world, rank = self._processes()
         sampler: DistributedSampler[Any] = DistributedSampler(
-            self.train_set, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
+            self.train_items, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
         )
         if self.trainer is not None:
             # Of a resumed run the loader's workers ask for batches before Lightning says so.
             current: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(current.processed)
         if self.train_by_index:
-            indices: Any = [{"index": i} for i in range(len(self.train_set))]
+            indices: Any = [{"index": i} for i in range(len(self.train_items))]
             return self._loader(indices, self.train_batch_size, sampler, num_workers=0)
-        return self._loader(self.train_set, self.train_batch_size, sampler)
+        return self._loader(self.train_items, self.train_batch_size, sampler)
 
     def images_once(self) -> DataLoader:
-        """All training images in the data set's order, the same in every process."""
-        return self.in_order(self.train_set, self.train_batch_size)
+        """All training images or tiles in the data set's order, the same in every process."""
+        return self.in_order(self.train_items, self.train_batch_size)
 
-    def in_order(self, images: AnomalyDataset, batch_size: int | None = None) -> DataLoader:
+    def in_order(
+        self, images: AnomalyDataset | TileDataset, batch_size: int | None = None
+    ) -> DataLoader:
         """Images in their data set's order, by default in the batches of the test."""
         return self._loader(images, batch_size or self.test_batch_size, SequentialSampler(images))
 

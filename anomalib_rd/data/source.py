@@ -1,6 +1,7 @@
 """What a dataset layout yields, samples in a train and a test split, and how to choose from it."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,27 @@ def check_category(category: str, available: Sequence[str], root: Path) -> None:
         + (f", did you mean '{nearest[0]}'?" if nearest else "")
         + f"; set data.category to one of: {', '.join(available)} (or all, textures, objects)"
     )
+
+
+def select_together(source: Source, wanted: str | Sequence[str]) -> list[str]:
+    """The categories of one model that is trained on several, see `select_categories`.
+
+    Raises:
+        UserError: fewer than two, one of them named twice, or what `select_categories` refuses.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"data.category: '{twice[0]}' is named twice; data.unified=true takes a set"
+        )
+    chosen = select_categories(source, wanted)
+    if len(chosen) < 2:
+        raise UserError(
+            f"data.unified=true: data.category={chosen[0]} is one category; name several, such as "
+            f"data.category={','.join(source.categories()[:2])} or all, or leave data.unified out"
+        )
+    return chosen
 
 
 def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Validation without the test set: held-out normal images, half of them given synthetic defects."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -42,9 +42,10 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
         )
     count = max(FEWEST, round(share * len(samples)))
     if 2 * count > len(samples):
+        of = f" of '{samples[0].category}'" if samples else ""
         raise UserError(
-            f"data.val={SYNTHETIC}: {len(samples)} normal training images in {root} are too few to"
-            f" hold out {count}; add some (at least {2 * FEWEST}) or set data.val=null"
+            f"data.val={SYNTHETIC}: {len(samples)} normal training images in {root}{of} are too few"
+            f" to hold out {count}; add some (at least {2 * FEWEST}) or set data.val=null"
         )
     drawn = sorted(range(len(samples)), key=lambda i: draw(seed, path_below(root, samples[i])))
     normal, defect = set(drawn[: count // 2]), set(drawn[count // 2 : count])
@@ -52,6 +53,16 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
         train=[s for i, s in enumerate(samples) if i not in normal | defect],
         normal=[s for i, s in enumerate(samples) if i in normal],
         defect=[s for i, s in enumerate(samples) if i in defect],
+    )
+
+
+def together(parts: Iterable[HeldOut]) -> HeldOut:
+    """What is held out of several categories; each has given its own share."""
+    parts = list(parts)
+    return HeldOut(
+        train=[sample for part in parts for sample in part.train],
+        normal=[sample for part in parts for sample in part.normal],
+        defect=[sample for part in parts for sample in part.defect],
     )
 
 

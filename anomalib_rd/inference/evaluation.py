@@ -13,13 +13,16 @@ without what is of the training (``oracle, test_curve, loss_curve, validation, t
                     ``false_positives`` of ``normals``, ``true_positives`` of ``defects``
 =================== ============================================================================
 
-Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them.
+Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them. Of
+several categories each has an ``evaluation.json`` and these in a folder of its own, as the run has
+them (`anomalib_rd.results.unified`).
 """
 
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,14 @@ from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained
-from anomalib_rd.results.record import SCORES, read_scores, write_record
+from anomalib_rd.results.files import read_json
+from anomalib_rd.results.record import RESULT, SCORES, read_scores
 from anomalib_rd.results.threshold import Threshold
-from anomalib_rd.training.outcome import Outcome, show_images
-from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, timed
+from anomalib_rd.results.unified import category_folder
+from anomalib_rd.training.data import make_data
+from anomalib_rd.training.leave import leave_results, of_category, show_images
+from anomalib_rd.training.outcome import Outcome
+from anomalib_rd.training.run import make_module, make_trainer, plain, timed
 
 EVALUATION = "evaluation.json"
 OF_TRAINING = ("oracle", "test_curve", "loss_curve", "validation", "threshold", "config_digest")
@@ -72,16 +79,36 @@ def evaluate(
     )
     show_images(outcome, [], folder, count=cfg.heatmaps)
     outcome.total_s = time.perf_counter() - started
-    record = record_of(outcome, trained, folder, overrides)
-    write_record(folder, record, outcome.scores, module.judgement.curves, name=EVALUATION)
-    return record
+    if len(data.categories) == 1:
+        trained = part_of(trained, data.categories[0])
+    scores = outcome.scores
+
+    def finished(result: dict[str, Any], category: str | None) -> dict[str, Any]:
+        if category is None:
+            return record_of(result, scores, trained, folder, overrides)
+        own, part = of_category(scores, category), part_of(trained, category)
+        return record_of(result, own, part, category_folder(folder, category), overrides)
+
+    return leave_results(outcome, folder, EVALUATION, finished)
+
+
+def part_of(trained: Trained, category: str) -> Trained:
+    """What was trained on several categories, with the record of one; any other as it is."""
+    folder = category_folder(trained.folder, category)
+    if not (folder / RESULT).is_file():
+        return trained
+    return replace(trained, folder=folder, record=read_json(folder / RESULT))
 
 
 def record_of(
-    outcome: Outcome, trained: Trained, folder: Path, overrides: Sequence[str]
+    result: dict[str, Any],
+    scores: pd.DataFrame,
+    trained: Trained,
+    folder: Path,
+    overrides: Sequence[str],
 ) -> dict[str, Any]:
-    """The record of an evaluation, as described above."""
-    record = {k: v for k, v in outcome.result.items() if k not in OF_TRAINING}
+    """The record of an evaluation, as described above, from what a run's would be."""
+    record = {k: v for k, v in result.items() if k not in OF_TRAINING}
     for part, keys in (
         ("data", ("train_images",)),
         ("protocol", ("resumed_from_epoch", "test_curve", "validation", "chosen_on_test")),
@@ -95,10 +122,10 @@ def record_of(
     record["evaluation"] = {
         "run": trained.config.get("name"),
         "overrides": list(overrides),
-        **compared(trained, record, outcome.scores),
+        **compared(trained, record, scores),
     }
     threshold = trained.threshold
-    record["at_threshold"] = threshold and counts(threshold, outcome.scores)
+    record["at_threshold"] = threshold and counts(threshold, scores)
     return record
 
 
@@ -106,7 +133,7 @@ def compared(trained: Trained, record: Mapping[str, Any], scores: pd.DataFrame) 
     """How the numbers are beside those on record, if they are of the same data."""
     if trained.record is None:
         return {"same_data": None, "equal": None, "differing": {}}
-    before, now = trained.record["metrics"], record["metrics"]
+    before, now = numbers(trained.record), numbers(record)
     if trained.record["data"].get("fingerprint") != record["data"]["fingerprint"]:
         return {"same_data": False, "equal": None, "differing": {}}
     differing = {
@@ -120,6 +147,12 @@ def compared(trained: Trained, record: Mapping[str, Any], scores: pd.DataFrame) 
         equal &= list(kept["path"]) == list(scores["path"])
         equal &= list(kept["score"]) == list(scores["score"])
     return {"same_data": True, "equal": equal, "differing": differing}
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics, and as ``category/metric`` those of several categories."""
+    parts = record.get("categories", {}).items()
+    return record["metrics"] | {f"{c}/{name}": v for c, own in parts for name, v in own.items()}
 
 
 def same(before: float | None, now: float) -> bool:

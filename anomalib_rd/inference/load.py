@@ -13,7 +13,7 @@ from anomalib_rd.inference.checkpoint import Trained, read_run
 from anomalib_rd.inference.detector import Detector
 from anomalib_rd.networks import Distiller
 from anomalib_rd.results.threshold import Threshold
-from anomalib_rd.scoring import AnomalyScorer
+from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
 NETWORKS, TEACHER = "distiller.", "teacher."
 PARTS = ("teacher", "masking", "fusion", "student")
@@ -49,10 +49,12 @@ def load_run(
     if trained.record is None:
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
     networks = make_networks(trained, teacher_weights)
-    scorer: AnomalyScorer = instantiate(trained.config["model"]["scoring"])
+    model = trained.config["model"]
+    scorer: AnomalyScorer = instantiate(model["scoring"])
+    tiling: Tiling | None = instantiate(model.get("tiling"))  # older runs lack it
     precision = precision or str(trained.config["trainer"].get("precision") or "32-true")
     return Detector(
-        network=TorchNetwork(networks, scorer, place, precision),
+        network=TorchNetwork(networks, scorer, place, precision, tiling),
         image_size=trained.config["data"]["image_size"],
         threshold=chosen_threshold(trained.threshold, threshold),
         facts={
@@ -72,10 +74,16 @@ class TorchNetwork:
         scorer: of the run.
         device: where to compute.
         precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true`` ...
+        tiling: of the run; None: the networks see whole images.
     """
 
     def __init__(
-        self, networks: Distiller, scorer: AnomalyScorer, device: torch.device, precision: str
+        self,
+        networks: Distiller,
+        scorer: AnomalyScorer,
+        device: torch.device,
+        precision: str,
+        tiling: Tiling | None = None,
     ) -> None:
         half, _, how = precision.partition("-")
         self.half = HALVES.get(half) if how == "mixed" else None
@@ -83,16 +91,14 @@ class TorchNetwork:
         # Channels last: rounds otherwise in the seventh digit, and is faster.
         networks = networks.to(memory_format=torch.channels_last)
         self.networks, self.scorer = networks.to(device, dtype).eval(), scorer.to(device)
-        self.device = device
+        self.device, self.tiling = device, tiling or Tiling()
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B, H, W) and scores (B,) of images (B, 3, H, W) uint8."""
-        height, width = images.shape[-2:]
         batch = torch.from_numpy(images).to(self.device)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            distilled = self.networks(batch)
-            scored = self.scorer(distilled.features, distilled.restored, (height, width))
+            scored = score_images(batch, self.networks, self.scorer, self.tiling)
         return scored.maps.float().cpu().numpy(), scored.scores.float().cpu().numpy()
 
 

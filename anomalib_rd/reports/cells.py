@@ -189,6 +189,8 @@ def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     if (prints > 1).any():
         names = ", ".join(prints.index[prints > 1])
         remarks.append(f"The runs of {names} read different images (fingerprints differ).")
+    if runs["unified"].any():
+        remarks.append("One model for all these categories, judged on each.")
     oracle = {f"{ORACLE}{m}": m for m in metrics if f"{ORACLE}{m}" in runs}
     if oracle and runs[list(oracle)].notna().any(axis=None):
         best = runs[[*RUN_COLUMNS, *oracle]].rename(columns=oracle)

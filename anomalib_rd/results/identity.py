@@ -34,7 +34,16 @@ NOT_COUNTED = {
 # Of those, what does change it.
 BUT_COUNTED = {"callbacks.early_stopping"}
 # Keys that are younger than the first records: with this value a run is what it was without them.
-AS_IF_ABSENT = {"data.val": None, "data.val_share": 0.2, "objective_on_test": False}
+AS_IF_ABSENT = {
+    "data.unified": False,
+    "data.val": None,
+    "data.val_share": 0.2,
+    "objective_on_test": False,
+    "model.tiling._target_": "anomalib_rd.scoring.Tiling",
+    "model.tiling.size": None,
+    "model.tiling.overlap": 0.25,
+    "model.tiling.batch_size": 16,
+}
 SHOWN = 3
 
 

@@ -27,6 +27,8 @@ run is complete:
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
 ``config_digest``   of the config as written (see `anomalib_rd.results.identity`)
+``categories``      only of a run of several (``data.unified``): ``{category: metrics}``; all other
+                    metrics are their means, and each has a record: see `results.unified`
 =================== ============================================================================
 
 Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,
@@ -52,6 +54,7 @@ import pandas as pd
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
 from anomalib_rd.results.provenance import mask_config
+from anomalib_rd.results.unified import PER_CATEGORY, judged_folders
 
 SCHEMA_VERSION = 1
 RESULT, FAILURE, SCORES, CURVES = "result.json", "failure.json", "scores.csv", "curves.npz"
@@ -64,7 +67,7 @@ REQUIRED = {
     "metrics": (),
     "config": (),
 }
-_NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb", EVALUATIONS}
+_NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb", EVALUATIONS, PER_CATEGORY}
 
 
 def write_record(
@@ -190,16 +193,18 @@ def read_failure(run_dir: Path | str) -> dict[str, str]:
 def find_runs(*folders: Path | str) -> list[Path]:
     """The complete runs (folders with ``result.json``) in or under the folders, sorted.
 
+    In the place of a run of several categories there are their folders in it.
+
     Raises:
         UserError: a folder does not exist, or there is no complete run in any of them.
     """
     runs = _find(RESULT, folders)
-    if not runs:
-        where = ", ".join(str(folder) for folder in folders) or "no folder"
-        failed = len(find_failures(*folders))
-        hint = f"; {failed} failed, see their {FAILURE}" if failed else ""
-        raise UserError(f"no complete run ({RESULT}) in {where}{hint}")
-    return runs
+    if runs:
+        return [part for run in runs for part in judged_folders(run, RESULT)]
+    where = ", ".join(str(folder) for folder in folders) or "no folder"
+    failed = len(find_failures(*folders))
+    hint = f"; {failed} failed, see their {FAILURE}" if failed else ""
+    raise UserError(f"no complete run ({RESULT}) in {where}{hint}")
 
 
 def find_failures(*folders: Path | str) -> list[Path]:

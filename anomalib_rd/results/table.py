@@ -34,6 +34,7 @@ RUN_COLUMNS = (
     "model",
     "teacher",
     "variant",
+    "unified",
     "seed",
     "headline",
     "epochs",
@@ -52,6 +53,9 @@ MEAN_ALL = "mean all"
 
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     """One row for each complete run in or under the folders, by data, variant and path.
+
+    A run of several categories has a row for each of them, see `results.unified`; ``unified`` says
+    so, and ``run`` is the category's folder in it.
 
     Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
@@ -162,6 +166,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "model": model["name"],
         "teacher": model["teacher"],
         "variant": variant,
+        "unified": bool((record["config"].get("data") or {}).get("unified")),
         "seed": record["seed"],
         "headline": protocol["headline"],
         "epochs": protocol["epochs"],

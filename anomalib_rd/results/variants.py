@@ -40,7 +40,8 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     The label is ``model teacher``, plus ``key=value`` for every config key in which the
     records with the same data, model and teacher differ (a key is shortened to the part
     that is unique in the config).
-    Seed, category, paths, logger, devices, sweep and name do not count.
+    Seed, category, paths, logger, devices, sweep and name do not count; the set of categories
+    that one model is trained on does.
     """
     alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
@@ -73,6 +74,8 @@ def config_leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 
 def _is_ignored(key: str, value: Any) -> bool:
+    if key == "category" and isinstance(value, Sequence) and not isinstance(value, str):
+        return False  # what one model was trained on, see `results.unified`
     # A number is no path: timm's "drop_path" is a rate.
     is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
     return is_path or key in SAME_VARIANT_KEYS

@@ -1,5 +1,6 @@
 """From teacher and student features to anomaly maps and image scores."""
 
-from anomalib_rd.scoring.maps import AnomalyScorer, Scored, gaussian_matrix
+from anomalib_rd.scoring.maps import AnomalyScorer, Scored, gaussian_matrix, score_images
+from anomalib_rd.scoring.tiling import Tiling
 
-__all__ = ["AnomalyScorer", "Scored", "gaussian_matrix"]
+__all__ = ["AnomalyScorer", "Scored", "Tiling", "gaussian_matrix", "score_images"]

@@ -1,5 +1,6 @@
 """Anomaly maps from the distance between teacher and student features."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.scoring.tiling import Tiling
 
 
 class Scored(NamedTuple):
@@ -49,33 +51,64 @@ class AnomalyScorer(nn.Module):
             restored: student's, shaped as the teacher's.
             size: (H, W) of the maps, in pixels.
         """
-        # In half precision the products of the blur would round the maps to 3 digits.
-        with torch.autocast(features[0].device.type, enabled=False):
-            maps = self._maps(features, restored, size)
-        return Scored(maps, maps.flatten(1).amax(1))
+        return self.finish(self.distances(features, restored, size))
 
-    def _maps(
+    def distances(
         self, features: list[Tensor], restored: list[Tensor], size: tuple[int, int]
     ) -> Tensor:
-        distances = [
-            1 - F.cosine_similarity(f.float(), r.float(), dim=1)
-            for f, r in zip(features, restored, strict=True)
-        ]
-        maps = torch.stack(
-            [
-                F.interpolate(d.unsqueeze(1), size, mode="bilinear", align_corners=True)
-                for d in distances
+        """Maps (B, H, W), float32, before they are smoothed; arguments as above."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            distances = [
+                1 - F.cosine_similarity(f.float(), r.float(), dim=1)
+                for f, r in zip(features, restored, strict=True)
             ]
-        ).sum(0)[:, 0]
+            return torch.stack(
+                [
+                    F.interpolate(d.unsqueeze(1), size, mode="bilinear", align_corners=True)
+                    for d in distances
+                ]
+            ).sum(0)[:, 0]
+
+    def finish(self, maps: Tensor) -> Scored:
+        """Smooth the maps (B, H, W) of whole images and score them."""
         if self.sigma:
-            maps = self._blur(size[0], maps) @ maps @ self._blur(size[1], maps).T
-        return maps
+            height, width = maps.shape[-2:]
+            # In half precision the products would round the maps to 3 digits.
+            with torch.autocast(maps.device.type, enabled=False):
+                maps = self._blur(height, maps) @ maps @ self._blur(width, maps).T
+        return Scored(maps, maps.flatten(1).amax(1))
 
     def _blur(self, length: int, like: Tensor) -> Tensor:
         key = (length, like.device)
         if key not in self._blurs:
             self._blurs[key] = gaussian_matrix(length, self.sigma).to(like)
         return self._blurs[key]
+
+
+def score_images(
+    images: Tensor,
+    networks: Callable[[Tensor], tuple[list[Tensor], list[Tensor], list[Tensor]]],
+    scorer: AnomalyScorer,
+    tiling: Tiling,
+) -> Scored:
+    """Anomaly maps and scores of images: by tiles blended into one map, then smoothed.
+
+    Args:
+        images: (B, 3, H, W), uint8 or float in [0, 1].
+        networks: images to the teacher's features, the student's and masks, as of `Distiller`.
+        scorer: of their distances.
+        tiling: what the networks see of an image at once.
+
+    Raises:
+        UserError: images smaller than a tile.
+    """
+
+    def distances(tiles: Tensor) -> Tensor:
+        features, restored, _ = networks(tiles)
+        height, width = tiles.shape[-2:]
+        return scorer.distances(features, restored, (height, width))
+
+    return scorer.finish(tiling.map(images, distances))
 
 
 def gaussian_matrix(length: int, sigma: float) -> Tensor:

@@ -44,17 +44,17 @@ class LoggedImage:
 def log_evaluation(
     logger: Logger,
     *,
-    category: str,
+    categories: Mapping[str, Mapping[str, float]],
     metrics: Mapping[str, float],
     scores: pd.DataFrame,
     images: Sequence[LoggedImage],
 ) -> None:
-    """Log one category's test result to a W&B logger; any other logger is left alone.
+    """Log a run's test result to a W&B logger; any other logger is left alone.
 
-    Summary: `test/<metric>`, a column to compare runs by, and `<category>/<metric>`, a column
-    per category in a sweep. An undefined (NaN) metric is left out: W&B stores NaN as a
-    string, which turns the column into text and spoils means over a group, while a missing
-    value shows as a blank and is skipped.
+    Summary: `test/<metric>` of `metrics`, a column to compare runs by, and `<category>/<metric>`
+    of `categories`, a column per category in a sweep. An undefined (NaN) metric is left out: W&B
+    stores NaN as a string, which turns the column into text and spoils means over a group, while a
+    missing value shows as a blank and is skipped.
 
     History: table `test/images`, a row per image of `scores` (columns path, category, defect,
     label, score) with pictures where `images` has them, and the panels `test/examples` (with
@@ -72,7 +72,6 @@ def log_evaluation(
 
     import wandb
 
-    defined = {key: float(value) for key, value in metrics.items() if not math.isnan(value)}
     pictures = {image.path: _overlays(image) for image in images}
     maps = dict(zip((image.path for image in images), _maps(images), strict=True))
     rows: list[Any] = [
@@ -87,8 +86,9 @@ def log_evaluation(
         media[MAPS] = list(maps.values())
     run = logger.experiment
     run.log(media)
-    run.summary.update({f"test/{key}": value for key, value in defined.items()})
-    run.summary.update({f"{category}/{key}": value for key, value in defined.items()})
+    for prefix, found in {"test": metrics, **categories}.items():
+        defined = {key: float(value) for key, value in found.items() if not math.isnan(value)}
+        run.summary.update({f"{prefix}/{key}": value for key, value in defined.items()})
 
 
 def _overlays(image: LoggedImage) -> "wandb.Image":

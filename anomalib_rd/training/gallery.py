@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -29,18 +30,26 @@ def require_count(gallery: Any) -> None:
         raise UserError(f"gallery={gallery}: how many test images to keep; give all, 0 or a number")
 
 
-def leave_gallery(outcome: "Outcome", run_dir: Path, threshold: float | None) -> None:
+def leave_gallery(
+    outcome: "Outcome", run_dir: Path, threshold: float | None, scores: pd.DataFrame
+) -> None:
     """Write ``gallery.zip``: of all test images, or of as many as the config says.
 
     The scale of the maps is from their median up, so that what is as usual is drawn dark.
+
+    Args:
+        outcome: what was judged.
+        run_dir: where to write.
+        threshold: a map value for drawing, None where there is none.
+        scores: the rows of ``outcome.scores`` to show, with their index there.
     """
-    scores, count = outcome.scores, outcome.config["gallery"]
-    rows = choose_examples(scores, len(scores) if count == "all" else count)
-    if not rows:
+    count = outcome.config["gallery"]
+    places = choose_examples(scores, len(scores) if count == "all" else count)
+    if not places:
         return
-    maps = small_maps(outcome, rows)
+    maps = small_maps(outcome, [int(row) for row in scores.index[places]])
     low, high = float(np.median(maps)), float(maps.max())
-    shown = _shown(outcome, rows, list(scores["path"]), maps)
+    shown = _shown(outcome, scores, places, maps)
     write_gallery(run_dir, shown, low, high, threshold)
 
 
@@ -75,14 +84,15 @@ def _scored_again(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
 
 
 def _shown(
-    outcome: "Outcome", rows: Sequence[int], paths: Sequence[str], maps: np.ndarray
+    outcome: "Outcome", scores: pd.DataFrame, places: Sequence[int], maps: np.ndarray
 ) -> Iterator[Shown]:
-    for row, anomaly_map in zip(rows, maps, strict=True):
+    for place, anomaly_map in zip(places, maps, strict=True):
+        row = int(scores.index[place])
         sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
         has_truth = sample.label == 0 or sample.mask is not None
         yield Shown(
-            row=row,
-            path=paths[row],
+            row=place,
+            path=scores["path"].iloc[place],
             image=item["image"].permute(1, 2, 0).numpy(),
             mask=item["mask"].numpy() if has_truth else None,
             anomaly_map=anomaly_map,

@@ -1,7 +1,7 @@
 """The LightningModule over the four networks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,15 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
-from anomalib_rd.scoring import AnomalyScorer, Scored
+from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.training import randomness
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
-from anomalib_rd.training.predictions import (
-    Judgement,
-    PredictionGatherer,
-    Predictions,
-    judge,
-)
+from anomalib_rd.training.predictions import Judgement, PredictionGatherer, Predictions, judge, mean
 
 TEACHER = "distiller.teacher."
 VAL, TEST_CURVE, TEST = STAGES = ("val", "test_curve", "test")
@@ -35,19 +30,26 @@ class DistillationModule(L.LightningModule):
         loss: (features, restored, masks) -> scalar.
         optimizer: makes the optimizer from the trainable parameters.
         scheduler: makes the schedule, stepped each epoch, from the optimizer.
-        no_masks: why the ground-truth masks can't be used, or None.
+        categories: stage (``val, test_curve, test``) -> the category of each of its images;
+            what is absent has one category.
+        no_masks: category -> why its ground-truth masks can't be used.
         with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
         pixel_bins: stream the pixel metrics in so many bins; None keeps all maps and is exact.
         feature_cache: where the teacher's features of the training images are kept.
         compile: whether masking, fusion and student are compiled for training.
+        tiling: what the networks see at once of the images that are scored; None: all.
         config: kept in the checkpoint, plain types only.
         config_digest: kept with it, see `anomalib_rd.results.identity`.
 
     Attributes:
         predictions: of the last pass over the test images; None before.
-        judgement: metrics and curves of that pass.
-        curve: metrics on the test images after each epoch, if asked for.
+        judged: category -> metrics and curves of that pass.
+        judgement: their mean, see `predictions.mean`.
+        curve: metrics on the test images after each epoch, if asked for; of several categories
+            their means.
+        curves: the same of each category.
         validation: epoch and metrics of the last look at the held-out images; empty before.
+        validations: the same of each category.
         stopped: whether the training that a checkpoint was taken of had ended early.
     """
 
@@ -58,30 +60,39 @@ class DistillationModule(L.LightningModule):
         loss: nn.Module,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
-        no_masks: str | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
+        no_masks: Mapping[str, str] | None = None,
         with_pro_rd4ad: bool = False,
         pixel_bins: int | None = None,
         feature_cache: Place = "off",
         compile: bool = False,
+        tiling: Tiling | None = None,
         config: Mapping[str, Any] | None = None,
         config_digest: str | None = None,
     ) -> None:
         super().__init__()
         self.distiller, self.scorer, self.loss = distiller, scorer, loss
+        self.tiling = tiling or Tiling()
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.no_masks, self.with_pro_rd4ad = no_masks, with_pro_rd4ad
+        self.no_masks, self.with_pro_rd4ad = dict(no_masks or {}), with_pro_rd4ad
         self.config, self.config_digest = dict(config or {}), config_digest
         self.drawn: list[dict[str, Any]] = []
         self.feature_cache = feature_cache
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
         self.restore = torch.compile(distiller.restore) if compile else distiller.restore
-        self.gathered = nn.ModuleDict({stage: PredictionGatherer(pixel_bins) for stage in STAGES})
+        names = dict(categories or {})
+        self.gathered = nn.ModuleDict(
+            {stage: PredictionGatherer(pixel_bins, names.get(stage)) for stage in STAGES}
+        )
         self.predictions: Predictions | None = None
+        self.judged: dict[str, Judgement] = {}
         self.judgement = Judgement()
         self.curve: list[dict[str, float]] = []
+        self.curves: dict[str, list[dict[str, float]]] = {}
         self.loss_curve: list[float] = []
         self.validation: dict[str, float] = {}
+        self.validations: dict[str, dict[str, float]] = {}
         self.stopped = False
 
     def configure_optimizers(self) -> Any:
@@ -102,7 +113,7 @@ class DistillationModule(L.LightningModule):
             self.features = cache_features(
                 self.distiller.teacher,
                 data.images_once(),
-                count=len(data.train_set),
+                count=len(data.train_items),
                 place=self.feature_cache,
                 device=self.device,
                 processes=self.trainer.num_devices,
@@ -120,7 +131,7 @@ class DistillationModule(L.LightningModule):
             epochs.completed = epochs.processed
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
-        """Loss of a batch of normal images."""
+        """Loss of a batch of normal images or tiles."""
         if self.features is None:
             features = self.distiller.teacher(batch["image"])
         else:
@@ -145,7 +156,8 @@ class DistillationModule(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """The headline: metrics of the network as it is now, at the end of training."""
-        self.predictions, self.judgement = self._judge(TEST, self.no_masks)
+        self.predictions, self.judged = self._judge(TEST, self.no_masks)
+        self.judgement = mean(self.judged)
 
     def validation_step(
         self,
@@ -161,17 +173,18 @@ class DistillationModule(L.LightningModule):
         """A validation, and a point of the curve: by that one nothing is chosen."""
         epoch = self.current_epoch + (self.trainer.state.fn == "fit")
         if self._looked_at(VAL):
-            self.validation = {"epoch": epoch, **self._judge(VAL, None)[1].metrics}
+            judged = self._judge(VAL, {})[1]
+            self.validation = {"epoch": epoch, **mean(judged).metrics}
+            self.validations = {c: {"epoch": epoch, **j.metrics} for c, j in judged.items()}
         if self._looked_at(TEST_CURVE):
-            metrics = self._judge(TEST_CURVE, self.no_masks)[1].metrics
-            self.curve.append({"epoch": epoch, **metrics})
+            judged = self._judge(TEST_CURVE, self.no_masks)[1]
+            self.curve.append({"epoch": epoch, **mean(judged).metrics})
+            for category, one in judged.items():
+                self.curves.setdefault(category, []).append({"epoch": epoch, **one.metrics})
 
     def score(self, images: Tensor) -> Scored:
         """Anomaly maps and scores of images (B, 3, H, W), uint8 or float in [0, 1]."""
-        distilled = self.distiller(images)
-        height, width = images.shape[-2:]
-        scored: Scored = self.scorer(distilled.features, distilled.restored, (height, width))
-        return scored
+        return score_images(images, self.distiller, self.scorer, self.tiling)
 
     def _gather(self, stage: str, batch: dict[str, Tensor]) -> None:
         scored = self.score(batch["image"])
@@ -185,14 +198,24 @@ class DistillationModule(L.LightningModule):
     def _looked_at(self, stage: str) -> bool:
         return self._gathered(stage).update_called
 
-    def _judge(self, stage: str, no_masks: str | None) -> tuple[Predictions, Judgement]:
+    def _judge(
+        self, stage: str, no_masks: Mapping[str, str]
+    ) -> tuple[Predictions, dict[str, Judgement]]:
+        """Judge each category by its own images; the logged values are the means over them."""
         gathered = self._gathered(stage)
         predictions = gathered.compute()
-        judgement = judge(predictions, gathered.streamed, no_masks, self.with_pro_rd4ad)
+        judged = {
+            category: judge(own, streamed, no_masks.get(category), self.with_pro_rd4ad)
+            for category, own, streamed in gathered.by_category(predictions)
+        }
         gathered.reset()
-        defined = {k: v for k, v in judgement.metrics.items() if not math.isnan(v)}
-        self.log_dict({f"{stage}/{name}": value for name, value in defined.items()})
-        return predictions, judgement
+        logged = {stage: mean(judged)}
+        if len(judged) > 1 and stage != TEST:  # of the test there is a summary
+            logged |= {f"{stage}/{category}": one for category, one in judged.items()}
+        for prefix, judgement in logged.items():
+            defined = {k: v for k, v in judgement.metrics.items() if not math.isnan(v)}
+            self.log_dict({f"{prefix}/{name}": value for name, value in defined.items()})
+        return predictions, judged
 
     def own_state(self) -> dict[str, Tensor]:
         """The state without the frozen teacher, whose weights the config says."""
@@ -204,6 +227,7 @@ class DistillationModule(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
         checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
         checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
+        checkpoint["test_curves"], checkpoint["validations"] = self.curves, self.validations
         checkpoint["loss_curve"], checkpoint["stopped"] = self.loss_curve, self.trainer.should_stop
         checkpoint["randomness"] = randomness.capture_all()
 
@@ -212,6 +236,8 @@ class DistillationModule(L.LightningModule):
         own = self.distiller.teacher.state_dict(prefix=TEACHER)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         self.curve = list(checkpoint.get("test_curve", []))
+        self.curves = {c: list(points) for c, points in checkpoint.get("test_curves", {}).items()}
+        self.validations = dict(checkpoint.get("validations", {}))
         self.loss_curve = list(checkpoint.get("loss_curve", []))
         self.validation = dict(checkpoint.get("validation", {}))
         self.stopped = checkpoint.get("stopped", False)

@@ -1,26 +1,22 @@
-"""From a judged run to what it leaves: record, heatmaps, pictures in W&B."""
+"""A judged run, and its record."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.loggers import Logger
 
-from anomalib_rd.data import AnomalyDataModule, dataset_fingerprint
-from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmaps
+from anomalib_rd.data import AnomalyDataModule, Sample, dataset_fingerprint
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.provenance import provenance
-from anomalib_rd.results.record import write_record
-from anomalib_rd.results.threshold import Threshold, write_threshold
-from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
+from anomalib_rd.results.threshold import Threshold
+from anomalib_rd.results.unified import set_name
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.choices import on_test
-from anomalib_rd.training.gallery import leave_gallery
 from anomalib_rd.training.module import DistillationModule
 
 
@@ -66,17 +62,18 @@ class Outcome:
     def result(self) -> dict[str, Any]:
         """The record, as ``results.record`` describes it."""
         data, judgement = self.data, self.module.judgement
+        names = data.categories
         epochs = self.trainer.current_epoch
         trained_here = epochs - (self.resumed_from or 0)
         return {
             "name": self.config["name"],
             "data": {
                 "name": self.config["data"]["name"],
-                "category": data.category,
-                "group": "texture" if data.category in data.textures else "object",
+                "category": set_name(names) if len(names) > 1 else names[0],
+                "group": group(data, names),
                 "fingerprint": dataset_fingerprint(data.split, data.root),
                 "train_images": len(data.train_set),
-                "test_images": dict(Counter(s.defect for s in data.split.test)),
+                "test_images": by_defect(data.split.test),
             },
             "model": {
                 "name": self.config["model"]["name"],
@@ -89,7 +86,7 @@ class Outcome:
                 "resumed_from_epoch": self.resumed_from,
                 "image_size": list(data.image_size),
                 "test_curve": self.config["test_curve"],
-                "validation": validation(data, self.config),
+                "validation": validation(self, names),
                 "chosen_on_test": on_test(self.config["objective"]),
             },
             "metrics": judgement.metrics,
@@ -114,94 +111,38 @@ class Outcome:
             "checkpoint": checkpoint(Path(self.config["run_dir"])),
             "config": self.config,
             "config_digest": self.module.config_digest,
-        }
+        } | ({"categories": self.by_category} if len(names) > 1 else {})
+
+    @property
+    def by_category(self) -> dict[str, dict[str, float]]:
+        """The metrics of each category."""
+        return {name: judgement.metrics for name, judgement in self.module.judged.items()}
 
 
-def validation(data: AnomalyDataModule, config: dict[str, Any]) -> dict[str, Any] | None:
-    """What was held out of the training to choose by, None if nothing was."""
-    if data.val_set is None:
+def group(data: AnomalyDataModule, categories: Sequence[str]) -> str:
+    """``texture`` or ``object``, of a set with both ``mixed``."""
+    kinds = {"texture" if name in data.textures else "object" for name in categories}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def by_defect(samples: Iterable[Sample]) -> dict[str, int]:
+    """How many images there are of each defect type."""
+    return dict(Counter(sample.defect for sample in samples))
+
+
+def validation(outcome: Outcome, categories: Sequence[str]) -> dict[str, Any] | None:
+    """What was held out of these categories to choose by, None if nothing was."""
+    held_out, said = outcome.data.val_set, outcome.config["data"]
+    if held_out is None:
         return None
-    images = dict(Counter(sample.defect for sample in data.val_set.samples))
-    return {"kind": config["data"]["val"], "images": images, "share": config["data"]["val_share"]}
-
-
-def leave_record(outcome: Outcome, run_dir: Path) -> None:
-    """Write threshold, scores, curves and, last, the result."""
-    write_threshold(run_dir, outcome.threshold)
-    write_record(run_dir, outcome.result, outcome.scores, outcome.module.judgement.curves)
-
-
-def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: int) -> None:
-    """Draw heatmaps of ``count`` test images, spread over the defect types, and log them.
-
-    All test images, small, go into the gallery.
-    """
-    judgement, scores = outcome.module.judgement, outcome.scores
-    examples = [example(outcome, scores, row) for row in choose_examples(scores, count)]
-    if examples:
-        # From the median up: what is as usual is drawn dark, on one scale for all images.
-        maps = np.stack([shown.anomaly_map for shown in examples])
-        write_heatmaps(run_dir, examples, vmin=float(np.median(maps)), vmax=float(maps.max()))
-    threshold = pixel_threshold(judgement.curves)
-    leave_gallery(outcome, run_dir, threshold if threshold < float("inf") else None)
-    images = [
-        LoggedImage(
-            image=shown.image,
-            mask=shown.mask,
-            anomaly_map=shown.anomaly_map,
-            predicted=shown.anomaly_map >= threshold,
-            caption=f"{shown.defect} {Path(shown.path).stem}, score {shown.score:.3f}",
-            path=shown.path,
-        )
-        for shown in examples
-    ]
-    for logger in loggers:
-        log_evaluation(
-            logger,
-            category=outcome.data.category,
-            metrics=judgement.metrics,
-            scores=scores,
-            images=images,
-        )
-
-
-def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
-    """A test image as it was seen, with its map and ground truth."""
-    sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
-    has_truth = sample.label == 0 or sample.mask is not None
-    return Example(
-        path=scores["path"][row],
-        defect=sample.defect,
-        score=scores["score"][row],
-        image=item["image"].permute(1, 2, 0).numpy(),
-        mask=item["mask"].numpy() if has_truth else None,
-        anomaly_map=anomaly_map(outcome.module, row, item["image"]).cpu().numpy(),
-    )
-
-
-def anomaly_map(module: DistillationModule, row: int, image: torch.Tensor) -> torch.Tensor:
-    """Map (H, W) of a test image: the one judged, or where none was kept, made once more."""
-    assert module.predictions is not None
-    if len(module.predictions.maps):
-        return module.predictions.maps[row]
-    module.eval()
-    with torch.inference_mode():
-        return module.score(image[None].to(module.device)).maps[0]
+    images = by_defect(sample for sample in held_out.samples if sample.category in categories)
+    return {"kind": said["val"], "images": images, "share": said["val_share"]}
 
 
 def best(curve: list[dict[str, float]]) -> dict[str, float] | None:
     """The point of the test curve with the best image AUROC: an oracle, never a headline."""
     defined = [point for point in curve if point["image_auroc"] == point["image_auroc"]]
     return max(defined, key=lambda point: point["image_auroc"]) if defined else None
-
-
-def pixel_threshold(curves: dict[str, np.ndarray]) -> float:
-    """The map value of the best pixel F1, for drawing alone; infinite where undefined."""
-    recall, precision = curves["pixel_pr_recall"], curves["pixel_pr_precision"]
-    if not len(recall):
-        return float("inf")
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return float(curves["pixel_pr_threshold"][f1.argmax()])
 
 
 def rate(images: int, seconds: float) -> float | None:

@@ -1,16 +1,19 @@
 """What a pass over the test images gives, gathered from all batches and processes."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_rd.metrics import StreamedPixelMetrics
 from anomalib_rd.metrics.functional import pro_rd4ad, rank_images, rank_pixels, why_undefined
+
+ALL = "all"
 
 
 class Predictions(NamedTuple):
@@ -85,10 +88,39 @@ def judge(
     )
 
 
+def mean(judged: Mapping[str, Judgement]) -> Judgement:
+    """The metrics' means over the categories; of one category its own judgement.
+
+    A metric that a category lacks is undefined: the mean over the others would be another's. The
+    bounds are the means of the categories' own; there are no curves.
+    """
+    if len(judged) == 1:
+        return next(iter(judged.values()))
+    every = list(judged.values())
+    undefined: dict[str, str] = {}
+    for category, one in judged.items():
+        for name, reason in one.undefined.items():
+            undefined.setdefault(name, f"{category}: {reason}")
+    bounds = {
+        name: (
+            float(np.mean([one.bounds[name][0] for one in every])),
+            float(np.mean([one.bounds[name][1] for one in every])),
+        )
+        for name in every[0].bounds
+        if all(name in one.bounds for one in every)
+    }
+    metrics = {n: float(np.mean([one.metrics[n] for one in every])) for n in every[0].metrics}
+    return Judgement(metrics=metrics, undefined=undefined, bounds=bounds)
+
+
 class PredictionGatherer(Metric):
     """Collects batches of predictions; independent of batch size and number of processes.
 
     ``compute`` orders by the images' index and drops repeated images.
+
+    Args:
+        pixel_bins: stream the pixel metrics of each category in so many bins; None: keep the maps.
+        categories: of each image, in the data set's order; None: all are of one.
     """
 
     full_state_update = False
@@ -98,12 +130,17 @@ class PredictionGatherer(Metric):
     maps: list[Tensor]
     masks: list[Tensor]
 
-    def __init__(self, pixel_bins: int | None = None) -> None:
+    def __init__(
+        self, pixel_bins: int | None = None, categories: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
+        self.names = list(dict.fromkeys(categories or [ALL]))
+        self.part = torch.tensor([self.names.index(name) for name in categories or []])
         for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("index", [], dist_reduce_fx="cat")
-        self.streamed = None if pixel_bins is None else StreamedPixelMetrics(pixel_bins)
+        count = 0 if pixel_bins is None else len(self.names)
+        self.streamed = nn.ModuleList([StreamedPixelMetrics(pixel_bins or 0) for _ in range(count)])
 
     def update(self, batch: dict[str, Tensor], maps: Tensor, scores: Tensor) -> None:
         """Add a batch: the data set's items, maps (B, H, W) and scores (B,)."""
@@ -111,8 +148,8 @@ class PredictionGatherer(Metric):
         self.labels.append(batch["label"])
         self.scores.append(scores.float())
         masks = batch["mask"]
-        if self.streamed is not None:
-            self.streamed.update(maps.float(), masks)
+        if self.streamed:
+            self._stream(batch["index"], maps.float(), masks)
             maps, masks = maps[:0], masks[:0]
         self.maps.append(maps.float())
         self.masks.append(masks)
@@ -120,8 +157,8 @@ class PredictionGatherer(Metric):
     def reset(self) -> None:
         """Forget all batches."""
         super().reset()
-        if self.streamed is not None:
-            self.streamed.reset()
+        for streamed in self._streams():
+            streamed.reset()
 
     def compute(self) -> Predictions:
         """All predictions in the data set's order."""
@@ -138,3 +175,33 @@ class PredictionGatherer(Metric):
             maps=maps[kept],
             masks=masks[kept],
         )
+
+    def by_category(
+        self, predictions: Predictions
+    ) -> Iterator[tuple[str, Predictions, StreamedPixelMetrics | None]]:
+        """Each category, its images' predictions, and its streamed pixels where maps are not kept.
+
+        Args:
+            predictions: of ``compute``.
+        """
+        streams: list[StreamedPixelMetrics | None] = list(self._streams())
+        for number, name in enumerate(self.names):
+            own = predictions
+            if len(self.names) > 1:
+                rows = (self.part == number).nonzero().squeeze(1)
+                # Without maps there is none to choose from.
+                own = Predictions(*(v[rows] if len(v) else v for v in predictions))
+            yield name, own, streams[number] if streams else None
+
+    def _streams(self) -> list[StreamedPixelMetrics]:
+        return [one for one in self.streamed if isinstance(one, StreamedPixelMetrics)]
+
+    def _stream(self, index: Tensor, maps: Tensor, masks: Tensor) -> None:
+        if len(self.names) == 1:
+            return self._streams()[0].update(maps, masks)
+        part = self.part[index.cpu()]
+        # Of all categories each time: processes gather what each of them has of every one.
+        for number, streamed in enumerate(self._streams()):
+            rows = (part == number).nonzero().squeeze(1).to(maps.device)
+            streamed.update(maps[rows], masks[rows])
+        return None

@@ -17,25 +17,28 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_rd.data import AnomalyDataModule, ImageCache, Source, select_categories
+from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.tracking.lifetime import tracked
 from anomalib_rd.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, Restart, find_restart
 from anomalib_rd.training.choices import check_choices
+from anomalib_rd.training.data import categories_of, make_tiling, why_no_masks
+from anomalib_rd.training.data import make_data as make_data
 from anomalib_rd.training.feature_cache import usable_place
 from anomalib_rd.training.gallery import require_count
 from anomalib_rd.training.heartbeat import Heartbeat
+from anomalib_rd.training.leave import leave_record, show_images
 from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import VAL, DistillationModule
-from anomalib_rd.training.outcome import Outcome, leave_record, show_images
+from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.threshold import check_threshold, set_threshold
 
 log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Train one model on one category, judge it by its last epoch and leave the record.
+    """Train one model on one category, or on a set of them, judge it and leave the record.
 
     Args:
         cfg: composed from conf/train.yaml.
@@ -135,31 +138,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def make_data(cfg: DictConfig) -> AnomalyDataModule:
-    """The data module of the one category that the config names."""
-    source: Source = instantiate(cfg.data.source)
-    categories = select_categories(source, cfg.data.category)
-    if len(categories) > 1:
-        raise UserError(
-            f"data.category={cfg.data.category}: one run trains one category and these are "
-            f"{len(categories)}; add -m to train one model each"
-        )
-    return AnomalyDataModule(
-        source=source,
-        category=categories[0],
-        image_size=cfg.data.image_size,
-        train_batch_size=cfg.data.train_batch_size,
-        test_batch_size=cfg.data.test_batch_size,
-        num_workers=cfg.data.num_workers,
-        transform=instantiate(cfg.data.transform) if cfg.data.transform else None,
-        seed=cfg.seed,
-        cache=ImageCache() if cfg.speed.image_cache else None,
-        val=cfg.data.val,
-        val_share=cfg.data.val_share,
-        test_curve=cfg.test_curve,
-    )
-
-
 def make_module(
     cfg: DictConfig, data: AnomalyDataModule, config: dict[str, Any]
 ) -> DistillationModule:
@@ -178,9 +156,11 @@ def make_module(
     return DistillationModule(
         distiller=distiller,
         scorer=instantiate(cfg.model.scoring),
+        tiling=make_tiling(cfg),
         loss=instantiate(cfg.loss),
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
+        categories=categories_of(data),
         no_masks=why_no_masks(data),
         with_pro_rd4ad=cfg.pro_rd4ad,
         pixel_bins=cfg.pixel_bins,
@@ -234,15 +214,6 @@ def hush() -> None:
         "The dirpath has changed from",  # a sweep's folder was moved, and the run resumed
     ):
         warnings.filterwarnings("ignore", expected)
-
-
-def why_no_masks(data: AnomalyDataModule) -> str | None:
-    """Why pixel metrics are undefined on this data, or None."""
-    defects = [s for s in data.split.test if s.label]
-    without = sum(s.mask is None for s in defects)
-    if not without:
-        return None
-    return f"{without} of {len(defects)} defect images have no ground-truth mask"
 
 
 def timed(work: Any) -> float:

@@ -41,6 +41,37 @@ def test_without_m_the_words_stay(expand):
     assert expand("data.category=all") == ["data.category=all"]
 
 
+@pytest.mark.parametrize("many", [[], ["-m"]])
+@pytest.mark.parametrize("asked", ["all", "cable,cloth", "[cable,cloth]", "cable,textures"])
+def test_a_unified_model_is_given_all_names_in_one_list(expand, asked, many):
+    words = [*many, f"data.category={asked}", "data.unified=true"]
+    assert expand(*words) == [*many, "data.category=[cable,cloth]", "data.unified=true"]
+
+
+def test_a_unified_model_of_what_a_study_sweeps(expand):
+    words = expand("-m", "ablation=loss", "data.unified=true")
+    assert words[-1] == "data.category=[cable,cloth]"
+
+
+@pytest.mark.parametrize("many", [[], ["-m"]])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.category=cloth"], "data.category=cloth is one category; name several"),
+        (["data.category=cloth,cloth"], "'cloth' is named twice"),
+        (["data.category=cloth,cabel"], "no category 'cabel' in .*, did you mean 'cable'"),
+        (["data.category=cloth,cable", "data.unified=true,false"], "same sweep=NAME"),
+    ],
+)
+def test_mistakes_about_a_unified_model(expand, words, said, many):
+    with pytest.raises(UserError, match=said):
+        expand(*many, "data.unified=true", *words)
+
+
+def test_several_without_m_become_a_list_for_the_run_to_refuse(expand):
+    assert expand("data.category=cloth,cable") == ["data.category=[cloth,cable]"]
+
+
 def test_an_ablation_is_asked_over_all_categories_unless_told_otherwise(expand):
     assert expand("-m", "ablation=loss")[-1] == "data.category=cable,cloth"
     assert "data.category=cable" in expand("-m", "ablation=loss", "data.category=cable")

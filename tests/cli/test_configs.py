@@ -42,7 +42,8 @@ def test_every_choice_composes(group, name):
     if group == "hydra/launcher":
         pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS.get(name, 'ray')}_launcher")
     needs = {"data=folder": ["data.root=somewhere"]}.get(f"{group}={name}", [])
-    needs += ["study=mask"] if group == "study/masks" else []  # the study that they are of
+    # The study that they are of.
+    needs += {"study/masks": ["study=mask"], "study/sets": ["study=unified"]}.get(group, [])
     cfg = composed(f"{group}={name}", *needs)
     assert cfg.hydra.runtime.choices[group] == name or group == "ablation"
 

@@ -25,6 +25,7 @@ STUDIES = {
     "loss": (4, 9, 50),
     "teacher": (8, 9, 50),
     "budget": (4, 9, 200),
+    "unified": (4, 9, 100),
     "seeds": (1, 30, 50),
     "mvtec15": (2, 75, 200),
 }
@@ -81,8 +82,9 @@ def test_a_study_says_its_teacher_and_budget(name, composed):
     assert cfg.model.teacher.name == ("wide_resnet50_2.tv_in1k" if large else "resnet18.tv_in1k")
     assert cfg.model.student.design == ("de_resnet" if large else "mirror")
     # Whoever chooses between variants does it on held-out images; the others train on all.
-    assert cfg.data.val == (None if name in ("budget", "seeds", "mvtec15") else "synthetic")
-    assert cfg.test_curve == (name == "budget")
+    on_all = ("budget", "seeds", "mvtec15", "unified")
+    assert cfg.data.val == (None if name in on_all else "synthetic")
+    assert cfg.test_curve == (name in ("budget", "unified"))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in (TOP / "conf/study/masks").glob("*.yaml")])
@@ -105,6 +107,12 @@ def test_a_study_of_parts_starts_from_rd4ad(name, composed):
     ours = composed(f"study={name}", *none[name]).model
     rd4ad = composed("model=rd4ad", "model/teacher=resnet18").model
     assert {**OmegaConf.to_container(ours), "name": "rd4ad"} == OmegaConf.to_container(rd4ad)
+
+
+def test_one_multirun_has_a_model_for_each_category_and_one_for_all():
+    jobs = planned("unified", ["seed=0", "model=rd4ad"])
+    folders = [job.folder.split("/")[0] for job in jobs]
+    assert folders == ["bottle", "capsule", "pill", "bottle+capsule+pill"]
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ def stored(make_logger, save_dir):
         example("bottle/test/crack/000.png", 1.0),
         example("bottle/b.png", 0.5, mask=False),
     ]
-    log_evaluation(logger, category="bottle", metrics=METRICS, scores=scores(), images=images)
+    log_evaluation(
+        logger, categories={"bottle": METRICS}, metrics=METRICS, scores=scores(), images=images
+    )
     finish(logger, failed=False)
     (run,) = read_runs(save_dir)
     return run
@@ -102,7 +104,9 @@ def test_anomaly_maps_share_one_colour_scale(stored):
 
 def test_no_examples_still_gives_the_table(make_logger, save_dir):
     logger = make_logger()
-    log_evaluation(logger, category="bottle", metrics=METRICS, scores=scores(), images=[])
+    log_evaluation(
+        logger, categories={"bottle": METRICS}, metrics=METRICS, scores=scores(), images=[]
+    )
     finish(logger, failed=False)
     (run,) = read_runs(save_dir)
     (row,) = run.history
@@ -113,7 +117,7 @@ def test_an_example_without_a_score_is_refused(make_logger):
     with pytest.raises(ValueError, match=r"nowhere\.png"):
         log_evaluation(
             make_logger(),
-            category="bottle",
+            categories={"bottle": METRICS},
             metrics=METRICS,
             scores=scores(),
             images=[example("nowhere.png", 1.0)],
@@ -122,5 +126,7 @@ def test_an_example_without_a_score_is_refused(make_logger):
 
 def test_other_loggers_are_left_alone(tmp_path):
     logger = CSVLogger(tmp_path / "csv")
-    log_evaluation(logger, category="bottle", metrics=METRICS, scores=scores(), images=[])
+    log_evaluation(
+        logger, categories={"bottle": METRICS}, metrics=METRICS, scores=scores(), images=[]
+    )
     assert not (tmp_path / "csv").exists()

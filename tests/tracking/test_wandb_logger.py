@@ -247,7 +247,7 @@ def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
     logger = CSVLogger(tmp_path / "csv")
     with lifetime.tracked([logger]):
         evaluation.log_evaluation(
-            logger, category="bottle", metrics={}, scores=pd.DataFrame(), images=[]
+            logger, categories={}, metrics={}, scores=pd.DataFrame(), images=[]
         )
         logger.log_metrics({"a": 1.0}, step=0)
         logger.save()

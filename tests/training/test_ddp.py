@@ -20,6 +20,11 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.training import run
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+# With one image a batch there are none of the other category in it.
+UNIFIED = [
+    *("data.unified=true", "data.category=[cloth,cable]"),
+    *("data.test_batch_size=1", "pixel_bins=65536"),
+]
 SMALL = [
     *("data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"),
     *("trainer.max_epochs=2", "logger=none", "callbacks=none", "heatmaps=0"),
@@ -41,7 +46,8 @@ def judged(words, checkpoint):
     module.on_load_checkpoint(kept)
     module.load_state_dict(kept["state_dict"])
     run.make_trainer(cfg, []).test(module, datamodule=data, verbose=False)
-    return module.predictions.scores.tolist(), module.judgement.metrics
+    parts = {f"{c}/{name}": v for c, j in module.judged.items() for name, v in j.metrics.items()}
+    return module.predictions.scores.tolist(), module.judgement.metrics | parts
 
 
 def trained(words, folder):
@@ -71,6 +77,7 @@ def in_one_process(root, ten, checkpoint, folder):
         "threads": torch.get_num_threads(),
         "exact": judged(words, checkpoint),
         "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "unified": judged([*words, *UNIFIED], checkpoint),
         "cached": trained([*words, "speed.feature_cache=host"], folder / "cached"),
         "not cached": trained([*words, "speed.feature_cache=off"], folder / "not"),
         "validated": validated([*DDP, f"data.root={ten}"], checkpoint),
@@ -91,6 +98,7 @@ def one_and_two(mvtec_root, tmp_path_factory):
     one = {
         "exact": judged(words, checkpoint),
         "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "unified": judged([*words, *UNIFIED], checkpoint),
         "validated": validated(["trainer=cpu", f"data.root={ten}"], checkpoint),
     }
     before = signal.getsignal(signal.SIGINT)
@@ -99,11 +107,11 @@ def one_and_two(mvtec_root, tmp_path_factory):
     return one, two
 
 
-@pytest.mark.parametrize("kind", ["exact", "streamed"])
+@pytest.mark.parametrize("kind", ["exact", "streamed", "unified"])
 def test_two_processes_judge_a_checkpoint_as_one_does(one_and_two, kind):
     one, two = one_and_two
     scores, metrics = one[kind]
-    assert len(scores) == 7
+    assert len(scores) == (14 if kind == "unified" else 7)
     for rank in (0, 1):  # none repeated, none dropped, all in order
         assert two[rank][kind][0] == pytest.approx(scores, abs=1e-6)
         assert two[rank][kind][1] == pytest.approx(metrics, abs=1e-6)

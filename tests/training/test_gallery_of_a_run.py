@@ -60,7 +60,7 @@ def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
 
 def test_none_is_left_if_none_is_asked_for(tmp_path):
     scores = pd.DataFrame({"path": ["a", "b"], "defect": ["good", "crack"]})
-    leave_gallery(SimpleNamespace(scores=scores, config={"gallery": 0}), tmp_path, None)
+    leave_gallery(SimpleNamespace(config={"gallery": 0}), tmp_path, None, scores)
     assert not list(tmp_path.iterdir())
 
 

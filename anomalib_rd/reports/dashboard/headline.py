@@ -12,6 +12,7 @@ from anomalib_rd.reports.reported import percent as reported_percent
 from anomalib_rd.reports.reported import source
 from anomalib_rd.results.published import Published, compare
 from anomalib_rd.results.table import MEAN_ALL
+from anomalib_rd.results.unified import whole_run
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def variant_lines(
                 label=label,
                 short=short[label],
                 is_baseline=label == baseline,
-                runs=len(own),
+                runs=own["run"].map(whole_run).nunique(),
                 seeds=", ".join(map(str, sorted(own["seed"].unique()))),
                 categories=own["category"].nunique(),
                 means=[mean(label, m) for m in HEADLINE if (label, m) in means],

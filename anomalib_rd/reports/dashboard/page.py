@@ -26,6 +26,7 @@ from anomalib_rd.reports.dashboard.sections import data_sections, metric_name, s
 from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.results.files import one_line, plain, write_atomically
 from anomalib_rd.results.published import Published
+from anomalib_rd.results.unified import whole_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order of their use: each may call those before it.
@@ -101,6 +102,7 @@ def _context(collected: Collected, published: Mapping[str, Published]) -> dict[s
         "sections": sections,
         "sweeps": collected.sweeps,
         "runs": list(zip(keys, records(runs), strict=True)),
+        "complete": runs["run"].map(whole_run).nunique(),
         "metrics": metrics,
         "headline": [name for name in HEADLINE if name in metrics],
         "chosen_metric": next((m for m in HEADLINE if m in metrics), metrics[0]),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from anomalib_rd.results.record import read_record
 from anomalib_rd.results.sweeps import read_commands
+from anomalib_rd.results.unified import whole_run
 
 HASH = 8  # digits
 _FOLDER = re.compile(r"(?<==)('?)/[^\s,]*/")
@@ -25,6 +26,7 @@ def facts(sweep: Path, runs: pd.DataFrame) -> list[str]:
         UserError: a file that cannot be read.
     """
     records = [read_record(run) for run in runs["run"]]
+    whole = runs.loc[~runs["run"].map(whole_run).duplicated()]
     prints = runs[["category", "fingerprint"]].drop_duplicates().sort_values("category")
     images = {r["data"]["category"]: r["data"].get("train_images") for r in records}
     data = ", ".join(
@@ -32,8 +34,8 @@ def facts(sweep: Path, runs: pd.DataFrame) -> list[str]:
         for category, fingerprint in prints.itertuples(index=False)
     )
     lines = {
-        "Runs": f"{len(runs)}; {runs['total_s'].sum() / 3600:.1f} hours in all, "
-        f"{runs['total_s'].median() / 60:.1f} minutes each (median)",
+        "Runs": f"{len(whole)}; {whole['total_s'].sum() / 3600:.1f} hours in all, "
+        f"{whole['total_s'].median() / 60:.1f} minutes each (median)",
         "Budget": f"{_values(runs['epochs'])} epochs, {_values(runs['image_size'])} pixels, "
         f"seeds {_values(runs['seed'])}",
         "Teacher": _values(runs["teacher"]),

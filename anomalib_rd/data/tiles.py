@@ -1,0 +1,36 @@
+"""Tiles of images in the images' place."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from anomalib_rd.data.dataset import AnomalyDataset
+
+
+class TileDataset(Dataset[dict[str, Any]]):
+    """The T tiles of every image, each an item as of `AnomalyDataset`, image by image.
+
+    Args:
+        images: to be cut, after their transform.
+        boxes: rows and columns of the T tiles in each image.
+    """
+
+    def __init__(self, images: AnomalyDataset, boxes: Sequence[tuple[slice, slice]]) -> None:
+        self.images, self.boxes = images, list(boxes)
+
+    def __len__(self) -> int:
+        return len(self.images) * len(self.boxes)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one image and cut the tile out.
+
+        Raises:
+            UserError: an unreadable file.
+        """
+        image, tile = divmod(index, len(self.boxes))
+        rows, columns = self.boxes[tile]
+        item = self.images[image]
+        # A copy: a view would keep the whole image, and a worker would send it.
+        cut = {key: item[key][..., rows, columns].contiguous() for key in ("image", "mask")}
+        return {**item, **cut, "index": index}

@@ -1,0 +1,174 @@
+"""What a judged run leaves: records, heatmaps, galleries, pictures in W&B."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.loggers import Logger
+
+from anomalib_rd.data import dataset_fingerprint
+from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmaps
+from anomalib_rd.results.record import RESULT, write_record
+from anomalib_rd.results.threshold import write_threshold
+from anomalib_rd.results.unified import category_folder
+from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
+from anomalib_rd.training.gallery import leave_gallery
+from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
+
+
+def leave_record(outcome: Outcome, run_dir: Path) -> None:
+    """Write threshold, scores, curves and, last, the result."""
+    write_threshold(run_dir, outcome.threshold)
+    leave_results(outcome, run_dir, RESULT, lambda result, _: result)
+
+
+def leave_results(
+    outcome: Outcome,
+    run_dir: Path,
+    name: str,
+    finished: Callable[[dict[str, Any], str | None], dict[str, Any]],
+) -> dict[str, Any]:
+    """Write records, scores and curves: of several categories each one's, and the run's last.
+
+    Args:
+        outcome: what was judged.
+        run_dir: where to write; each of several categories has a folder in it.
+        name: of the records' files.
+        finished: makes the record of a result and its category, None for the run's.
+
+    Returns:
+        The run's record.
+    """
+    result, scores, judged = outcome.result, outcome.scores, outcome.module.judged
+    for category, folder in folders(outcome, run_dir).items():
+        if folder != run_dir:
+            record = finished(result_of(outcome, result, category), category)
+            own = of_category(scores, category)
+            write_record(folder, record, own, judged[category].curves, name)
+    record = finished(result, None)
+    write_record(run_dir, record, scores, outcome.module.judgement.curves, name)
+    return record
+
+
+def folders(outcome: Outcome, run_dir: Path) -> dict[str, Path]:
+    """Where what is of each category goes: of a single one into the run's own folder."""
+    names = outcome.data.categories
+    return {n: run_dir if len(names) == 1 else category_folder(run_dir, n) for n in names}
+
+
+def of_category(scores: pd.DataFrame, category: str) -> pd.DataFrame:
+    """The category's rows; their index is still the place in the data set."""
+    return scores[scores["category"] == category]
+
+
+def result_of(outcome: Outcome, result: dict[str, Any], category: str) -> dict[str, Any]:
+    """The record of one of several categories, as a run of it alone would leave it.
+
+    Its oracle is at the epoch of the run's: one model has one best epoch.
+    """
+    data, module = outcome.data, outcome.module
+    split, judgement = data.splits[category], module.judged[category]
+    curve, oracle = module.curves.get(category, []), result["oracle"]
+    looked = module.validations.get(category, {})
+    kept = result["checkpoint"]
+    place = os.path.relpath(".", category_folder(".", category))
+    own = {
+        "data": result["data"]
+        | {
+            "category": category,
+            "group": group(data, [category]),
+            "fingerprint": dataset_fingerprint(split, data.root),
+            "train_images": sum(s.category == category for s in data.train_set.samples),
+            "test_images": by_defect(split.test),
+        },
+        "protocol": result["protocol"] | {"validation": validation(outcome, [category])},
+        "metrics": judgement.metrics,
+        "undefined": judgement.undefined,
+        "bounds": judgement.bounds,
+        "oracle": next((p for p in curve if oracle and p["epoch"] == oracle["epoch"]), None),
+        "test_curve": curve,
+        "validation": {k: v for k, v in looked.items() if k != "epoch"} or None,
+        "checkpoint": kept and kept | {"path": Path(place, kept["path"]).as_posix()},
+    }
+    return {k: v for k, v in (result | own).items() if k != "categories"}
+
+
+def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: int) -> None:
+    """Draw heatmaps of ``count`` test images a category, spread over its defects, and log them.
+
+    All test images, small, go into the gallery.
+    """
+    images = []
+    for category, folder in folders(outcome, run_dir).items():
+        images += draw(outcome, category, folder, count)
+    for logger in loggers:
+        log_evaluation(
+            logger,
+            categories=outcome.by_category,
+            metrics=outcome.module.judgement.metrics,
+            scores=outcome.scores,
+            images=images,
+        )
+
+
+def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[LoggedImage]:
+    """Leave the heatmaps and the gallery of one category; gives what was drawn."""
+    scores = of_category(outcome.scores, category)
+    chosen = scores.index[choose_examples(scores, count)]
+    examples = [example(outcome, scores, row) for row in chosen]
+    if examples:
+        # From the median up: what is as usual is drawn dark, on one scale for all images.
+        maps = np.stack([shown.anomaly_map for shown in examples])
+        write_heatmaps(folder, examples, vmin=float(np.median(maps)), vmax=float(maps.max()))
+    threshold = pixel_threshold(outcome.module.judged[category].curves)
+    leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
+    of = f"{category}: " if len(outcome.data.categories) > 1 else ""
+    return [
+        LoggedImage(
+            image=shown.image,
+            mask=shown.mask,
+            anomaly_map=shown.anomaly_map,
+            predicted=shown.anomaly_map >= threshold,
+            caption=f"{of}{shown.defect} {Path(shown.path).stem}, score {shown.score:.3f}",
+            path=shown.path,
+        )
+        for shown in examples
+    ]
+
+
+def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
+    """A test image as it was seen, with its map and ground truth."""
+    sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
+    has_truth = sample.label == 0 or sample.mask is not None
+    return Example(
+        path=scores["path"][row],
+        defect=sample.defect,
+        score=scores["score"][row],
+        image=item["image"].permute(1, 2, 0).numpy(),
+        mask=item["mask"].numpy() if has_truth else None,
+        anomaly_map=anomaly_map(outcome.module, row, item["image"]).cpu().numpy(),
+    )
+
+
+def anomaly_map(module: DistillationModule, row: int, image: torch.Tensor) -> torch.Tensor:
+    """Map (H, W) of a test image: the one judged, or where none was kept, made once more."""
+    assert module.predictions is not None
+    if len(module.predictions.maps):
+        return module.predictions.maps[row]
+    module.eval()
+    with torch.inference_mode():
+        return module.score(image[None].to(module.device)).maps[0]
+
+
+def pixel_threshold(curves: dict[str, np.ndarray]) -> float:
+    """The map value of the best pixel F1, for drawing alone; infinite where undefined."""
+    recall, precision = curves["pixel_pr_recall"], curves["pixel_pr_precision"]
+    if not len(recall):
+        return float("inf")
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(curves["pixel_pr_threshold"][f1.argmax()])

@@ -1,0 +1,83 @@
+"""The categories of a unified run stand in tables as runs of their own."""
+
+import pytest
+from fake_runs import fake_run
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.comparison import compare_variants
+from anomalib_rd.results.record import find_runs
+from anomalib_rd.results.table import load_runs
+from anomalib_rd.results.unified import category_folder, set_name, whole_run
+from anomalib_rd.results.variants import variant_labels
+
+
+def unified(folder, categories, seed=0, auroc=0.9):
+    said = {"name": "mvtec", "unified": True, "category": list(categories), "root": "data/mvtec"}
+    config = {"data": said}
+    for category in categories:
+        place = category_folder(folder, category)
+        fake_run(place, category, seed, metrics={"image_auroc": auroc}, config=config)
+    fake_run(folder, "+".join(categories), seed, config=config)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("category", "name"),
+    [
+        ("bottle", "bottle"),
+        (1, "1"),
+        (["bottle", "pill"], "bottle+pill"),
+        ([f"category_{number}" for number in range(15)], "unified-15"),
+    ],
+)
+def test_a_set_has_a_name_that_fits_a_folder(category, name):
+    assert set_name(category) == name
+
+
+def test_its_categories_are_found_in_its_place(tmp_path):
+    run = unified(tmp_path / "a/run", ["bottle", "pill"])
+    parts = [category_folder(run, name) for name in ("bottle", "pill")]
+    assert find_runs(tmp_path) == find_runs(run) == parts
+    assert find_runs(parts[1]) == [parts[1]]
+    assert {whole_run(part) for part in parts} == {run} and whole_run(run) == run
+
+
+def test_categories_of_a_run_that_was_cut_off_do_not_count(tmp_path):
+    (unified(tmp_path / "run", ["bottle", "pill"]) / "result.json").unlink()
+    with pytest.raises(UserError, match="no complete run"):
+        find_runs(tmp_path)
+
+
+def test_it_is_compared_with_a_model_for_each_category_pair_by_pair(tmp_path):
+    for seed in (0, 1):
+        unified(tmp_path / f"unified-{seed}", ["bottle", "pill"], seed, auroc=0.9)
+        for category, auroc in (("bottle", 0.94), ("pill", 0.92)):
+            metrics = {"image_auroc": auroc}
+            fake_run(tmp_path / f"{category}-{seed}", category, seed, metrics=metrics)
+    runs = load_runs([tmp_path])
+    assert len(runs) == 8 and list(runs["unified"]) == [False] * 4 + [True] * 4
+    table = compare_variants(runs, "rd4ad resnet18")
+    (row,) = table[table["metric"] == "image_auroc"].to_dict("records")
+    assert row["variant"] == "rd4ad resnet18 unified=true"
+    assert row["difference"] == pytest.approx(-0.03)
+    assert (row["n_pairs"], row["n_left_out"], row["n_categories"]) == (4, 0, 2)
+
+
+def test_models_of_other_sets_are_other_variants(tmp_path):
+    unified(tmp_path / "two", ["bottle", "pill"])
+    unified(tmp_path / "three", ["bottle", "cable", "pill"])
+    labels = set(load_runs([tmp_path])["variant"])
+    assert labels == {
+        'rd4ad resnet18 category=["bottle","pill"]',
+        'rd4ad resnet18 category=["bottle","cable","pill"]',
+    }
+
+
+def test_a_run_from_before_it_could_be_asked_for_is_the_same_variant():
+    old = {"data": {"name": "mvtec", "category": "bottle"}}
+    new = {"data": {"name": "mvtec", "category": "pill", "unified": False}}
+    records = [
+        {"data": {"name": "mvtec"}, "model": {"name": "m", "teacher": "t"}, "config": config}
+        for config in (old, new)
+    ]
+    assert variant_labels(records) == ["m t", "m t"]
