@@ -125,11 +125,12 @@ def show_result(cfg: DictConfig) -> None:
 def note_failure(cfg: DictConfig, error: Exception) -> None:
     """Record that one job of many failed; the others go on."""
     from anomalib_rd.results.progress import RunningElsewhereError, first_process
-    from anomalib_rd.results.record import write_failure
+    from anomalib_rd.results.record import FAILURE, write_failure
 
     if isinstance(error, RunningElsewhereError):
         log.warning("%s: left to the other process", error)
         return
-    if first_process():
+    # The run itself may have left one, with more to it.
+    if first_process() and not Path(cfg.run_dir, FAILURE).exists():
         write_failure(Path(cfg.run_dir), error)
     log.error("%s failed: %s", cfg.name, explain(error) or f"{type(error).__name__}: {error}")

@@ -32,8 +32,9 @@ run is complete:
 =================== ============================================================================
 
 Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,
-``category, defect, label, score``), ``curves.npz`` (named arrays), ``threshold.json``, and for a
-run that failed ``failure.json`` (``error``, ``traceback``).
+``category, defect, label, score``), ``curves.npz`` (named arrays), and for a
+run that failed ``failure.json`` (``error``, ``traceback``; where training diverged ``loss_curve``
+and ``batch_losses`` of the last epoch).
 
 A checkpoint judged again later leaves the like in ``<run>/evaluations/<name>``, with
 ``evaluation.json`` in the place of ``result.json``: see `anomalib_rd.inference.evaluation`.
@@ -51,7 +52,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anomalib_rd.errors import UserError
+from anomalib_rd.errors import NotFiniteError, UserError
 from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
 from anomalib_rd.results.provenance import mask_config
 from anomalib_rd.results.unified import PER_CATEGORY, judged_folders
@@ -116,12 +117,13 @@ def write_record(
 
 
 def write_failure(run_dir: Path | str, error: BaseException) -> Path:
-    """Writes ``failure.json``: the error's type and message, and its traceback."""
+    """Writes ``failure.json``: the error's type and message, its traceback, and its details."""
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     trace = "".join(traceback.format_exception(error))
     failure = {"error": f"{type(error).__name__}: {error}", "traceback": trace}
-    return write_json(folder / FAILURE, failure)
+    details = error.details if isinstance(error, NotFiniteError) else {}
+    return write_json(folder / FAILURE, plain(details) | failure)
 
 
 def read_record(run_dir: Path | str) -> dict[str, Any]:

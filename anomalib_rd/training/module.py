@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.training import randomness
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
+from anomalib_rd.training.finite import require_finite_maps, require_finite_training
 from anomalib_rd.training.predictions import Judgement, PredictionGatherer, Predictions, judge, mean
 
 TEACHER = "distiller.teacher."
@@ -91,6 +91,8 @@ class DistillationModule(L.LightningModule):
         self.curve: list[dict[str, float]] = []
         self.curves: dict[str, list[dict[str, float]]] = {}
         self.loss_curve: list[float] = []
+        self.losses: list[Tensor] = []  # of the epoch's batches, on the device
+        self.finite_maps: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
         self.validation: dict[str, float] = {}
         self.validations: dict[str, dict[str, float]] = {}
         self.stopped = False
@@ -138,17 +140,19 @@ class DistillationModule(L.LightningModule):
             features = self.features[batch["index"]]
         loss: Tensor = self.loss(*self.restore(features))
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.losses.append(loss.detach())
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Stop at once when the loss is lost: all that follows would be NaN."""
-        loss = self.trainer.callback_metrics["train/loss"]
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"train/loss is {loss.item()} after epoch {self.current_epoch + 1}: training "
-                "diverged; lower optimizer.lr or train with trainer.precision=32-true"
-            )
-        self.loss_curve.append(float(loss))
+        """Stop when the loss is lost, before a checkpoint is written: all after would be NaN."""
+        self._require_finite_training()
+        self.losses.clear()
+        self.loss_curve.append(float(self.trainer.callback_metrics["train/loss"]))
+
+    def on_validation_start(self) -> None:
+        """In an epoch too: where the loss is lost, NaN in the maps is its consequence."""
+        if self.losses:
+            self._require_finite_training()
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         """Score a batch of test images."""
@@ -171,7 +175,7 @@ class DistillationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """A validation, and a point of the curve: by that one nothing is chosen."""
-        epoch = self.current_epoch + (self.trainer.state.fn == "fit")
+        epoch = self._epochs_trained
         if self._looked_at(VAL):
             judged = self._judge(VAL, {})[1]
             self.validation = {"epoch": epoch, **mean(judged).metrics}
@@ -188,7 +192,32 @@ class DistillationModule(L.LightningModule):
 
     def _gather(self, stage: str, batch: dict[str, Tensor]) -> None:
         scored = self.score(batch["image"])
+        self.finite_maps[stage].append(scored.maps.isfinite().all())
+        if self._gathered(stage).streamed:  # it reads the maps now
+            self._require_finite_maps(stage)
         self._gathered(stage).update(batch, scored.maps, scored.scores)
+
+    def _require_finite_training(self) -> None:
+        require_finite_training(
+            self.losses,
+            self.own_state().values(),
+            epoch=self.current_epoch + 1,
+            kept=self.loss_curve,
+            way=self._way_out,
+        )
+
+    def _require_finite_maps(self, stage: str) -> None:
+        require_finite_maps(self.finite_maps[stage], stage, self._epochs_trained, self._way_out)
+
+    @property
+    def _epochs_trained(self) -> int:
+        return self.current_epoch + (self.trainer.state.fn == "fit")
+
+    @property
+    def _way_out(self) -> str:
+        """What to change where numbers are lost."""
+        full = self.trainer.precision == "32-true"
+        return "lower optimizer.lr" + ("" if full else " or train with trainer.precision=32-true")
 
     def _gathered(self, stage: str) -> PredictionGatherer:
         gathered = self.gathered[stage]
@@ -202,6 +231,8 @@ class DistillationModule(L.LightningModule):
         self, stage: str, no_masks: Mapping[str, str]
     ) -> tuple[Predictions, dict[str, Judgement]]:
         """Judge each category by its own images; the logged values are the means over them."""
+        self._require_finite_maps(stage)
+        self.finite_maps[stage].clear()
         gathered = self._gathered(stage)
         predictions = gathered.compute()
         judged = {

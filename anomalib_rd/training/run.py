@@ -26,6 +26,7 @@ from anomalib_rd.training.choices import check_choices
 from anomalib_rd.training.data import categories_of, make_tiling, why_no_masks
 from anomalib_rd.training.data import make_data as make_data
 from anomalib_rd.training.feature_cache import usable_place
+from anomalib_rd.training.finite import keeping_what_there_was
 from anomalib_rd.training.gallery import require_count
 from anomalib_rd.training.heartbeat import Heartbeat
 from anomalib_rd.training.leave import leave_record, show_images
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
     loggers = make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
-    with tracked(loggers):
+    with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):
         for logger in loggers:
             logger.log_hyperparams(config)
         outcome = Outcome(module=module, data=data, config=config, trainer=trainer)

@@ -1,0 +1,121 @@
+"""NaN and infinity stop a run where they come up, and what there was is kept."""
+
+import json
+import math
+
+import lightning as L
+import pytest
+import torch
+
+from anomalib_rd.cli import main
+from anomalib_rd.errors import NotFiniteError
+from anomalib_rd.training import finite
+from anomalib_rd.training.run import train
+
+# 6 training images: three batches an epoch; 7 test images: three batches.
+BASE = ["model=rd4ad", "data.train_batch_size=2", "data.test_batch_size=3", "heatmaps=0"]
+BASE += ["callbacks.checkpoint.every_s=0"]
+
+
+class Poison(L.Callback):
+    """Puts a value into the student's weights just before a batch; both counted from 1."""
+
+    def __init__(self, stage, epoch, batch, value="nan"):
+        self.stage, self.at, self.value = stage, (epoch, batch), float(value)
+
+    def strike(self, trainer, module, batch):
+        if (trainer.current_epoch + (self.stage == "train"), batch + 1) == self.at:
+            with torch.no_grad():
+                next(module.distiller.student.parameters()).fill_(self.value)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if self.stage == "train":
+            self.strike(trainer, module, batch_idx)
+
+    def on_test_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        if self.stage == "test":
+            self.strike(trainer, module, batch_idx)
+
+
+def poison(stage, epoch, batch, value="nan"):
+    """The words that put it into a command."""
+    said = {"stage": stage, "epoch": epoch, "batch": batch, "value": value}
+    words = [f"+callbacks.poison.{key}={value}" for key, value in said.items()]
+    return [f"+callbacks.poison._target_={__name__}.Poison", *words]
+
+
+@pytest.fixture
+def stopped(compose_config, tmp_path):
+    """Train, to be stopped; gives what was said and what ``failure.json`` holds."""
+
+    def start(*overrides):
+        with pytest.raises(NotFiniteError) as told:
+            train(compose_config(*BASE, *overrides))
+        return str(told.value), json.loads((tmp_path / "run/failure.json").read_text())
+
+    start.folder = tmp_path / "run"
+    return start
+
+
+@pytest.mark.parametrize("more", [[], ["test_curve=true"]], ids=["plain", "test curve"])
+def test_a_lost_loss_names_epoch_and_batch_and_keeps_what_there_was(stopped, more):
+    said, failure = stopped(*poison("train", epoch=2, batch=3), *more)
+    kept = stopped.folder / "checkpoints/last.ckpt"
+    assert said == (
+        "train/loss is nan in batch 3 of 3 of epoch 2: training diverged; lower optimizer.lr; "
+        f"losses in {stopped.folder / 'failure.json'}, the last finite state in {kept}"
+    )
+    assert failure["error"] == f"NotFiniteError: {said}"
+    (first_epoch,), (*fine, lost) = failure["loss_curve"], failure["batch_losses"]
+    assert 0 < first_epoch < 6 and all(0 < loss < 6 for loss in fine) and lost is None
+    state = torch.load(kept, weights_only=True)
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    assert state["epoch"] == 0 and state["loss_curve"] == [first_epoch]
+    assert not (stopped.folder / "result.json").exists()
+
+
+def test_weights_lost_in_an_epochs_last_step_reach_no_checkpoint(stopped):
+    said, failure = stopped("optimizer.lr=inf", "data.train_batch_size=6")
+    assert said.startswith("the weights are not finite after the last of 1 batches of epoch 1:")
+    assert failure["loss_curve"] == [] and 0 < failure["batch_losses"][0] < 6
+    assert "last finite state" not in said and not (stopped.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["pixel_bins=1000"]], ids=["kept", "streamed"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_lost_maps_name_epoch_and_batch_and_keep_the_trained_networks(stopped, more, value):
+    said, _ = stopped(*poison("test", epoch=2, batch=2, value=value), *more)
+    assert said.startswith(
+        "the anomaly maps of test batch 2 have NaN or infinite values after epoch 2"
+    )
+    assert str(stopped.folder / "checkpoints/last.ckpt") in said
+    assert not (stopped.folder / "result.json").exists()
+
+
+def test_it_is_one_line_and_status_2(mvtec_root, tmp_path, capfd):
+    words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=0"]
+    words += ["data.image_size=[64,64]", "trainer=cpu", "logger=none", *BASE]
+    words += ["optimizer.lr=1e30", "trainer.precision=bf16-mixed", f"hydra.run.dir={tmp_path}/run"]
+    assert main(["train", *words]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith("anomalib-rd: train/loss is ") and " of epoch 1: " in line
+    assert "lower optimizer.lr or train with trainer.precision=32-true; losses in" in line
+
+
+def test_in_a_multirun_the_losses_stay_in_the_failure(mvtec_root, tmp_path, capfd):
+    words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=0"]
+    words += ["data.image_size=[64,64]", "trainer=cpu", "logger=none", *BASE]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "-m", *words, "optimizer.lr=1e30", f"hydra.sweep.dir={tmp_path}/s"])
+    assert stop.value.code == 1
+    (failure,) = (tmp_path / "s").rglob("failure.json")
+    assert len(json.loads(failure.read_text())["batch_losses"]) == 3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [0, 2])
+def test_the_first_that_is_not_finite(bad, where):
+    values = [1.0, 2.0, 3.0, bad]
+    values[where] = bad
+    assert finite.first_not_finite(values) == where
+    assert finite.first_not_finite([1.0, 2.0]) is None
