@@ -12,7 +12,7 @@ from torch import Tensor
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, read_json, sha256_file
 from anomalib_rd.results.record import RESULT
-from anomalib_rd.results.threshold import THRESHOLD, Threshold, read_threshold
+from anomalib_rd.results.threshold import Threshold, threshold_of
 
 FOLDER, FILE = "checkpoints", "last.ckpt"
 # What a config may name: the rest could be any code, and a checkpoint may come from anyone.
@@ -50,7 +50,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
     """Read a run's checkpoint and what lies beside it.
 
     Args:
-        run: the run's folder, or a checkpoint; a ``threshold.json`` may lie beside that.
+        run: the run's folder, or a checkpoint.
         trust: whether networks from outside of this project that the config names may be run.
 
     Raises:
@@ -68,12 +68,6 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             f"{path}: not the checkpoint that {folder / RESULT} records (another SHA-256): damaged "
             "or replaced; copy it again, or take it to a folder of its own"
         )
-    threshold = read_threshold(folder)
-    if threshold and threshold.checkpoint not in (None, sha256):
-        raise UserError(
-            f"{folder / THRESHOLD}: of another checkpoint than {path}; copy both from one run, or "
-            "delete it"
-        )
     try:
         progress = kept["loops"]["fit_loop"]["epoch_progress"]["current"]
         trained = Trained(
@@ -85,7 +79,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             state=dict(kept["state_dict"]),
             epochs=int(progress["processed"]),
             record=record,
-            threshold=threshold,
+            threshold=threshold_of(kept.get("threshold"), path),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

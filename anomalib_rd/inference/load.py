@@ -34,7 +34,7 @@ def load_run(
     """Load a trained model.
 
     Args:
-        run: a run's folder, or a checkpoint; a ``threshold.json`` may lie beside that.
+        run: a run's folder, or a checkpoint.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         threshold: the score from which on an image is anomalous; None: the run's own.
         teacher_weights: the file of the teacher's weights; None: as the run's config says.

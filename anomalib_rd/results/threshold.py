@@ -1,16 +1,13 @@
-"""What makes an image anomalous to a run: ``<run>/threshold.json``, also in ``result.json``.
-
-The file holds the fields of `Threshold`. It goes with one checkpoint, and may be copied with it.
-"""
+"""What makes an image anomalous to a run: ``threshold`` in its checkpoint and ``result.json``."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import plain, read_json, write_json
 
-THRESHOLD = "threshold.json"
 HELD_OUT, TRAINING = "held-out images", "training images"
 ANOMALOUS, NORMAL = "anomalous", "normal"
 
@@ -31,7 +28,6 @@ class Threshold:
         false_positive_rate: what a ``quantile`` promises of new normal images.
         optimistic: whether the student was trained on the images, so that it does better on them
             than on new ones, and the promise is not kept.
-        checkpoint: SHA-256 of the checkpoint that gave the scores, None if none was kept.
     """
 
     kind: str
@@ -43,7 +39,6 @@ class Threshold:
     defect_images: int = 0
     false_positive_rate: float | None = None
     optimistic: bool = False
-    checkpoint: str | None = None
 
     def verdict(self, score: float) -> str:
         """``anomalous`` or ``normal``."""
@@ -76,41 +71,31 @@ class Threshold:
             images = f"{self.normal_images} normal and {self.defect_images} synthetic defect images"
             return f"{words}, the best F1 on {images} held out"
         rate = f"{100 * (self.false_positive_rate or 0):.2g} %"
-        words += f", reached by {rate} of normal images as the {self.normal_images} {self.source}"
-        if not self.optimistic:
-            return words
-        return f"{words}; of new ones more, for the student has seen these"
+        images = f"the {self.normal_images} {self.source}"
+        if self.optimistic:
+            return (
+                f"{words}, reached by {rate} of {images}; by more new ones: these were trained on"
+            )
+        return f"{words}, reached by at most {rate} of normal images like {images}"
 
 
-def write_threshold(run_dir: Path | str, threshold: Threshold | None) -> None:
-    """Write ``threshold.json`` into the folder, made if need be, or take away an earlier try's.
+def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None:
+    """The threshold of its fields as a file keeps them; None of None.
 
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    path = Path(run_dir) / THRESHOLD
-    if threshold is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, plain(asdict(threshold)))
-
-
-def read_threshold(folder: Path | str) -> Threshold | None:
-    """Read ``threshold.json``; None if there is none.
+    Args:
+        kept: by name; others than a threshold's are let be.
+        path: of the file, named in the error.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: they are no threshold.
     """
-    path = Path(folder) / THRESHOLD
-    if not path.is_file():
+    if kept is None:
         return None
-    found = read_json(path)
     known = {field.name for field in fields(Threshold)}
     try:
-        threshold = Threshold(**{key: value for key, value in found.items() if key in known})
+        threshold = Threshold(**{key: value for key, value in kept.items() if key in known})
         if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
             raise TypeError("not a number")
-    except TypeError as error:
-        raise UserError(f"{path}: no threshold ({error}); delete it or run again") from error
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{path}: no threshold in it ({error}); run again") from error
     return threshold

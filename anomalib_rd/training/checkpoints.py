@@ -80,6 +80,18 @@ class LastCheckpoint(ModelCheckpoint):
             self.written = time.monotonic()
 
 
+def keep(path: Path, **facts: Any) -> None:
+    """Put plain values into a checkpoint; all else in it stays as it is.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # Mapped: whatever its size, it goes from file to file.
+    kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if any(kept.get(name) != value for name, value in facts.items()):
+        AtomicCheckpointIO().save_checkpoint({**kept, **facts}, path)
+
+
 @dataclass(frozen=True)
 class Restart:
     """Where a run goes on: the checkpoint and the epochs that it has behind it."""

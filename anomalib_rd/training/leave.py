@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import Logger
 from anomalib_rd.data import dataset_fingerprint
 from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmaps
 from anomalib_rd.results.record import RESULT, write_record
-from anomalib_rd.results.threshold import write_threshold
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
 from anomalib_rd.training.gallery import leave_gallery
@@ -22,8 +21,7 @@ from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
 
 
 def leave_record(outcome: Outcome, run_dir: Path) -> None:
-    """Write threshold, scores, curves and, last, the result."""
-    write_threshold(run_dir, outcome.threshold)
+    """Write scores, curves and, last, the result."""
     leave_results(outcome, run_dir, RESULT, lambda result, _: result)
 
 

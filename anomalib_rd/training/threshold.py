@@ -1,6 +1,6 @@
 """The threshold that a run leaves: from images of the training split, never from the test set."""
 
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 from anomalib_rd.data import AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.functional import rank_images, rank_pixels
+from anomalib_rd.results.files import plain
 from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold
 from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
-from anomalib_rd.training.outcome import Outcome, checkpoint
+from anomalib_rd.training.checkpoints import CHECKPOINT, keep
+from anomalib_rd.training.outcome import Outcome
 
 QUANTILE, F1MAX, NONE = KINDS = ("quantile", "f1max", "none")
 
@@ -42,23 +44,28 @@ def check_threshold(cfg: DictConfig) -> None:
 
 
 def set_threshold(outcome: Outcome) -> None:
-    """Set the threshold that the config of a trained run asks for.
+    """Set the threshold that the config of a trained run asks for, and keep it in the checkpoint.
 
     None where none is asked for, a score is not finite, or the student is untrained: a floor to
     compare with judges no images, and need not read the training images.
     """
-    wanted, data = outcome.config["threshold"], outcome.data
     if not outcome.config["model"]["fit"]:
         return
+    outcome.threshold = _wanted(outcome)
+    path = Path(outcome.config["run_dir"]) / CHECKPOINT
+    if path.is_file():
+        keep(path, threshold=plain(asdict(outcome.threshold)) if outcome.threshold else None)
+
+
+def _wanted(outcome: Outcome) -> Threshold | None:
+    wanted, data = outcome.config["threshold"], outcome.data
     if wanted["kind"] == QUANTILE:
-        found = _quantile_of_normals(outcome, wanted["false_positive_rate"], wanted["train_images"])
-    elif wanted["kind"] == F1MAX:
+        rate, train_images = wanted["false_positive_rate"], wanted["train_images"]
+        return _quantile_of_normals(outcome, rate, train_images)
+    if wanted["kind"] == F1MAX:
         assert data.val_set is not None
-        found = _best_on_validation(outcome, data.val_set)
-    else:
-        return
-    kept = checkpoint(Path(outcome.config["run_dir"]))
-    outcome.threshold = found and replace(found, checkpoint=kept["sha256"] if kept else None)
+        return _best_on_validation(outcome, data.val_set)
+    return None
 
 
 def _quantile_of_normals(

@@ -12,6 +12,7 @@ from small_data import draw
 from anomalib_rd import load_run
 from anomalib_rd.cli import main
 from anomalib_rd.inference.files import find_images
+from anomalib_rd.training.checkpoints import keep
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_folder_of_any_sizes_and_modes(run, images, predict, table, tmp_path, ca
     assert drawn == {f"heatmaps/{name}.png" for name in names}
     assert record["threshold"]["kind"] == "quantile" and record["checkpoint"]["sha256"]
     out = capsys.readouterr().out
-    assert "of 7 anomalous" in out and "the student has seen these" in out
+    assert "of 7 anomalous" in out and "these were trained on" in out
 
 
 def test_maps_at_the_networks_size(images, predict, tmp_path, run):
@@ -165,7 +166,8 @@ def test_output_that_cannot_be_made(run, images, capsys, tmp_path):
 
 
 def test_run_without_threshold_gives_no_verdict(images, predict, table, run_copy, capsys):
-    (run_copy / "threshold.json").unlink()
+    keep(run_copy / "checkpoints/last.ckpt", threshold=None)
+    (run_copy / "result.json").unlink()
     assert predict(images / "rgb.png", run=run_copy) == 0
     assert "no verdict: the run has no threshold" in capsys.readouterr().out
     found, record = table()

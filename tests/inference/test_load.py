@@ -12,9 +12,8 @@ from PIL import Image
 
 from anomalib_rd import load_run
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import is_known, targets
+from anomalib_rd.inference.checkpoint import is_known, read_run, targets
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.results.threshold import read_threshold
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_maps_come_at_the_size_of_the_image_too(detector):
 
 
 def test_verdict_and_threshold_are_the_runs_or_the_users(run, files, detector):
-    own = read_threshold(run)
+    own = read_run(run).threshold
     found = detector(files[0])
     assert found.verdict == ("anomalous" if found.score >= own.image else "normal")
     assert found.anomalous == (found.score >= own.image)
@@ -131,8 +130,8 @@ def test_verdict_and_threshold_are_the_runs_or_the_users(run, files, detector):
     assert lower.threshold.kind == "given" and lower.threshold.false_positive_rate is None
 
 
-def test_older_run_has_no_verdict_unless_told(run_copy, files):
-    (run_copy / "threshold.json").unlink()
+def test_run_without_threshold_has_no_verdict_unless_told(run_copy, files):
+    rewrite(run_copy, threshold=None)
     found = load_run(run_copy)(files[0])
     assert found.verdict is found.anomalous is found.normalised is None
     assert load_run(run_copy, threshold=0.0)(files[0]).verdict == "anomalous"
@@ -142,9 +141,7 @@ def test_checkpoint_goes_alone_with_its_threshold(run, files, detector, tmp_path
     shutil.copy(run / "checkpoints/last.ckpt", tmp_path)
     alone = load_run(tmp_path / "last.ckpt")
     assert alone(files[0]).score == detector(files[0]).score
-    assert alone.threshold is None
-    shutil.copy(run / "threshold.json", tmp_path)
-    assert load_run(tmp_path / "last.ckpt").threshold == detector.threshold
+    assert alone.threshold == detector.threshold
 
 
 def test_bf16_is_near_and_asked_for(run, files, detector):
@@ -171,9 +168,6 @@ def test_checkpoint_of_another_run(run_copy, make_run):
     shutil.copy(other / "checkpoints/last.ckpt", run_copy / "checkpoints")
     with pytest.raises(UserError, match=r"not the checkpoint that .*result\.json records"):
         load_run(run_copy)
-    (run_copy / "result.json").unlink()
-    with pytest.raises(UserError, match=r"threshold\.json: of another checkpoint"):
-        load_run(run_copy)
 
 
 def rewrite(run, **changes):
@@ -181,8 +175,7 @@ def rewrite(run, **changes):
     path = run / "checkpoints/last.ckpt"
     kept = torch.load(path, weights_only=True)
     torch.save({**kept, **changes}, path)
-    for name in ("result.json", "threshold.json"):
-        (run / name).unlink()
+    (run / "result.json").unlink()
     return kept
 
 
@@ -197,7 +190,6 @@ def test_checkpoint_that_does_not_fit_its_config(run_copy):
 def test_a_torch_file_that_is_no_checkpoint(run_copy):
     path = run_copy / "checkpoints/last.ckpt"
     (run_copy / "result.json").unlink()
-    (run_copy / "threshold.json").unlink()
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(UserError, match="lacks 'loops'"):
         load_run(run_copy)

@@ -1,14 +1,16 @@
-"""The threshold of a run: verdict, normalised score, and its file."""
+"""The threshold of a run: verdict, normalised score, and how it is kept."""
 
 import json
 import math
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.threshold import Threshold, read_threshold, write_threshold
+from anomalib_rd.results.threshold import Threshold, threshold_of
 
 QUANTILE = Threshold(
     kind="quantile",
@@ -18,7 +20,6 @@ QUANTILE = Threshold(
     source="held-out images",
     normal_images=40,
     false_positive_rate=2 / 41,
-    checkpoint="ab",
 )
 SCORES = st.floats(-1e6, 1e6)
 
@@ -48,27 +49,29 @@ def test_normalised_of_images_without_spread_is_a_step():
     assert Threshold("given", image=1.0, pixel=1.0).normalised(1.0) is None
 
 
-def test_file_gives_it_back_to_the_bit(tmp_path):
+def test_what_is_kept_of_it_gives_it_back_to_the_bit():
     exact = Threshold("quantile", image=math.nextafter(0.1, 1), pixel=1 / 3, spread=0.2)
-    write_threshold(tmp_path, exact)
-    assert read_threshold(tmp_path) == exact
-    write_threshold(tmp_path, None)
-    assert read_threshold(tmp_path) is None
+    kept = json.loads(json.dumps(asdict(exact)))
+    assert threshold_of(kept | {"of_a_later_version": 1}, Path("last.ckpt")) == exact
+    assert threshold_of(None, Path("last.ckpt")) is None
 
 
-@pytest.mark.parametrize("change", [{"image": None}, {"image": "high"}, {"pixel": "NaN"}])
-def test_damaged_file_is_said(tmp_path, change):
-    write_threshold(tmp_path, QUANTILE)
-    path = tmp_path / "threshold.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=r"threshold\.json: no threshold"):
-        read_threshold(tmp_path)
+@pytest.mark.parametrize("change", [{"image": None}, {"image": "high"}, {"pixel": math.nan}])
+def test_what_is_none_is_said(change):
+    with pytest.raises(UserError, match=r"last\.ckpt: no threshold in it"):
+        threshold_of(asdict(QUANTILE) | change, Path("last.ckpt"))
+    with pytest.raises(UserError, match=r"last\.ckpt: no threshold in it"):
+        threshold_of(["quantile"], Path("last.ckpt"))
 
 
 def test_words_say_what_is_promised_and_what_is_not():
-    assert str(QUANTILE) == ("2, reached by 4.9 % of normal images as the 40 held-out images")
+    assert str(QUANTILE) == (
+        "2, reached by at most 4.9 % of normal images like the 40 held-out images"
+    )
     seen = Threshold(**{**QUANTILE.__dict__, "source": "training images", "optimistic": True})
-    assert str(seen).endswith("of new ones more, for the student has seen these")
+    assert str(seen).endswith(
+        "reached by 4.9 % of the 40 training images; by more new ones: these were trained on"
+    )
     assert str(QUANTILE.moved(3.5)) == "3.5, as given"
     f1 = Threshold("f1max", image=1, pixel=1, normal_images=4, defect_images=5)
     assert "best F1 on 4 normal and 5 synthetic" in str(f1)

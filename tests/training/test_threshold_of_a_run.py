@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.load import load_run
-from anomalib_rd.results.files import read_json
+from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.results.threshold import read_threshold
+from anomalib_rd.results.threshold import threshold_of
 from anomalib_rd.scoring.thresholds import normal_quantile
+from anomalib_rd.training.checkpoints import keep
 from anomalib_rd.training.run import make_data, train
 
 
@@ -17,7 +20,7 @@ def run(compose_config, tmp_path):
     def start(*overrides):
         cfg = compose_config("gallery=0", "heatmaps=0", *overrides)
         train(cfg)
-        return cfg, tmp_path / "run", read_threshold(tmp_path / "run")
+        return cfg, tmp_path / "run", read_run(tmp_path / "run").threshold
 
     return start
 
@@ -46,8 +49,8 @@ def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(r
     assert threshold.false_positive_rate == promised == pytest.approx(1 / 7)
     assert threshold.spread == pytest.approx(np.std(scores), abs=1e-5)
     record = read_record(folder)
-    assert record["threshold"] == read_json(folder / "threshold.json")
-    assert threshold.checkpoint == record["checkpoint"]["sha256"]
+    assert threshold_of(record["threshold"], folder) == threshold
+    assert sha256_file(folder / "checkpoints/last.ckpt") == record["checkpoint"]["sha256"]
     assert record["duration_s"]["threshold"] > 0
 
 
@@ -144,3 +147,19 @@ def test_another_threshold_is_no_other_run(compose_config):
     from anomalib_rd.results.identity import config_digest
 
     assert config_digest(compose_config()) == config_digest(compose_config("threshold=none"))
+
+
+def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
+    kept = {"state_dict": {"weight": torch.arange(4.0)}, "config": {"seed": 0}, "nothing": None}
+    path = tmp_path / "last.ckpt"
+    torch.save(kept, path)
+    keep(path, threshold={"kind": "quantile", "image": 0.1})
+    found = torch.load(path, weights_only=True)
+    assert torch.equal(found["state_dict"].pop("weight"), kept["state_dict"].pop("weight"))
+    assert found == {**kept, "threshold": {"kind": "quantile", "image": 0.1}}
+    bits = path.read_bytes()
+    keep(path, threshold={"kind": "quantile", "image": 0.1})
+    assert path.read_bytes() == bits
+    # A run resumed after its training, and told otherwise.
+    keep(path, threshold=None)
+    assert torch.load(path, weights_only=True)["threshold"] is None
