@@ -133,6 +133,13 @@ class Detector:
             pool.shutdown(cancel_futures=True)
 
 
+def chosen_threshold(own: Threshold | None, given: float | None) -> Threshold | None:
+    """The model's threshold, or the one given in its place."""
+    if given is None:
+        return own
+    return own.moved(given) if own else Threshold("given", image=given, pixel=given)
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

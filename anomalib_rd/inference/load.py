@@ -10,12 +10,11 @@ from hydra.utils import instantiate
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained, read_run
-from anomalib_rd.inference.detector import Detector
+from anomalib_rd.inference.detector import Detector, chosen_threshold
 from anomalib_rd.networks import Distiller
-from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
-NETWORKS, TEACHER = "distiller.", "teacher."
+NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."
 PARTS = ("teacher", "masking", "fusion", "student")
 NAMED_WEIGHTS = ("timm", "embedded", "random")
 HALVES = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -50,7 +49,7 @@ def load_run(
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
     networks = make_networks(trained, teacher_weights)
     model = trained.config["model"]
-    scorer: AnomalyScorer = instantiate(model["scoring"])
+    scorer = make_scorer(trained)
     tiling: Tiling | None = instantiate(model.get("tiling"))  # older runs lack it
     precision = precision or str(trained.config["trainer"].get("precision") or "32-true")
     return Detector(
@@ -127,6 +126,14 @@ def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -
     return networks
 
 
+def make_scorer(trained: Trained) -> AnomalyScorer:
+    """The scorer of a run, with what it has learnt of normal images."""
+    scorer: AnomalyScorer = instantiate(trained.config["model"]["scoring"])
+    state = trained.state.items()
+    scorer.load_state_dict({k.removeprefix(SCORER): v for k, v in state if k.startswith(SCORER)})
+    return scorer
+
+
 def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]:
     """The run's config with another file of the teacher's weights, if one is given.
 
@@ -147,13 +154,6 @@ def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]
             "where they are with --teacher-weights FILE (load_run(..., teacher_weights=...))"
         )
     return {**config, "model": {**config["model"], "teacher": teacher}}
-
-
-def chosen_threshold(own: Threshold | None, given: float | None) -> Threshold | None:
-    """The run's threshold, or the one given in its place."""
-    if given is None:
-        return own
-    return own.moved(given) if own else Threshold("given", image=given, pixel=given)
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -20,8 +20,9 @@ class Threshold:
         kind: ``quantile`` of normal images, ``f1max`` on images with synthetic defects, or
             ``given`` by the user.
         image: an image is anomalous if its score is this or more.
-        pixel: the same of a value of the map, for drawing. Of a ``quantile`` it equals ``image``:
-            a score is its map's highest value, so that exactly anomalous images get an outline.
+        pixel: the same of a value of the map, for drawing. Of a ``quantile`` it is that of the
+            maps' highest values. Where these are the scores it equals ``image``, so that exactly
+            anomalous images get an outline; standardised scores have another scale.
         spread: standard deviation of the normal images' scores; None if ``given``.
         source: the images that it is from: held out of the training, or trained on.
         normal_images, defect_images: how many they are.
@@ -58,9 +59,14 @@ class Threshold:
         return 0.5 * (1 + math.tanh(distance / self.spread / 2))  # the same, without overflow
 
     def moved(self, value: float) -> "Threshold":
-        """The user's own threshold on this one's scale."""
+        """The user's own threshold on this one's scale; where that is not the map's, of images."""
         return replace(
-            self, kind="given", image=value, pixel=value, false_positive_rate=None, optimistic=False
+            self,
+            kind="given",
+            image=value,
+            pixel=value if self.pixel == self.image else self.pixel,
+            false_positive_rate=None,
+            optimistic=False,
         )
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
+from torch import Tensor
 
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.identity import require_same_run
@@ -92,6 +93,17 @@ def keep(path: Path, **facts: Any) -> None:
         AtomicCheckpointIO().save_checkpoint({**kept, **facts}, path)
 
 
+def keep_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Put tensors that training has not made into a checkpoint's state.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    own = {**kept["state_dict"], **{name: value.cpu() for name, value in state.items()}}
+    AtomicCheckpointIO().save_checkpoint({**kept, "state_dict": own}, path)
+
+
 @dataclass(frozen=True)
 class Restart:
     """Where a run goes on: the checkpoint and the epochs that it has behind it."""
@@ -114,9 +126,6 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
         UserError: the checkpoint is of another config.
     """
     path = run_dir / CHECKPOINT
-    if first_process():
-        for half in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed process
-            half.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:

@@ -15,6 +15,7 @@ from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.training import randomness
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
 from anomalib_rd.training.finite import require_finite_maps, require_finite_training
+from anomalib_rd.training.normals import fit_scorer
 from anomalib_rd.training.predictions import Judgement, PredictionGatherer, Predictions, judge, mean
 
 TEACHER = "distiller.teacher."
@@ -153,6 +154,8 @@ class DistillationModule(L.LightningModule):
         """In an epoch too: where the loss is lost, NaN in the maps is its consequence."""
         if self.losses:
             self._require_finite_training()
+        if self.trainer.state.fn == "fit":
+            fit_scorer(self, self.trainer.datamodule, self.trainer)  # type: ignore[attr-defined]
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         """Score a batch of test images."""

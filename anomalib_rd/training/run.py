@@ -21,7 +21,13 @@ from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.tracking.lifetime import tracked
-from anomalib_rd.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, Restart, find_restart
+from anomalib_rd.training.checkpoints import (
+    CHECKPOINT,
+    AtomicCheckpointIO,
+    Restart,
+    find_restart,
+    keep_state,
+)
 from anomalib_rd.training.choices import check_choices
 from anomalib_rd.training.data import categories_of, make_tiling, why_no_masks
 from anomalib_rd.training.data import make_data as make_data
@@ -32,6 +38,7 @@ from anomalib_rd.training.heartbeat import Heartbeat
 from anomalib_rd.training.leave import leave_record, show_images
 from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import VAL, DistillationModule
+from anomalib_rd.training.normals import fit_scorer
 from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.threshold import check_threshold, set_threshold
 
@@ -70,7 +77,8 @@ def train(cfg: DictConfig) -> float | None:
         if cfg.model.fit:
             outcome.train_s = timed(lambda: fit(trainer, module, data, restart))
             outcome.resumed_from = restart.epoch if restart else None
-        elif trainer.checkpoint_callback:
+        set_scorer(outcome, run_dir / CHECKPOINT)
+        if not cfg.model.fit and trainer.checkpoint_callback:
             module.trainer = trainer
             trainer.strategy.connect(module)
             trainer.save_checkpoint(run_dir / CHECKPOINT)
@@ -103,6 +111,15 @@ def fit(
             module.feature_cache = "off"  # nothing is left to train
     with stoppable():
         trainer.fit(module, datamodule=data, ckpt_path=restart.path if restart else None)
+
+
+def set_scorer(outcome: Outcome, checkpoint: Path) -> None:
+    """Show the normal images to a scorer that standardises, and keep what it learnt."""
+    scorer, trainer = outcome.module.scorer, outcome.trainer
+    with stoppable():
+        learnt = fit_scorer(outcome.module, outcome.data, trainer)
+    if learnt and trainer.is_global_zero and checkpoint.is_file():
+        keep_state(checkpoint, scorer.state_dict(prefix="scorer."))
 
 
 def validate(

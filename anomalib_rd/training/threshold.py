@@ -1,11 +1,13 @@
 """The threshold that a run leaves: from images of the training split, never from the test set."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from anomalib_rd.data import AnomalyDataset
 from anomalib_rd.errors import UserError
@@ -14,6 +16,7 @@ from anomalib_rd.results.files import plain
 from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold
 from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
 from anomalib_rd.training.checkpoints import CHECKPOINT, keep
+from anomalib_rd.training.normals import as_they_are, scored
 from anomalib_rd.training.outcome import Outcome
 
 QUANTILE, F1MAX, NONE = KINDS = ("quantile", "f1max", "none")
@@ -78,15 +81,15 @@ def _quantile_of_normals(
     if not held_out and train_images is not None and len(samples) > train_images:
         chosen = np.linspace(0, len(samples) - 1, train_images).round().astype(int)
         samples = [samples[row] for row in chosen]
-    normal = AnomalyDataset(samples, data.image_size, cache=data.train_set.cache)
-    scores, _ = _scored(outcome, normal, with_maps=False)
+    normal = as_they_are(data, samples)
+    scores, peaks = _scored(outcome, normal, lambda maps: maps.flatten(1).amax(1))
     if not np.isfinite(scores).all():
         return None
     value, promised = normal_quantile(scores, rate)
     return Threshold(
         kind=QUANTILE,
         image=value,
-        pixel=value,
+        pixel=normal_quantile(peaks.double().numpy(), rate)[0],
         spread=float(scores.std()),
         source=HELD_OUT if held_out else TRAINING,
         normal_images=len(scores),
@@ -96,7 +99,7 @@ def _quantile_of_normals(
 
 
 def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold | None:
-    scores, maps = _scored(outcome, images, with_maps=True)
+    scores, maps = _scored(outcome, images, lambda maps: maps)
     if not np.isfinite(scores).all():
         return None
     labels = np.array([sample.label for sample in images.samples])
@@ -105,7 +108,7 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
     return Threshold(
         kind=F1MAX,
         image=best_f1(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
-        pixel=best_f1(rank_pixels(torch.cat(maps), masks)),
+        pixel=best_f1(rank_pixels(maps, masks)),
         spread=float(normal.std()),
         source=HELD_OUT,
         normal_images=len(normal),
@@ -113,18 +116,13 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
     )
 
 
-@torch.inference_mode()
 def _scored(
-    outcome: Outcome, images: AnomalyDataset, with_maps: bool
-) -> tuple[np.ndarray, list[torch.Tensor]]:
-    """Scores (N,) float64, and the maps of each batch if asked for."""
-    # After a test Lightning leaves the module on the CPU.
-    device = outcome.trainer.strategy.root_device
-    module = outcome.module.to(device).eval()
-    scores, maps = [], []
-    with outcome.trainer.precision_plugin.forward_context():
-        for batch in outcome.data.in_order(images):
-            scored = module.score(batch["image"].to(device))
-            scores.append(scored.scores.double().cpu().numpy())
-            maps += [scored.maps.float().cpu()] if with_maps else []
-    return np.concatenate(scores), maps
+    outcome: Outcome, images: AnomalyDataset, of_maps: Callable[[Tensor], Tensor]
+) -> tuple[np.ndarray, Tensor]:
+    """Scores (N,) float64, and what is made of the maps (N, ...) float32."""
+    batches = [
+        (batch.scores.double().cpu(), of_maps(batch.maps.float()).cpu())
+        for batch in scored(outcome.module, outcome.data, outcome.trainer, images)
+    ]
+    scores, maps = zip(*batches, strict=True)
+    return torch.cat(scores).numpy(), torch.cat(maps)

@@ -1,0 +1,47 @@
+"""Normal images through a trained model: for its threshold, and for a scorer that wants them."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import lightning as L
+import torch
+
+from anomalib_rd.data import AnomalyDataModule, AnomalyDataset, Sample
+from anomalib_rd.scoring import Scored, StandardisedScorer
+
+if TYPE_CHECKING:
+    from anomalib_rd.training.module import DistillationModule
+
+
+def as_they_are(data: AnomalyDataModule, samples: Sequence[Sample]) -> AnomalyDataset:
+    """The images of samples, without the training's transform or a validation's defects."""
+    return AnomalyDataset(list(samples), data.image_size, cache=data.train_set.cache)
+
+
+@torch.inference_mode()
+def scored(
+    module: "DistillationModule",
+    data: AnomalyDataModule,
+    trainer: L.Trainer,
+    images: AnomalyDataset,
+) -> Iterator[Scored]:
+    """Maps and scores of the images, in batches in their order, under the trainer's precision."""
+    # After fitting and testing Lightning leaves the module on the CPU.
+    device = trainer.strategy.root_device
+    module.to(device).eval()
+    with trainer.precision_plugin.forward_context():
+        for batch in data.in_order(images):
+            yield module.score(batch["image"].to(device))
+
+
+def fit_scorer(module: "DistillationModule", data: AnomalyDataModule, trainer: L.Trainer) -> bool:
+    """Show a scorer that standardises all training images, with the networks as they are now.
+
+    Returns:
+        Whether it is such a scorer.
+    """
+    if not isinstance(module.scorer, StandardisedScorer):
+        return False
+    images = as_they_are(data, data.train_set.samples)
+    module.scorer.fit(one.maps for one in scored(module, data, trainer, images))
+    return True
