@@ -31,16 +31,7 @@ def run(words: list[str]) -> int:
     images = find_images(options.images)
     make_folder(options.out)
     output = Output(options.out, not options.no_heatmaps, options.maps, options.original_size)
-    from anomalib_rd.inference.load import load_run
-
-    detector = load_run(
-        options.run,
-        device=options.device,
-        threshold=options.threshold,
-        teacher_weights=options.teacher_weights,
-        precision=options.precision,
-        trust=options.trust,
-    )
+    detector = load(options)
     rows, failed, seconds = judge(detector, images, output, options.batch_size)
     threshold = detector.threshold
     facts = {
@@ -77,7 +68,7 @@ def parse(words: list[str]) -> Namespace:
         "--maps", choices=("npy", "tiff"), help="keep the maps: float32, or 16-bit float TIFF"
     )
     parser.add_argument(
-        "--original-size", action="store_true", help="with --maps: at the images' own size"
+        "--original-size", action="store_true", help="heatmaps and maps of the images' own size"
     )
     parser.add_argument(
         "--precision", metavar="NAME", help="such as bf16-mixed; default: as the run was trained"
@@ -87,10 +78,31 @@ def parse(words: list[str]) -> Namespace:
         parser.error(f"--batch-size {options.batch_size}: must be at least 1")
     if options.threshold is not None and not math.isfinite(options.threshold):
         parser.error(f"--threshold {options.threshold}: must be a number")
-    if options.original_size and not options.maps:
-        parser.error("--original-size goes with --maps")
+    if options.original_size and options.no_heatmaps and not options.maps:
+        parser.error("--original-size goes with heatmaps or --maps")
     options.out = options.out or Path("predictions", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     return options
+
+
+def load(options: Namespace) -> "Detector":
+    """The model, of a run or an exported file; of the latter without torch, where it needs none."""
+    from anomalib_rd.inference.exported import is_exported, load_exported
+
+    own = {
+        "device": options.device,
+        "threshold": options.threshold,
+        "precision": options.precision,
+        "trust": options.trust,
+    }
+    if is_exported(options.run):
+        if options.teacher_weights:
+            raise UserError(
+                f"predict: --teacher-weights is of no use with {options.run}: the teacher is in it"
+            )
+        return load_exported(options.run, **own)
+    from anomalib_rd.inference.load import load_run
+
+    return load_run(options.run, teacher_weights=options.teacher_weights, **own)
 
 
 def make_folder(out: Path) -> None:
@@ -155,14 +167,16 @@ def show(
     if len(rows) <= SHOWN:
         for one in rows:
             normalised = "" if one["normalised"] is None else f"  {one['normalised']:.3f}"
-            print(f"{one['score']:.4f}{normalised}  {one['verdict'] or ''}  {one['path']}")
+            verdict = "" if one["verdict"] is None else f"  {one['verdict']:9}"
+            print(f"{one['score']:.4f}{normalised}{verdict}  {one['path']}")
     if threshold is None:
         print("no verdict: the run has no threshold; --threshold SCORE gives one")
     else:
         anomalous = sum(one["verdict"] == "anomalous" for one in rows)
         print(f"{anomalous} of {len(rows)} anomalous; threshold {threshold}")
-    print(f"{len(rows)} images in {seconds:.1f} s")
+    print(f"{len(rows)} image{'' if len(rows) == 1 else 's'} in {seconds:.1f} s")
     for one in failed:
         print(f"anomalib-rd: {one['error']}", file=sys.stderr)
     if failed:
-        print(f"anomalib-rd: {len(failed)} images not read", file=sys.stderr)
+        count = "1 image" if len(failed) == 1 else f"{len(failed)} images"
+        print(f"anomalib-rd: {count} not read", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What `predict` reads and leaves: images by path, folder or pattern; a table, heatmaps, maps."""
 
 import glob
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
+from anomalib_rd.data.images import load_image
 from anomalib_rd.data.source import IMAGE_ENDINGS, list_images
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
-from anomalib_rd.reports.heatmaps import heatmap_strip, save_png
+from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png
 from anomalib_rd.results.files import plain, write_atomically, write_json
 from anomalib_rd.results.table import write_csv
 
@@ -78,7 +81,8 @@ class Output:
         heatmaps: whether to draw image, outline of the pixels above the threshold, and map.
         maps: how to keep maps: float32 ``.npy``, or 16-bit float ``.tiff``, as MVTec's evaluation
             of LOCO and AD 2 reads it; None for not.
-        original_size: whether those are of the image's size, or the network's.
+        original_size: whether both are of the image's own size. Else the maps are of the network's,
+            and the heatmaps about as large, in the image's proportions.
     """
 
     folder: Path
@@ -94,7 +98,10 @@ class Output:
         """
         if self.heatmaps:
             file = _place(self.folder / HEATMAPS / name, ".png")
-            save_png(picture(found, path.name), file, {"path": path.as_posix()})
+            # Read again: to keep all that wait at their own size would take much memory.
+            image = load_image(path) if self.original_size else Image.fromarray(found.image)
+            size = found.size if self.original_size else drawn_size(found)
+            save_png(picture(found, image, size, path.name), file, {"path": path.as_posix()})
         if self.maps:
             values = found.full_map() if self.original_size else found.map
             file = _place(self.folder / MAPS / name, f".{self.maps}")
@@ -120,19 +127,42 @@ def row(path: Path, found: Prediction) -> dict[str, Any]:
     }
 
 
-def picture(found: Prediction, name: str) -> Any:
-    """Image | outline of the pixels at the threshold or above | map, as a PIL image.
+def drawn_size(found: Prediction) -> tuple[int, int]:
+    """(H, W) of the image's proportions with about as many pixels as the network's, or more."""
+    (height, width), pixels = found.size, found.map.size
+    scale = math.sqrt(pixels / (height * width))
+    scale = max(scale, SMALLEST / max(height, width))
+    return max(1, round(scale * height)), max(1, round(scale * width))
+
+
+def picture(found: Prediction, image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
+    """Image | outline of the pixels at the threshold or above | map.
 
     The colours go from 0 to twice the threshold, one scale for all images; without a threshold
     over the image's own range.
+
+    Args:
+        found: what is drawn.
+        image: RGB, of any size.
+        size: (H, W) of each part.
+        name: of the image, for its caption.
     """
+    height, width = size
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    heat = found.map_of_size(size)
     threshold = found.threshold
     top = 2 * threshold.pixel if threshold and threshold.pixel > 0 else None
     low, high = (0.0, top) if top else (float(found.map.min()), float(found.map.max()))
-    outlined = found.map >= threshold.pixel if threshold else None
+    outlined = None
+    if threshold:
+        level = threshold.pixel
+        if found.map.max() >= level:
+            # Peaks are lower at other sizes, and an anomalous image has an outline.
+            level = min(level, heat.max())
+        outlined = heat >= level
     verdict = f"  {found.verdict}" if found.verdict else ""
     title = f"{name}  score {found.score:.3g}{verdict}"
-    return heatmap_strip(found.image, outlined, found.map, low, high, title, contour="threshold")
+    return heatmap_strip(pixels, outlined, heat, low, high, title, contour="threshold")
 
 
 def save_map(stream: Any, values: np.ndarray, kind: str | None) -> None:

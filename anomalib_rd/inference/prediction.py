@@ -43,8 +43,12 @@ class Prediction:
 
     def full_map(self) -> np.ndarray:
         """The map at the image's own size: float32 (H, W), bilinear, antialiased if smaller."""
-        height, width = self.size
-        if self.map.shape == self.size:
+        return self.map_of_size(self.size)
+
+    def map_of_size(self, size: tuple[int, int]) -> np.ndarray:
+        """The map at any size (H, W), in the same way."""
+        if self.map.shape == size:
             return self.map
+        height, width = size
         resized = Image.fromarray(self.map).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized)

@@ -136,7 +136,8 @@ def heatmap_strip(
         contour: what the mask is, the caption of the second.
 
     Returns:
-        RGB, ``3 * W + 8`` wide and ``H + 22`` high (small images are enlarged first).
+        RGB, ``3 * W + 8`` wide and ``H + 22`` high. Images of less than 192 pixels on both sides
+        are enlarged first, and narrow ones have room for their captions.
 
     Raises:
         ValueError: the shapes do not agree.
@@ -145,7 +146,7 @@ def heatmap_strip(
     if image.shape != (height, width, 3) or (mask is not None and mask.shape != (height, width)):
         shapes = f"{image.shape}, {None if mask is None else mask.shape}, {anomaly_map.shape}"
         raise ValueError(f"image, mask and map do not agree in shape: {shapes}")
-    factor = max(1, -(-SMALLEST // height))
+    factor = max(1, -(-SMALLEST // max(height, width)))
     size = (width * factor, height * factor)
     picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     if mask is not None:
@@ -158,11 +159,12 @@ def heatmap_strip(
     ]
     middle = f"no {contour}" if mask is None else contour
     captions = [title, middle, f"map, {vmin:.3g} to {vmax:.3g}"]
-    strip = Image.new("RGB", (3 * size[0] + 2 * GAP, size[1] + CAPTION), PAPER)
+    column_width = max(size[0], SMALLEST)
+    strip = Image.new("RGB", (3 * column_width + 2 * GAP, size[1] + CAPTION), PAPER)
     for column, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
-        left = column * (size[0] + GAP)
+        left = column * (column_width + GAP)
         strip.paste(Image.fromarray(panel), (left, CAPTION))
-        draw_text(strip, (left + 2, 3), caption, 13, size[0] - 4)
+        draw_text(strip, (left + 2, 3), caption, 13, column_width - 4)
     return strip
 
 

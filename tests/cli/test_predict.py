@@ -12,6 +12,7 @@ from small_data import draw
 from anomalib_rd import load_run
 from anomalib_rd.cli import main
 from anomalib_rd.inference.files import find_images
+from anomalib_rd.reports.heatmaps import CAPTION, GAP
 from anomalib_rd.training.checkpoints import keep
 
 
@@ -106,7 +107,35 @@ def test_outline_is_drawn_exactly_on_anomalous_images(images, predict, tmp_path)
 
     assert not outlined(1e6)
     score = pd.read_csv(tmp_path / "out/predictions.csv")["score"][0]
-    assert outlined(score - 0.02 * score)
+    assert outlined(score)  # the one pixel that gave the score
+
+
+def panel(file):
+    """(H, W) of the whole picture less captions and gaps, for each of its three parts."""
+    with Image.open(file) as image:
+        assert (image.width - 2 * GAP) % 3 == 0
+        return image.height - CAPTION, (image.width - 2 * GAP) // 3
+
+
+def test_heatmaps_keep_the_images_proportions(images, predict, tmp_path):
+    words = (images / "rgb.png", images / "inner", images / "turned.jpg", images / "palette.png")
+    heatmaps = tmp_path / "out/heatmaps"
+    assert predict(*words) == 0
+    assert panel(heatmaps / "rgb.png") == (149, 192)  # of 70 x 90
+    assert panel(heatmaps / "palette.png") == (192, 192)
+    # Of 120 x 40, and 40 x 100 turned upright: room for the caption is left beside them.
+    assert panel(heatmaps / "alpha.png") == panel(heatmaps / "turned.png") == (192, 192)
+    pixels = np.asarray(Image.open(heatmaps / "alpha.png"))[CAPTION:]
+    assert (pixels[:, 64:192] == 255).all() and (pixels[:, :64] < 255).all()
+
+
+def test_heatmaps_of_the_images_own_size_show_its_own_pixels(predict, tmp_path):
+    pixels = draw(np.random.default_rng(1), 300)[0]
+    Image.fromarray(pixels[:200]).save(tmp_path / "large.png")
+    assert predict(tmp_path / "large.png", "--original-size") == 0
+    drawn = tmp_path / "out/heatmaps/large.png"
+    assert panel(drawn) == (200, 300)
+    assert np.array_equal(np.asarray(Image.open(drawn))[CAPTION:, :300], pixels[:200])
 
 
 def test_unreadable_files_are_listed_and_the_rest_goes_on(images, predict, table, tmp_path, capsys):
@@ -137,7 +166,7 @@ def test_nothing_readable_at_all(predict, table, tmp_path):
         (("{empty}",), "no image in this folder"),
         (("{images}", "{images}/*.txt"), "matches no image"),
         (("{images}", "--batch-size", "0"), "must be at least 1"),
-        (("{images}", "--original-size"), "goes with --maps"),
+        (("{images}", "--original-size", "--no-heatmaps"), "goes with heatmaps or --maps"),
         (("{images}", "--threshold", "nan"), "must be a number"),
         (("{images}", "--maps", "jpg"), "invalid choice"),
         ((), "the following arguments are required: IMAGES"),

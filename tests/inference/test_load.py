@@ -26,14 +26,6 @@ def files(run, data_root):
     return [data_root / path for path in read_scores(run)["path"]]
 
 
-def test_the_example_of_the_readme(run, files):
-    detector = load_run(run)
-    found = detector(files[0])
-    print(found.score, found.verdict, found.normalised)
-    assert found.map.shape == (64, 64) and found.full_map().shape == (80, 80)
-    assert [one.verdict for one in detector.many(files)]
-
-
 def test_scores_are_those_of_the_test_at_the_end_of_training(run, detector, files):
     recorded = read_scores(run)["score"]
     found = list(detector.many(files, batch_size=3))

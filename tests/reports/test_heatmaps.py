@@ -88,7 +88,11 @@ def test_scale_is_the_given_one():
 
 def test_small_images_are_enlarged_and_wrong_shapes_refused():
     small = heatmap_strip(GREY[:64, :32], square()[:64, :32], np.zeros((64, 32)), 0, 1, "x")
-    assert small.size == (3 * 96 + 2 * GAP, 192 + CAPTION)
+    # Three times as large; a column is wide enough for a caption.
+    assert small.size == (3 * 192 + 2 * GAP, 192 + CAPTION)
+    assert (np.asarray(small)[CAPTION:, 96:192] == 255).all()
+    wide = heatmap_strip(GREY[:64], square()[:64], np.zeros((64, SIDE)), 0, 1, "x")
+    assert wide.size == (3 * SIDE + 2 * GAP, 64 + CAPTION)
     with pytest.raises(ValueError, match="do not agree"):
         heatmap_strip(GREY, square()[:5], np.zeros((SIDE, SIDE)), 0, 1, "x")
 
