@@ -9,9 +9,10 @@ from anomalib_rd import __version__
 from anomalib_rd.cli.mistakes import explain
 
 VERBS = {
-    "train": "train and judge a model; takes Hydra overrides, -m for many",
+    "train": "train and judge a model; Hydra overrides, -m for many, --from RESULT to repeat one",
     "evaluate": "judge a run's checkpoint again, or on other data",
-    "predict": "judge images by a run: scores, verdicts, heatmaps, maps",
+    "predict": "judge images by a run or an exported file: scores, verdicts, heatmaps, maps",
+    "export": "a run to one file for ONNX Runtime, OpenVINO or torch, checked against torch",
     "status": "what a sweep has done, is doing and lacks, and the time left",
     "report": "tables, statistics and heatmap sheet of the runs in folders",
     "study": "list the jobs of a study; write its results, summary and figure",

@@ -1,4 +1,4 @@
-"""What `evaluate` and `predict` share: which run, on which device, with which teacher."""
+"""What `evaluate`, `predict` and `export` share: which run, on which device, with which teacher."""
 
 import argparse
 from typing import NoReturn
@@ -7,14 +7,15 @@ from anomalib_rd.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes a run; says what is wrong in one line."""
+    """Takes a run, and unless told otherwise a device; says what is wrong in one line."""
 
-    def __init__(self, verb: str, description: str) -> None:
+    def __init__(self, verb: str, description: str, device: bool = True) -> None:
         super().__init__(prog=f"anomalib-rd {verb}", description=description)
         self.add_argument("run", metavar="RUN", help="a run's folder, or its checkpoints/last.ckpt")
-        self.add_argument(
-            "--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)"
-        )
+        if device:
+            self.add_argument(
+                "--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)"
+            )
         self.add_argument(
             "--teacher-weights", metavar="FILE", help="where the teacher's weights are now"
         )

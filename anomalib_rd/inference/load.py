@@ -11,6 +11,8 @@ from hydra.utils import instantiate
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained, read_run
 from anomalib_rd.inference.detector import Detector, chosen_threshold
+from anomalib_rd.inference.folding import fold
+from anomalib_rd.inference.runtimes import FLOAT32
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
@@ -51,7 +53,7 @@ def load_run(
     model = trained.config["model"]
     scorer = make_scorer(trained)
     tiling: Tiling | None = instantiate(model.get("tiling"))  # older runs lack it
-    precision = precision or str(trained.config["trainer"].get("precision") or "32-true")
+    precision = precision or str(trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
         network=TorchNetwork(networks, scorer, place, precision, tiling),
         image_size=trained.config["data"]["image_size"],
@@ -87,7 +89,9 @@ class TorchNetwork:
         half, _, how = precision.partition("-")
         self.half = HALVES.get(half) if how == "mixed" else None
         dtype = (HALVES | {"64": torch.float64}).get(half) if how == "true" else None
-        # Channels last: rounds otherwise in the seventh digit, and is faster.
+        if precision == FLOAT32:
+            networks = fold(networks.eval())
+        # Both round otherwise in the seventh digit, and are faster.
         networks = networks.to(memory_format=torch.channels_last)
         self.networks, self.scorer = networks.to(device, dtype).eval(), scorer.to(device)
         self.device, self.tiling = device, tiling or Tiling()

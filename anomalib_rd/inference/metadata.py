@@ -1,0 +1,101 @@
+"""What an exported model says of itself, the same in every format: one JSON object in the file."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import one_line, plain
+from anomalib_rd.results.threshold import Threshold
+
+KEY = "anomalib_rd"
+"""Where the JSON stands: ONNX's ``metadata_props``, OpenVINO's ``rt_info``; with ``.json`` the name
+of an extra file of torch's archive."""
+FORMAT_VERSION = 1
+IMAGE, MAP, SCORE = "image", "map", "score"
+"""Names of the graph's input and outputs."""
+INPUT = "uint8 RGB (B, 3, H, W), resized bilinearly with antialiasing; any B"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Facts inside an exported model.
+
+    Attributes:
+        run: its name.
+        category: that it was trained on, or several.
+        image_size: (H, W) that the graph takes.
+        threshold: where anomalous begins, from scores of the run in its own precision.
+        normalisation: ``mean, std`` of the values in [0, 1]; they are applied inside the graph.
+        precision: ``float32`` or ``int8``.
+        model: ``name, teacher``.
+        training: ``data, seed, epochs, precision, checkpoint_sha256``, and where the run has a
+            record ``metrics, data_fingerprint, commit, software``.
+        int8: of ``int8``: ``calibration_images``, and ``metrics`` with ``{name: [float32, int8]}``.
+        weights_sha256: of OpenVINO's ``.bin`` beside the ``.xml``; None for a single file.
+        input: what the graph takes.
+        format_version: of these facts.
+    """
+
+    run: str | None
+    category: str | list[str]
+    image_size: tuple[int, int]
+    threshold: Threshold | None
+    normalisation: dict[str, Any]
+    precision: str = "float32"
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    int8: dict[str, Any] | None = None
+    weights_sha256: str | None = None
+    input: str = INPUT
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(plain(asdict(self)), allow_nan=False)
+
+
+def from_json(text: str | bytes | None, path: Path) -> Metadata:
+    """Read the facts back.
+
+    Args:
+        text: the JSON; None or empty where the file has none.
+        path: of the model, named in errors.
+
+    Raises:
+        UserError: none of ours, of a younger version, or damaged.
+    """
+    if not text:
+        raise UserError(f"{path}: not exported by anomalib-rd; it has no '{KEY}' in its metadata")
+    try:
+        found = json.loads(text)
+        version = found["format_version"]
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"{path}: of format {version}, and this anomalib-rd reads up to {FORMAT_VERSION}; "
+                "update it, or export the run again"
+            )
+        height, width = found["image_size"]
+        known = {one.name for one in fields(Metadata)}
+        return Metadata(
+            **{key: value for key, value in found.items() if key in known}
+            | {"image_size": (int(height), int(width)), "threshold": _threshold(found)}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: its metadata are damaged ({one_line(error)[:100]}); export the run again"
+        ) from error
+
+
+def _threshold(found: Mapping[str, Any]) -> Threshold | None:
+    kept = found["threshold"]
+    if kept is None:
+        return None
+    known = {one.name for one in fields(Threshold)}
+    threshold = Threshold(**{key: value for key, value in kept.items() if key in known})
+    if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
+        raise ValueError("the threshold is no number")
+    return threshold
