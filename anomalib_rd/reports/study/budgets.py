@@ -96,7 +96,8 @@ def learning_curves(budgeted: pd.DataFrame, metrics: Sequence[str], title: str) 
         panels[0][column].set_title(heading(metric))
         panels[-1][column].set_xlabel("epochs")
         panels[-1][column].set_xscale("log")
-        marks = [epochs for epochs in BUDGETS if epochs <= budgeted["epochs"].max()]
+        last = int(budgeted["epochs"].max())
+        marks = [*(epochs for epochs in BUDGETS if 1.2 * epochs < last), last]
         panels[-1][column].set_xticks(marks, [str(epochs) for epochs in marks])
         panels[-1][column].minorticks_off()
     figure.suptitle(title, fontsize=7, x=0.01, ha="left")
