@@ -74,8 +74,8 @@ def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> M
 def training_record(trained: Trained) -> dict[str, Any]:
     """What is known of the training, from the checkpoint and the record beside it."""
     config, record = trained.config, trained.record or {}
-    provenance = record.get("provenance", {})
-    data = record.get("data", {})
+    data, provenance = record.get("data") or {}, record.get("provenance") or {}
+    git = provenance.get("git") or {}  # null outside of a repository
     return {
         "data": data.get("name"),
         "seed": config.get("seed"),
@@ -84,7 +84,7 @@ def training_record(trained: Trained) -> dict[str, Any]:
         "checkpoint_sha256": trained.sha256,
         "metrics": record.get("metrics"),
         "data_fingerprint": data.get("fingerprint"),
-        "commit": provenance.get("git", {}).get("commit"),
+        "commit": git.get("commit"),
         "software": provenance.get("software"),
     }
 
