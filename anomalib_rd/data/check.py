@@ -56,11 +56,15 @@ class Checked:
 
 @dataclass(frozen=True)
 class Seen:
-    """An image that was decoded: its format, a hash of its pixels, and what is wrong."""
+    """An image that was decoded: its format, a hash of its pixels, and what is wrong.
+
+    ``highest`` is the highest value of an image deeper than 8 bit, as 8 bit.
+    """
 
     format: tuple[int, int, str] | None
     pixels: str
     problems: tuple[tuple[str, str], ...] = ()
+    highest: int | None = None
 
 
 def examine(
@@ -93,6 +97,7 @@ def examine(
     for sample, view in zip(samples, seen, strict=True):
         checked.findings += [Finding(s, category, t, sample.path) for s, t in view.problems]
     checked.findings += [*_count_findings(checked), *_mask_findings(split, category)]
+    checked.findings += [*_dark_findings(seen, category)]
     checked.findings += _repeats(samples, seen, len(split.train))
     checked.findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return checked
@@ -113,10 +118,11 @@ def look(sample: Sample) -> Seen:
             mask = load_mask(sample.mask, (image.height, image.width), sample.path)
             if not (np.asarray(mask) >= 128).any():
                 text = f"mask {sample.mask} marks nothing: all pixels of {sample.path} count as"
-                problems = ((WARNING, f"{text} normal; draw it anew, or delete it"),)
+                problems = ((ERROR, f"{text} normal; draw it anew, or delete it"),)
         except UserError as error:
             problems = ((ERROR, str(error)),)
-    return Seen((*image.size, mode), digest, problems)
+    highest = int(np.asarray(image).max()) if mode[0] in "IF" else None
+    return Seen((*image.size, mode), digest, problems, highest)
 
 
 def missing_categories(source: Source, categories: list[str]) -> list[Finding]:
@@ -162,6 +168,18 @@ def _mask_findings(split: Split, category: str) -> list[Finding]:
         Finding(WARNING, category, f"{s.path} has no mask: {undefined}; add it", s.path)
         for s in without
     ]
+
+
+def _dark_findings(seen: list[Seen], category: str) -> Iterator[Finding]:
+    """Of 10, 12 or 14 bit, stored as 16 without being scaled: few of the 256 levels are left."""
+    highest = [view.highest for view in seen if view.highest is not None]
+    if highest and max(highest) < 64:
+        text = (
+            f"{category}: the highest value of its {len(highest)} images deeper than 8 bit is read"
+            f" as {max(highest)} of 255, for 16 bit mean 0 to 65535 and float 0 to 1; were they"
+            " stored with fewer bits? scale them to the whole range"
+        )
+        yield Finding(WARNING, category, text)
 
 
 def _repeats(samples: list[Sample], seen: list[Seen], trained: int) -> Iterator[Finding]:

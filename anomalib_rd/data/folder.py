@@ -47,7 +47,7 @@ class Folder:
     ) -> None:
         if not 0 < normal_test_share < 1:
             raise UserError(
-                f"data.normal_test_share={normal_test_share} is not between 0 and 1;"
+                f"data.source.normal_test_share={normal_test_share} is not between 0 and 1;"
                 " it is the share of the normal images held back for the test, such as 0.2"
             )
         self.root = Path(root).expanduser()
@@ -72,7 +72,7 @@ class Folder:
         if not names:
             raise UserError(
                 f"no folder {self.root / self.normal}, nor one in a folder below {self.root};"
-                " put normal images there, or set data.normal to what the folder is called"
+                " put normal images there, or set data.source.normal to what the folder is called"
             )
         return names
 
@@ -99,7 +99,9 @@ class Folder:
         if self.normal_test is not None:
             test = list_images(folder / self.normal_test, recursive=True)
             if not test:
-                raise UserError(f"no images in {folder / self.normal_test} (data.normal_test)")
+                raise UserError(
+                    f"no images in {folder / self.normal_test} (data.source.normal_test)"
+                )
             # The one folder may lie in the other.
             train = sorted(set(images) - set(test))
         else:
@@ -108,7 +110,7 @@ class Folder:
         if not (train and test):
             raise UserError(
                 f"{len(images)} normal images in {home}: too few to train and test on; add some"
-                " (at least 2, or set data.normal_test to a folder of normal test images)"
+                " (at least 2, or set data.source.normal_test to a folder of normal test images)"
             )
         return train, test
 
@@ -119,8 +121,8 @@ class Folder:
         images = list_images(home, recursive=True)
         if not images:
             raise UserError(
-                f"no images in {home}; put defect images there, or set data.defect to what the"
-                " folder is called (null if there are no defect images)"
+                f"no images in {home}; put defect images there, or set data.source.defect to what"
+                " the folder is called (null if there are no defect images)"
             )
         masks = pair_masks(images, home, folder / self.masks) if self.masks is not None else {}
         samples = []

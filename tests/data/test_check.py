@@ -70,7 +70,7 @@ def truncate(path):
         (lambda p: truncate(p / "ground_truth/hole/0_mask.png"), "error", "0_mask.png is not a"),
         (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "is 6x4"),
         (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png has no image"),
-        (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "warning", "nothing"),
+        (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "error", "nothing"),
         (lambda p: (p / "ground_truth/hole/0_mask.png").unlink(), "warning", "hole/0.png has no"),
         (lambda p: shutil.rmtree(p / "ground_truth"), "warning", "no masks for its 2 defect"),
         (lambda p: shutil.rmtree(p / "test/good"), "warning", "no normal test images"),
@@ -100,6 +100,16 @@ def test_sizes_and_modes_are_counted_as_stored(parts):
     Image.fromarray(np.full((4, 6), 9, np.uint8)).save(parts / "train/good/grey.png")
     checked = examine(MVTecAD(parts.parent), "parts")
     assert checked.formats == {(12, 8, "RGB"): 7, (6, 4, "L"): 1}
+
+
+@pytest.mark.parametrize(("top", "warned"), [(4095, True), (65535, False)])
+def test_12_bit_stored_as_16_is_noticed(parts, top, warned):
+    deep = np.linspace(0, top, 48).reshape(8, 6).astype(np.uint16)
+    Image.fromarray(deep).save(parts / "train/good/deep.png")
+    Image.fromarray(deep[::-1]).save(parts / "test/good/deep.png")
+    findings = found(parts)
+    assert [severity for severity, _ in findings] == ["warning"] * warned
+    assert all("2 images deeper than 8 bit is read as 16 of 255" in text for _, text in findings)
 
 
 def test_errors_come_first_and_all_are_listed(parts):

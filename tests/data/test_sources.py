@@ -200,8 +200,8 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("spoil", "named"),
         [
-            (lambda r: shutil.rmtree(r / "normal"), "data.normal"),
-            (lambda r: shutil.rmtree(r / "defect"), "data.defect"),
+            (lambda r: shutil.rmtree(r / "normal"), "data.source.normal"),
+            (lambda r: shutil.rmtree(r / "defect"), "data.source.defect"),
             (lambda r: (r / "defect" / "a.png").unlink(), "masks/a.png"),
             (lambda r: write_image(r / "defect" / "good" / "c.png"), "rename"),
             (lambda r: [p.unlink() for p in (r / "normal").glob("[1-9].jpg")], "too few"),
