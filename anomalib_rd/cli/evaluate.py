@@ -202,6 +202,9 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
         print(f"threshold {trained.threshold}")
         print(f"  {at['true_positives']} of {at['defects']} defect images reach it,", end=" ")
         print(f"{at['false_positives']} of {at['normals']} normal ones")
+    # Of the run's own test images it would be a choice on the test set.
+    if made["same_data"] is False and record["best_f1_from"] is not None:
+        print(f"best F1 on these images from {record['best_f1_from']} on: --threshold of predict")
     print(f"written to {folder}")
 
 

@@ -11,6 +11,7 @@ without what is of the training (``oracle, test_curve, loss_curve, validation, t
                     ``{metric: [on record, now]}``
 ``at_threshold``    null, or what the run's ``threshold`` makes of the test images:
                     ``false_positives`` of ``normals``, ``true_positives`` of ``defects``
+``best_f1_from``    the score from which on the F1 of these images is best; null without both kinds
 =================== ============================================================================
 
 Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them. Of
@@ -28,14 +29,17 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
+import torch
 from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained
+from anomalib_rd.metrics.functional import rank_images
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, read_scores
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import category_folder
+from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.data import make_data
 from anomalib_rd.training.leave import leave_results, of_category, show_images
 from anomalib_rd.training.outcome import Outcome
@@ -126,6 +130,7 @@ def record_of(
     }
     threshold = trained.threshold
     record["at_threshold"] = threshold and counts(threshold, scores)
+    record["best_f1_from"] = best_f1_from(scores)
     return record
 
 
@@ -170,3 +175,11 @@ def counts(threshold: Threshold, scores: pd.DataFrame) -> dict[str, Any]:
         "true_positives": int((flagged & defect).sum()),
         "defects": int(defect.sum()),
     }
+
+
+def best_f1_from(scores: pd.DataFrame) -> float | None:
+    """The threshold that these images would have chosen; None of one kind alone."""
+    labels = torch.tensor(scores["label"].to_numpy())
+    if labels.unique().numel() < 2:
+        return None
+    return best_f1(rank_images(torch.tensor(scores["score"].to_numpy()), labels))

@@ -98,6 +98,18 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     assert evaluate(run_copy, "--name", "root", f"data.root={other}") == 0
     made = read_json(run_copy / "evaluations/root/evaluation.json")
     assert made["data"]["test_images"] == {"good": 3, "square": 2}
+    best = made["best_f1_from"]
+    assert f"best F1 on these images from {best} on" in capsys.readouterr().out
+    scores = read_scores(run_copy / "evaluations/root")
+    labels = scores["label"] == 1
+
+    def f1(threshold):
+        flagged = scores["score"] >= threshold
+        return 2 * (flagged & labels).sum() / (flagged.sum() + labels.sum())
+
+    assert (
+        f1(best) == max(map(f1, scores["score"])) == pytest.approx(made["metrics"]["image_f1max"])
+    )
     for kind in ("normal", "defect"):
         shutil.copytree(other / "cloth/train/good", tmp_path / "mine" / kind)
     words = ("data=folder", f"data.root={tmp_path / 'mine'}", "data.source.normal_test_share=0.5")
