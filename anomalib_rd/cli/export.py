@@ -68,7 +68,8 @@ def run(words: list[str]) -> int:
         found, facts = export_int8(model, path, images, calibration(data), data.test_set)
     else:
         found, facts = export(model, kind, path, images), model.metadata
-    size = sum(p.stat().st_size for p in {path, path.with_suffix(".bin")} if p.is_file())
+    files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
+    size = sum(file.stat().st_size for file in files)
     print(f"{model.metadata.run} as {kind}, {facts.precision}: {path}, {size / 2**20:.1f} MiB")
     print(
         f"as torch in float32 on {found.images} test images: scores differ by {found.score:.1e} at "

@@ -1,5 +1,10 @@
 """The whole way from image to map and score as one network, and as one traced graph."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, export, nn, no_grad, uint8, zeros
 
 from anomalib_rd.networks import Distiller
@@ -42,10 +47,23 @@ def trace(graph: Graph) -> export.ExportedProgram:
     """The graph's operations with a batch of any size, on the CPU."""
     example = zeros(2, 3, *graph.image_size, dtype=uint8)
     batch = {0: export.Dim.DYNAMIC}
-    with no_grad():
+    with no_grad(), quiet():
         # What scorer and masking make once and keep is made before, and becomes a constant.
         graph(example)
         program = export.export(graph, (example,), dynamic_shapes=(batch,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine
     return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what exporters say of their own insides."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,16 +1,14 @@
 """A traced graph to a file of each format, its facts inside."""
 
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from anomalib_rd.inference.graph import quiet
 from anomalib_rd.inference.metadata import IMAGE, KEY, MAP, SCORE, Metadata
 from anomalib_rd.inference.runtimes import runtime
 from anomalib_rd.results.files import sha256_file
@@ -70,19 +68,6 @@ WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path, Metadata], None
     "openvino": write_openvino,
     "torch": write_torch,
 }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what exporters say of their own insides."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def quantise(model: Any, images: list[Any], path: Path) -> Any:
