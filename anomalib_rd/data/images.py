@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 READING = "rgb-bilinear-antialiased-1"
 """Names how this module reads; another one whenever it gives other values for the same file."""
 
+# What the endings of `list_images` say. Pillow would open any file by its content, PostScript by
+# starting an interpreter.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # The value that means white in modes deeper than 8 bit. It is fixed by the mode, not by the image:
 # stretching each image to its own range would change how images compare.
 _FULL_SCALE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1}
@@ -150,7 +153,7 @@ def _union(
 def _open(path: Path) -> Image.Image:
     """A decoded image, upright."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return image

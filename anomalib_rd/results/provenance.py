@@ -38,6 +38,13 @@ _NESTED = re.compile(
     r"""([\w.\-/]*(?:key|token|password|secret)[\w.\-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,{}\[\]]+)""",
     re.IGNORECASE,
 )
+# As `_NESTED`, of credentials alone.
+_NAMED = re.compile(
+    rf"""([\w.\-/]*(?:{_CREDENTIAL.pattern})[\w.\-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,{{}}\[\]"']+)""",
+    re.IGNORECASE,
+)
+# Shorter text is no credential, and would be found in other words.
+LEAST = 8
 _URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
 
 
@@ -103,19 +110,38 @@ def command(argv: Sequence[str] | None = None) -> str:
     path = Path(program)
     # With "python -m package" Python puts the path of the package's __main__.py here.
     name = f"python -m {path.parent.name}" if path.name == "__main__.py" else shlex.quote(path.name)
-    return " ".join([name, *(shlex.quote(argument) for argument in _mask_arguments(arguments))])
+    return " ".join([name, *(shlex.quote(argument) for argument in mask_arguments(arguments))])
 
 
 def mask_config(value: Any, key: str = "") -> Any:
-    """The config with the text under every key that means a credential masked."""
+    """The config with the text under every key that means a credential masked.
+
+    So are credentials of the environment, such as ``WANDB_API_KEY``, wherever they stand.
+    """
     if isinstance(value, Mapping):
         return {name: mask_config(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [mask_config(item, key) for item in value]
-    return MASK if isinstance(value, str) and value and _CREDENTIAL.search(key) else value
+    if not isinstance(value, str):
+        return value
+    return MASK if value and _CREDENTIAL.search(key) else _mask_known(value)
 
 
-def _mask_arguments(arguments: Sequence[str]) -> list[str]:
+def mask_text(text: str) -> str:
+    """A text, such as a traceback or YAML, with credentials masked."""
+    return _URL_LOGIN.sub(rf"\g<1>{MASK}@", _mask_known(_NAMED.sub(rf"\g<1>{MASK}", text)))
+
+
+def _mask_known(text: str) -> str:
+    """The text without the environment's credentials; the path of a key file is none."""
+    for name, value in os.environ.items():
+        if len(value) >= LEAST and not value.startswith("/") and _CREDENTIAL.search(name):
+            text = text.replace(value, MASK)
+    return text
+
+
+def mask_arguments(arguments: Sequence[str]) -> list[str]:
+    """The words of a command with all that might be a secret masked."""
     masked: list[str] = []
     hide_next = False
     for argument in arguments:
@@ -126,7 +152,7 @@ def _mask_arguments(arguments: Sequence[str]) -> list[str]:
             # Whole, so that a sweep's "token=a,b" leaves nothing behind.
             masked.append(f"{key}={MASK}")
         else:
-            argument = _NESTED.sub(rf"\g<1>{MASK}", argument)
+            argument = _mask_known(_NESTED.sub(rf"\g<1>{MASK}", argument))
             masked.append(_URL_LOGIN.sub(rf"\g<1>{MASK}@", argument))
         hide_next = argument.startswith("-") and not equals and bool(_SECRET.search(argument))
     return masked

@@ -76,3 +76,36 @@ def test_what_is_no_secret_stays():
     assert command == "python -m anomalib_rd data.category=all seed=0,1,2 model=rd4ad -m " + (
         "'data.root=a b'"
     )
+
+
+def test_credentials_of_the_environment_are_masked_wherever_they_stand(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("SECRET_FILE", "/home/me/keys")
+    config = {
+        "note": "it is 0123456789abcdef",
+        "list": ["0123456789abcdef"],
+        "root": "/home/me/keys",
+    }
+    assert provenance.mask_config(config) == {
+        "note": "it is ***",
+        "list": ["***"],
+        "root": "/home/me/keys",
+    }
+    assert "0123456789abcdef" not in provenance.command(["prog", "note=0123456789abcdef"])
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("service:\n  api_key: hunter2\n  name: x", "service:\n  api_key: ***\n  name: x"),
+        ("- +service.api_key=hunter2\n- seed=1", "- +service.api_key=***\n- seed=1"),
+        (
+            "override_dirname: access_token=hunter2,seed=1",
+            "override_dirname: access_token=***,seed=1",
+        ),
+        ("ValueError: https://me:hunter2@host/x", "ValueError: https://***@host/x"),
+        ("token: learned\nkey: size", "token: learned\nkey: size"),
+    ],
+)
+def test_credentials_in_texts_are_masked(text, masked):
+    assert provenance.mask_text(text) == masked
