@@ -84,8 +84,10 @@ def evaluation_config(
         objective=None,
         test_curve=False,
     )
-    # A model of several categories may be judged on one of them.
-    unified = cfg.data.get("unified", False) and not is_one(cfg.data.category)
+    # A model of several categories may be judged on one of them, and any on several.
+    wanted = cfg.data.category
+    several = OmegaConf.is_list(wanted) and len(wanted) > 1
+    unified = several or (cfg.data.get("unified", False) and not is_one(wanted))
     cfg.data.update(val=None, transform=None, unified=unified)
     cfg.trainer.update(
         devices=1,

@@ -73,7 +73,8 @@ def parse(words: list[str]) -> Namespace:
     parser.add_argument(
         "--precision", metavar="NAME", help="such as bf16-mixed; default: as the run was trained"
     )
-    options = parser.parsed(words)
+    # As the run may be said as run=RUN.
+    options = parser.parsed([word.removeprefix("images=") for word in words])
     if options.batch_size < 1:
         parser.error(f"--batch-size {options.batch_size}: must be at least 1")
     if options.threshold is not None and not math.isfinite(options.threshold):

@@ -94,6 +94,11 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     made = evaluation(run_copy)
     assert made["data"]["category"] == "cable" and made["evaluation"]["equal"] is None
     assert made["evaluation"]["overrides"] == ["data.category=cable"]
+    words = ("data.category=cloth,cable", "heatmaps=0", "gallery=0")
+    assert evaluate(run_copy, "--name", "both", *words) == 0
+    made = read_json(run_copy / "evaluations/both/evaluation.json")
+    recorded = pytest.approx(read_record(run_copy)["metrics"], abs=1e-4)  # other batches
+    assert made["categories"]["cloth"] == recorded and len(made["categories"]) == 2
     other = make_mvtec(tmp_path / "other", categories=("cloth",), bad=2)
     assert evaluate(run_copy, "--name", "root", f"data.root={other}") == 0
     made = read_json(run_copy / "evaluations/root/evaluation.json")

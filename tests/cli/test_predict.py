@@ -77,7 +77,7 @@ def test_folder_of_any_sizes_and_modes(run, images, predict, table, tmp_path, ca
 
 
 def test_maps_at_the_networks_size(images, predict, tmp_path, run):
-    assert predict(images / "rgb.png", "--maps", "npy", "--no-heatmaps") == 0
+    assert predict(f"images={images / 'rgb.png'}", "--maps", "npy", "--no-heatmaps") == 0
     kept = np.load(tmp_path / "out/maps/rgb.npy")
     expected = load_run(run, device="cpu")(images / "rgb.png").map
     assert kept.dtype == np.float32 and kept.shape == (64, 64)
