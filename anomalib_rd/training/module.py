@@ -237,7 +237,7 @@ class DistillationModule(L.LightningModule):
         self._require_finite_maps(stage)
         self.finite_maps[stage].clear()
         gathered = self._gathered(stage)
-        predictions = gathered.compute()
+        predictions = gathered.predictions()
         judged = {
             category: judge(own, streamed, no_masks.get(category), self.with_pro_rd4ad)
             for category, own, streamed in gathered.by_category(predictions)

@@ -176,13 +176,18 @@ class PredictionGatherer(Metric):
             masks=masks[kept],
         )
 
+    def predictions(self) -> Predictions:
+        """What ``compute`` gives, of a single image too: torchmetrics takes its dimension away."""
+        found = self.compute()
+        return found._replace(scores=found.scores.reshape(-1), labels=found.labels.reshape(-1))
+
     def by_category(
         self, predictions: Predictions
     ) -> Iterator[tuple[str, Predictions, StreamedPixelMetrics | None]]:
         """Each category, its images' predictions, and its streamed pixels where maps are not kept.
 
         Args:
-            predictions: of ``compute``.
+            predictions: of ``predictions``.
         """
         streams: list[StreamedPixelMetrics | None] = list(self._streams())
         for number, name in enumerate(self.names):

@@ -1,6 +1,7 @@
 """One run in this process: determinism, the last-epoch protocol, the record."""
 
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_curves, read_record
 from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
@@ -169,3 +171,20 @@ def test_folder_of_own_images(run, tmp_path):
     assert record["data"]["category"] == "parts"
     assert record["data"]["test_images"]["dent"] == 3
     assert record["data"]["train_images"] + record["data"]["test_images"]["good"] == 10
+
+
+def test_a_few_normal_images_and_no_defects_are_a_whole_run(tmp_path, mvtec_root):
+    """One test image, and no metric that is defined: heatmap and threshold come all the same."""
+    shutil.copytree(mvtec_root / "cloth/train/good", tmp_path / "parts/normal")
+    for path in sorted((tmp_path / "parts/normal").iterdir())[3:]:
+        path.unlink()
+    words = [f"data.root={tmp_path / 'parts'}", "data.source.defect=null", "trainer=cpu"]
+    words += ["data.image_size=[64,64]", "data.num_workers=0", "trainer.max_epochs=1"]
+    main(["train", "data=folder", *words, "logger=none", f"hydra.run.dir={tmp_path / 'run'}"])
+    record = read_record(tmp_path / "run")
+    assert record["data"]["test_images"] == {"good": 1} and record["data"]["train_images"] == 2
+    assert all(math.isnan(value) for value in record["metrics"].values())
+    assert set(record["undefined"]) == set(record["metrics"])
+    assert record["threshold"]["normal_images"] == 2
+    assert len(list((tmp_path / "run/heatmaps").iterdir())) == 1
+    assert (tmp_path / "run/report.html").is_file()
