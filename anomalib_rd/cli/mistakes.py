@@ -1,10 +1,10 @@
 """Which errors are the user's to mend, and how to say them in one line."""
 
 import difflib
-import errno
 import re
 from typing import Any
 
+from anomalib_rd.cli.disk import of_disk
 from anomalib_rd.errors import UserError
 
 
@@ -13,8 +13,8 @@ def explain(error: BaseException) -> str | None:
     for link in chain(error):
         if isinstance(link, UserError):
             return original(str(link))
-        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return f"no space left on the device for {link.filename or 'a file'}; free some"
+        if isinstance(link, OSError) and (line := of_disk(link)):
+            return line
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 

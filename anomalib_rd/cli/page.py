@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from anomalib_rd.cli.mistakes import explain
 from anomalib_rd.errors import UserError
 
 
@@ -15,5 +16,5 @@ def leave_page(folder: Path) -> None:
 
     try:
         print(f"Page: {build_page([folder], folder / PAGE)}")
-    except UserError as error:
-        print(f"anomalib-rd: no page: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"anomalib-rd: no page: {explain(error) or error}", file=sys.stderr)

@@ -65,8 +65,11 @@ class ReportAtEnd(Callback):
             if config.page:
                 leave_page(folder)
             log_sweep(made, folder)
-        except UserError as error:  # not one run is complete
-            print(f"anomalib-rd: {error}", file=sys.stderr)
+        except (UserError, OSError) as error:
+            print(f"anomalib-rd: {explain(error) or error}", file=sys.stderr)
+            # With no complete run there is no report; else it can't be written.
+            if not wrong and any(state.state == "done" for state in states):
+                raise SystemExit(2) from error
         if wrong:
             print(f"anomalib-rd: {len(wrong)} of {len(states)} runs failed:", file=sys.stderr)
             for state in wrong:

@@ -1,5 +1,6 @@
 """``anomalib-rd train``: a Hydra app; every word after the verb is Hydra's."""
 
+import gc
 import logging
 import os
 import sys
@@ -88,7 +89,12 @@ def work(cfg: DictConfig) -> float | None:
     with claimed(run_dir):
         from anomalib_rd.cli.processes import train
 
-        return train(cfg)
+        try:
+            return train(cfg)
+        finally:
+            # Networks and loaders refer to each other in circles: the next run would begin with
+            # this one's memory, on the device too, and with its data workers.
+            gc.collect()
 
 
 def how_to_go_on(words: list[str], sweep: str | None, folder: str | None) -> str:

@@ -1,5 +1,6 @@
 """Files that are whole or not there: atomic writing, JSON for records, hashes."""
 
+import errno
 import hashlib
 import json
 import math
@@ -13,11 +14,17 @@ import numpy as np
 
 from anomalib_rd.errors import UserError
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """Calls ``write`` on a temporary file beside ``path``, then puts it in its place.
 
     Whoever looks sees the old file or the whole new one, even after a crash.
+
+    Raises:
+        OSError: with ``path`` as its file name; also where the writer has hidden that the disk is
+            full behind an error of its own, as torch does.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -26,9 +33,32 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        hidden = refusal(error)
+        if hidden is None:
+            raise
+        raise OSError(hidden.errno, hidden.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def refusal(error: BaseException | None) -> OSError | None:
+    """The disk's own error, in the error or behind it: full, failing or not to be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            return error
+        error = error.__context__
+    return None
+
+
+def clear_halves(folder: Path) -> None:
+    """Removes what killed processes left of files that `write_atomically` never finished.
+
+    Only where no other process writes: in or under a folder that is this one's alone.
+    """
+    for half in folder.rglob(".*.tmp"):
+        half.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import read_json, write_json
+from anomalib_rd.results.files import clear_halves, read_json, write_json
 from anomalib_rd.results.record import FAILURE
 
 RUNNING = "running.json"
@@ -59,7 +59,9 @@ def first_process() -> bool:
 
 @contextmanager
 def claimed(run_dir: Path) -> Iterator[None]:
-    """Mark the run as this process's while the block lasts; an earlier failure is forgotten.
+    """Mark the run as this process's while the block lasts.
+
+    An earlier failure is forgotten, and what a killed process left half-written is removed.
 
     Other processes of a DDP run pass through.
 
@@ -76,6 +78,7 @@ def claimed(run_dir: Path) -> Iterator[None]:
             "wait for it or end it"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
+    clear_halves(run_dir)
     created = psutil.Process().create_time()
     mine = Running(os.getpid(), created, socket.gethostname(), time.time())
     write_json(run_dir / RUNNING, asdict(mine))

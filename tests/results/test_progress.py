@@ -77,6 +77,16 @@ def test_an_earlier_failure_is_forgotten_when_the_run_is_claimed(tmp_path):
         assert not (tmp_path / FAILURE).exists()
 
 
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    halves = [tmp_path / ".result.json.0123abcd.tmp", tmp_path / "checkpoints/.last.ckpt.01.tmp"]
+    whole = [tmp_path / "notes.tmp", tmp_path / "checkpoints/last.ckpt"]
+    (tmp_path / "checkpoints").mkdir()
+    for path in halves + whole:
+        path.write_bytes(b"half")
+    with claimed(tmp_path):
+        assert [path.exists() for path in halves + whole] == [False, False, True, True]
+
+
 def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path):
     with pytest.raises(ValueError, match="no"), claimed(tmp_path):
         raise ValueError("no")

@@ -9,16 +9,16 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Stub(ThreadingHTTPServer):
-    """With `hangs` set it takes requests and is silent.
+    """With `hangs` set it takes requests and is silent, with `refuses` it answers by that status.
 
-    `operations` and `bodies` are what it was asked: names, and (name, request).
+    `operations` and `bodies` are what it was asked: names, and (name, request); `paths` where.
     """
 
     daemon_threads = True
 
     def __init__(self):
         self.hangs, self.closing = threading.Event(), threading.Event()
-        self.bodies = []
+        self.bodies, self.paths, self.refuses = [], [], None
         super().__init__(("127.0.0.1", 0), Answer)
 
     @property
@@ -37,6 +37,10 @@ class Answer(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.server.hangs.is_set():
             self.server.closing.wait()
+            return
+        self.server.paths.append(self.path)
+        if self.server.refuses is not None:
+            self.send_error(self.server.refuses)
             return
         try:
             body = json.loads(text)

@@ -217,13 +217,6 @@ def test_lightning_writes_checkpoints_beside_the_old_one(run, tmp_path, monkeypa
     assert places == [tmp_path / "run/checkpoints/last.ckpt"]
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_away(run, cut):
-    half = cut / "checkpoints/.last.ckpt.0123abcd.tmp"
-    half.write_bytes(b"half")
-    run("cut")
-    assert not half.exists()
-
-
 def test_in_wandb_a_resumed_run_is_the_same_and_one_started_anew_another(run, tmp_path):
     def ids():
         found = (tmp_path / "cut").glob("wandb/offline-run-*")
