@@ -28,8 +28,9 @@ def composed(*words):
 
 
 def test_the_groups_of_the_design_are_there():
-    wanted = "data model model/teacher model/masking model/fusion model/student loss optimizer"
-    wanted += " scheduler trainer logger callbacks experiment ablation hparams_search study"
+    wanted = "data model model/teacher model/masking model/fusion model/student"
+    wanted += " model/scoring loss optimizer scheduler trainer logger callbacks experiment ablation"
+    wanted += " hparams_search study"
     assert set(wanted.split()) <= set(GROUPS)
 
 
@@ -43,7 +44,8 @@ def test_every_choice_composes(group, name):
         pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS.get(name, 'ray')}_launcher")
     needs = {"data=folder": ["data.root=somewhere"]}.get(f"{group}={name}", [])
     # The study that they are of.
-    needs += {"study/masks": ["study=mask"], "study/sets": ["study=unified"]}.get(group, [])
+    of = {"study/masks": "mask", "study/sets": "unified", "study/choices": "choice"}
+    needs += [f"study={of[group]}"] if group in of else []
     cfg = composed(f"{group}={name}", *needs)
     assert cfg.hydra.runtime.choices[group] == name or group == "ablation"
 
@@ -65,7 +67,8 @@ def test_models_and_teachers_make_networks(compose_config, model, teacher):
     [
         c
         for c in CHOICES
-        if c[0] in ("model/masking", "model/fusion", "loss", "optimizer", "scheduler")
+        if c[0] in {"model/masking", "model/fusion", "model/scoring"}
+        or c[0] in {"loss", "optimizer", "scheduler"}
     ],
 )
 def test_parts_train_for_an_epoch(compose_config, group, name):

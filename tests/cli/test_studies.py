@@ -14,6 +14,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.study import planned
 from anomalib_rd.results.record import read_record
+from anomalib_rd.scoring import StandardisedScorer
 from anomalib_rd.training.run import train
 
 TOP = conf_dir().parent
@@ -22,10 +23,12 @@ STUDIES = {
     "components": (4, 9, 50),
     "attention": (6, 9, 50),
     "mask": (15, 9, 50),
-    "loss": (4, 9, 50),
+    "loss": (6, 9, 50),
     "teacher": (8, 9, 50),
     "budget": (4, 9, 200),
     "unified": (4, 9, 100),
+    "choice": (8, 3, 5),
+    "better": (2, 9, 50),
     "seeds": (1, 30, 50),
     "mvtec15": (2, 75, 200),
 }
@@ -82,7 +85,7 @@ def test_a_study_says_its_teacher_and_budget(name, composed):
     assert cfg.model.teacher.name == ("wide_resnet50_2.tv_in1k" if large else "resnet18.tv_in1k")
     assert cfg.model.student.design == ("de_resnet" if large else "mirror")
     # Whoever chooses between variants does it on held-out images; the others train on all.
-    on_all = ("budget", "seeds", "mvtec15", "unified")
+    on_all = ("better", "budget", "seeds", "mvtec15", "unified")
     assert cfg.data.val == (None if name in on_all else "synthetic")
     assert cfg.test_curve == (name in ("budget", "unified"))
 
@@ -95,9 +98,23 @@ def test_masks_are_what_their_names_say(name, composed):
         assert masking._target_.endswith("NoMasking")
         return
     assert (masking.strategy, f"{masking.ratio:.1f}") == (strategy, f"0.{rest[0]}")
-    assert masking.generation == ("ungenerated" not in name)
+    assert masking.generation == ("generated" in name)
+    assert masking.token == ("learned" if "generated" in name else "zero")
     assert (masking.inference == "complementary") == name.endswith("complementary")
     instantiate(masking)(channels=[8, 16, 32])
+
+
+@pytest.mark.parametrize(
+    "name", [path.stem for path in (TOP / "conf/study/choices").glob("*.yaml")]
+)
+def test_choices_are_what_their_names_say(name, composed):
+    cfg = composed("study=choice", f"study/choices={name}")
+    assert cfg.loss._target_.endswith("HardCosine" if "hard" in name else "FlattenedCosine")
+    assert cfg.model.fusion.attention == ("cbam" if "attention" in name else "none")
+    assert cfg.model.masking._target_.endswith("FeatureMasking" if "mask" in name else "NoMasking")
+    assert cfg.model.masking.get("generation", False) == ("generated" in name)
+    scorer = instantiate(cfg.model.scoring)
+    assert isinstance(scorer, StandardisedScorer) == ("standardised" in name)
 
 
 @pytest.mark.parametrize("name", ["components", "mask", "attention"])
@@ -107,6 +124,7 @@ def test_a_study_of_parts_starts_from_rd4ad(name, composed):
     ours = composed(f"study={name}", *none[name]).model
     rd4ad = composed("model=rd4ad", "model/teacher=resnet18").model
     assert {**OmegaConf.to_container(ours), "name": "rd4ad"} == OmegaConf.to_container(rd4ad)
+    assert composed(f"study={name}", *none[name]).loss == composed("model=rd4ad").loss
 
 
 def test_one_multirun_has_a_model_for_each_category_and_one_for_all():
