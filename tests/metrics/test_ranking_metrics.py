@@ -220,6 +220,8 @@ def test_wrong_shapes_and_labels_are_errors():
         image_metrics(torch.zeros(3), torch.zeros(4))
     with pytest.raises(ValueError, match=r"\(N, H, W\).*\(2, 1, 4, 4\)"):
         pixel_metrics(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+        image_metrics(torch.zeros(2), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="masks must be 0 or 1"):
         pixel_metrics(torch.zeros(2, 4, 4), torch.full((2, 4, 4), 255))
 

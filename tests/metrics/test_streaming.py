@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from anomalib_rd.metrics import StreamedPixelMetrics
+from anomalib_rd.metrics import StreamedPixelMetrics, bounds
 from anomalib_rd.metrics.bounds import pixel_bounds
 from anomalib_rd.metrics.functional import pixel_curves, pixel_metrics, why_undefined
 from anomalib_rd.metrics.score_bins import ScoreBins
@@ -127,6 +127,10 @@ def test_bounds_of_many_scores_are_narrow():
 
     assert width(1024) < 0.02
     assert width(8192) < 0.002
+
+
+def test_rounding_takes_no_bound_out_of_0_to_1():
+    assert bounds._clipped(-1e-16, 1 + 1e-15) == (0.0, 1.0)
 
 
 def test_curves_of_merged_scores_are_counts_at_their_thresholds():
