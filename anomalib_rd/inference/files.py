@@ -160,9 +160,10 @@ def picture(found: Prediction, image: Image.Image, size: tuple[int, int], name: 
             # Peaks are lower at other sizes, and an anomalous image has an outline.
             level = min(level, heat.max())
         outlined = heat >= level
-    verdict = f"  {found.verdict}" if found.verdict else ""
-    title = f"{name}  score {found.score:.3g}{verdict}"
-    return heatmap_strip(pixels, outlined, heat, low, high, title, contour="threshold")
+    # A long name is what a narrow picture may cut off.
+    title = f"score {found.score:.3g}  {name}"
+    outline = f"{found.verdict}, threshold {threshold.image:.3g}" if threshold else "threshold"
+    return heatmap_strip(pixels, outlined, heat, low, high, title, outline)
 
 
 def save_map(stream: Any, values: np.ndarray, kind: str | None) -> None:
