@@ -1,9 +1,11 @@
 """Unsupervised industrial anomaly detection by reverse knowledge distillation."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anomalib_rd.inference.exported import load_exported as load_exported
     from anomalib_rd.inference.load import load_run as load_run
 
 try:
@@ -12,10 +14,11 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 
+_MODULES = {"load_exported": "exported", "load_run": "load"}
+
+
 def __getattr__(name: str) -> Any:
     # On first use: importing the package imports no torch.
-    if name == "load_run":
-        from anomalib_rd.inference.load import load_run
-
-        return load_run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"anomalib_rd.inference.{_MODULES[name]}"), name)

@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anomalib_rd.inference.detector import Detector as Detector
+    from anomalib_rd.inference.exported import load_exported as load_exported
     from anomalib_rd.inference.load import load_run as load_run
     from anomalib_rd.inference.prediction import Prediction as Prediction
 
-_MODULES = {"Detector": "detector", "load_run": "load", "Prediction": "prediction"}
+_MODULES = {
+    "Detector": "detector",
+    "load_exported": "exported",
+    "load_run": "load",
+    "Prediction": "prediction",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from anomalib_rd.inference.metadata import Metadata
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.inference.writers import WRITERS, quantise, save_openvino, to_openvino
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
+from anomalib_rd.results.files import one_line
 from anomalib_rd.scoring import Scored, Tiling, score_images
 
 TOLERANCE = 1e-3
@@ -163,7 +164,12 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
         UserError: it can't be traced.
     """
     fold(graph.networks)
-    return trace(graph)
+    try:
+        return trace(graph)
+    except Exception as error:  # of networks from outside: torch raises what it likes
+        raise UserError(
+            f"the networks can't be exported: torch can't trace them ({one_line(error)[:160]})"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, export, nn, no_grad, uint8, zeros
+from torch import Tensor, export, fx, nn, no_grad, uint8, zeros
 
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Tiling
@@ -51,8 +51,9 @@ def trace(graph: Graph) -> export.ExportedProgram:
         # What scorer and masking make once and keep is made before, and becomes a constant.
         graph(example)
         program = export.export(graph, (example,), dynamic_shapes=(batch,))
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # the paths of this machine
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # the paths of this machine
     return program
 
 

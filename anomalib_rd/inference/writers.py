@@ -36,9 +36,9 @@ def write_openvino(program: torch.export.ExportedProgram, path: Path, metadata: 
 
 
 def to_openvino(program: torch.export.ExportedProgram, path: Path) -> Any:
-    """The graph as OpenVINO has it; an ONNX file lies beside ``path`` meanwhile."""
+    """The graph as OpenVINO has it; a hidden ONNX file lies beside ``path`` meanwhile."""
     core = runtime("openvino", path).Core()
-    between = path.with_suffix(".onnx")
+    between = path.with_name(f".{path.stem}-between.onnx")
     write_onnx(program, between, Metadata(None, "", (0, 0), None, {}))
     try:
         return core.read_model(between)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -128,8 +129,7 @@ class FeatureMasking(nn.Module):
         """Masks which together hide every cell exactly once, [(B, 1, H, W)]."""
         batch, _, height, width = coarsest.shape
         cells = (math.ceil(height / self.block_size), math.ceil(width / self.block_size))
-        fixed = torch.Generator().manual_seed(0)
-        order = torch.randperm(cells[0] * cells[1], generator=fixed).view(1, 1, *cells)
+        order = _fixed_order(cells[0] * cells[1]).view(1, 1, *cells)
         turn = self._blocks(order.float().to(coarsest.device), height, width) % self.complements
         return [
             (turn == k).to(coarsest.dtype).expand(batch, 1, height, width)
@@ -141,6 +141,13 @@ class FeatureMasking(nn.Module):
         if self.block_size == 1:
             return cells
         return F.interpolate(cells, scale_factor=self.block_size)[..., :height, :width]
+
+
+@cache
+def _fixed_order(count: int) -> Tensor:
+    """The same order of so many cells whenever asked for; kept, so that a trace has it as it is."""
+    with torch.inference_mode(False):
+        return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def _hide_highest(priorities: Tensor, ratio: float) -> Tensor:

@@ -89,7 +89,7 @@ class Tiling:
             for along in weights(width, tile_width, self.overlap).to(maps)
         ]
         by_tile = maps.unflatten(0, (-1, len(boxes)))
-        blended = maps.new_zeros(len(by_tile), height, width)
+        blended = maps.new_zeros(by_tile.shape[0], height, width)
         for tile, ((rows, columns), window) in enumerate(zip(boxes, windows, strict=True)):
             blended[:, rows, columns] += by_tile[:, tile] * window
         return blended

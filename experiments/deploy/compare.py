@@ -1,0 +1,134 @@
+"""One run by torch, ONNX Runtime and OpenVINO: score differences, AUROC, images/s.
+
+    anomalib-rd export RUN format=onnx
+    anomalib-rd export RUN format=openvino
+    anomalib-rd export RUN format=openvino --int8
+    python experiments/deploy/compare.py RUN FOLDER
+
+From image files to maps and scores in memory, one CPU thread for each network. Writes
+``FOLDER/comparison.json`` and ``FOLDER/comparison.csv``.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from anomalib_rd import load_exported, load_run
+from anomalib_rd.bench.machine import machine
+from anomalib_rd.bench.scorings import plain_scoring
+from anomalib_rd.cli.config import register_resolvers
+from anomalib_rd.cli.export import FOLDER, images_of
+from anomalib_rd.data import read_image
+from anomalib_rd.inference.checkpoint import read_run
+from anomalib_rd.inference.detector import Detector
+from anomalib_rd.inference.load import make_networks, make_scorer
+from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
+from anomalib_rd.results.files import plain, write_json
+
+Judge = Callable[[list[Path]], tuple[np.ndarray, np.ndarray]]  # files -> maps, scores
+
+
+def judges(run: Path, batch_size: int) -> dict[str, Judge]:
+    """The contestants; the first is what the others are compared with."""
+    trained = read_run(run)
+    networks, scorer = make_networks(trained).eval(), make_scorer(trained)
+    height, width = trained.config["data"]["image_size"]
+    score = plain_scoring(networks, scorer, torch.device("cpu"))
+
+    def plain_loop(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+        found = [score(read_image(file, (height, width))[None]) for file in files]
+        return np.concatenate([m for m, _ in found]), np.concatenate([s for _, s in found])
+
+    def by(detector: Detector) -> Judge:
+        def judge(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+            found = list(detector.many(files, batch_size))
+            return np.stack([one.map for one in found]), np.array([one.score for one in found])
+
+        return judge
+
+    exported = run / FOLDER / str(trained.config["name"])
+    xml, int8 = exported.with_suffix(".xml"), exported.with_name(f"{exported.name}-int8.xml")
+    one = {"device": "cpu", "threads": 1}
+    return {
+        "plain torch loop, batch 1": plain_loop,
+        "predict, torch": by(load_run(run, device="cpu", precision="32-true")),
+        "predict, torch, bf16": by(load_run(run, device="cpu", precision="bf16-mixed")),
+        "predict, ONNX Runtime": by(load_exported(exported.with_suffix(".onnx"), **one)),
+        "predict, OpenVINO": by(load_exported(xml, **one)),
+        "predict, OpenVINO, bf16": by(load_exported(xml, precision="bf16-true", **one)),
+        "predict, OpenVINO, int8": by(load_exported(int8, **one)),
+    }
+
+
+def accuracy(
+    maps: np.ndarray, scores: np.ndarray, first: np.ndarray, labels: Tensor, masks: Tensor
+) -> dict[str, float]:
+    """Metrics, and the largest difference of a score from the first contestant's."""
+    pixels = pixel_metrics(torch.from_numpy(maps), masks)
+    return {
+        "score_difference": float(np.abs(scores - first).max()),
+        "image_auroc": image_metrics(torch.from_numpy(scores), labels)["image_auroc"],
+        "pixel_auroc": pixels["pixel_auroc"],
+        "aupro": pixels["aupro"],
+    }
+
+
+def main() -> None:
+    """Compare, print the table, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--timed", type=int, default=32, help="images a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved (%(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    register_resolvers()
+    data = images_of(read_run(options.run), [], trust=False)
+    ways = judges(options.run, data.test_batch_size)
+    items = [data.test_set[i] for i in range(len(data.test_set))]
+    labels = torch.tensor([item["label"] for item in items])
+    masks = torch.stack([item["mask"] for item in items])
+    files = [sample.path for sample in data.split.test]
+    rows: dict[str, dict[str, float]] = {}
+    first: np.ndarray | None = None
+    for name, judge in ways.items():  # also warms up
+        maps, scores = judge(files)
+        first = scores if first is None else first
+        rows[name] = accuracy(maps, scores, first, labels, masks)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    every = max(1, len(files) // options.timed)
+    timed = files[::every][: options.timed]
+    for _ in track(range(options.rounds), "rounds"):
+        for name, judge in ways.items():
+            # Of all threads: what other work on the machine takes does not count.
+            start = time.process_time()
+            judge(timed)
+            taken[name].append(time.process_time() - start)
+    base = next(iter(taken.values()))
+    for name, seconds in taken.items():
+        ratios = [b / s for b, s in zip(base, seconds, strict=True)]
+        rows[name] |= {
+            "images_per_cpu_s": len(timed) / statistics.median(seconds),
+            "ratio": statistics.median(ratios),
+            "ratio_min": min(ratios),
+            "ratio_max": max(ratios),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    print(table.to_string())
+    options.out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.out / "comparison.csv", index_label="contestant", float_format="%.6g")
+    facts = {"images": len(files), "timed": len(timed), "rounds": options.rounds, "threads": 1}
+    record = {**machine(cuda=False), **facts, "contestants": rows, "cpu_seconds": taken}
+    write_json(options.out / "comparison.json", plain(record))
+
+
+if __name__ == "__main__":
+    main()
