@@ -14,7 +14,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 ONE = "anomalib_rd.metrics.checks.x_why_undefined__mutmut_1"
 # pytest's exit status by which mutmut knows what became of a mutant.
-OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 33: "no tests"}
+OUTCOMES = {None: "not run", 0: "survived", 1: "killed", 3: "killed", 33: "no tests"}
 
 
 def main() -> int:
@@ -29,7 +29,8 @@ def main() -> int:
     names = sorted(outcomes())
     drawn = random.Random(given.seed).sample(names, min(given.sample, len(names)))
     mutmut("run", "--max-children", str(given.jobs), *drawn)
-    found = {name: OUTCOMES.get(outcomes()[name] or 0, "other") for name in drawn}
+    status = outcomes()
+    found = {name: OUTCOMES.get(status[name], "other") for name in drawn}
     survivors = sorted(name for name, outcome in found.items() if outcome == "survived")
     proof = {"mutants": len(names), "drawn": len(drawn), **Counter(found.values())}
     given.out.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,8 @@ PLUGINS = {"parallel": "joblib", "local": "submitit", "slurm": "submitit"}
 def test_every_choice_composes(group, name):
     if group == "hydra/launcher":
         pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS.get(name, 'ray')}_launcher")
+    if group == "hparams_search":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     needs = {"data=folder": ["data.root=somewhere"]}.get(f"{group}={name}", [])
     # The study that they are of.
     of = {"study/masks": "mask", "study/sets": "unified", "study/choices": "choice"}

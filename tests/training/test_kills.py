@@ -12,11 +12,12 @@ KILLS = Path(__file__).parents[2] / "experiments/trust/kills.py"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)  # where the cores are shared
 def test_killed_in_a_checkpoint_in_the_result_and_between(tmp_path):
     files = ["--files", "last.ckpt", "result.json"]
     command = [sys.executable, KILLS, "--out", tmp_path, "--kills", "3", *files]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     proof = json.loads((tmp_path / "kills.json").read_text())
     in_checkpoint, _, in_result = proof["kills"]
