@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from anomalib_rd.bench.variants import VARIANTS, chosen
+from anomalib_rd.cli import arguments
 from anomalib_rd.errors import UserError
 
 USAGE = """\
@@ -21,20 +22,16 @@ PLOTS = (".png", ".svg", ".pdf")
 OVERRIDES = "as for train, such as data=mvtec data.category=pill model/teacher=resnet18"
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all verbs do."""
+class Parser(arguments.Parser):
+    """Takes what measurements have in common."""
 
     def __init__(self, name: str) -> None:
         super().__init__(prog=f"anomalib-rd bench {name}")
         self.add_argument("--json", type=Path, help="write the figures here too")
 
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError with the message."""
-        raise UserError(f"{self.prog.removeprefix('anomalib-rd ')}: {message}")
-
     def takes_run(self) -> None:
         """Add what says which run is measured, and where."""
-        self.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
+        self.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help=OVERRIDES)
         self.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
     def checked(self, words: list[str], **least: int) -> argparse.Namespace:

@@ -1,15 +1,16 @@
 """``anomalib-rd dashboard``: the reports of a folder in the browser."""
 
-import argparse
 import threading
 import webbrowser
 from ipaddress import ip_address
 from pathlib import Path
 
+from anomalib_rd.cli.arguments import Parser
+
 
 def run(words: list[str]) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anomalib-rd dashboard",
         description="Serve the sweeps found in a folder to the browser: how far each is, "
         "refreshed by itself, and its report page, made anew when runs have finished since. "

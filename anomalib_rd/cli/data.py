@@ -1,16 +1,17 @@
 """``anomalib-rd data``: what is in a data set, is it sound, MVTec AD's download, the cache."""
 
-import argparse
 from pathlib import Path
+
+from anomalib_rd.cli.arguments import Parser
 
 
 def run(words: list[str]) -> int:
     """List categories, check them, download, or look after the cache folder."""
-    parser = argparse.ArgumentParser(prog="anomalib-rd data")
+    parser = Parser(prog="anomalib-rd data")
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="categories, image counts and defect types on disk")
     listing.add_argument(
-        "overrides", nargs="*", help="as for train, such as data=mvtec data.root=/data/mvtec"
+        "overrides", nargs="*", help="as for train; all categories unless data.category says which"
     )
     checking = verbs.add_parser(
         "check", help="decode every image and mask; counts, leaks, duplicates; status 2 on errors"
@@ -51,22 +52,20 @@ def run(words: list[str]) -> int:
 
 
 def list_categories(overrides: list[str]) -> int:
-    """Print a table of the data set's categories."""
+    """Print a table of the data set's categories, or of those that the overrides name."""
     from collections import Counter
 
-    from hydra.utils import instantiate
     from rich.console import Console
     from rich.table import Table
 
-    from anomalib_rd.cli.categories import composed
-    from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.cli.data_check import chosen
+    from anomalib_rd.data.source import select_categories
 
-    register_resolvers()
-    source = instantiate(composed(overrides, None).data.source)
+    source, wanted = chosen(overrides)
     table = Table(title=f"{source.root}", title_justify="left")
     for heading in ("category", "group", "train", "test", "defect types (images)"):
         table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
-    for category in source.categories():
+    for category in select_categories(source, wanted or "all"):
         split = source.split(category)
         counts = Counter(sample.defect for sample in split.test)
         table.add_row(

@@ -34,6 +34,7 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
         help="other data, such as data.root=... data.category=... or data=visa; also heatmaps, "
         "gallery, pixel_bins, pro_rd4ad",

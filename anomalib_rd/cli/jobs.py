@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
@@ -55,7 +55,9 @@ def list_jobs(config: DictConfig) -> list[Job] | None:
     sweep = Path(config.hydra.sweep.dir)
     loader = GlobalHydra.instance().config_loader()
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    words += [str(word) for word in config.hydra.overrides.task]
+    # As typed: an interpolation among them is the job's to resolve.
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    words += task
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     jobs: dict[str, Job] = {}

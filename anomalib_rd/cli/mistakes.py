@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from anomalib_rd.cli.disk import of_disk
@@ -15,19 +16,65 @@ def explain(error: BaseException) -> str | None:
             return original(str(link))
         if isinstance(link, OSError) and (line := of_disk(link)):
             return line
-    from hydra.errors import HydraException, OverrideParseException
+    from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        cause = error.__cause__
-        detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
-        if isinstance(error, OverrideParseException):
-            return f"{error.override}: not an override that Hydra can read; key=value is"
-        unknown = re.match(r"Could not override '([^'@]+)", str(error))
-        if unknown:
-            return f"no key '{unknown[1]}' in the config{nearest_key(unknown[1])}"
-        return one_line(f"{error}{detail}")
+        return of_config(error)
     return None
+
+
+def of_config(error: BaseException) -> str:
+    """What Hydra or OmegaConf found wrong, in our words where theirs are many lines."""
+    from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import (
+        InterpolationToMissingValueError,
+        MissingMandatoryValue,
+        OmegaConfBaseException,
+    )
+
+    text, cause = str(error), error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override that Hydra can read; key=value is"
+    if isinstance(error, MissingConfigException) and error.options:
+        return no_choice(error.missing_cfg_file or "", error.options)
+    if unknown := re.match(r"Could not override '([^'@]+)", text):
+        return f"no key '{unknown[1]}' in the config{nearest_key(unknown[1])}"
+    if several := re.match(r"Ambiguous value for argument '(.+)'$", text, re.MULTILINE):
+        return f"{several[1]}: several values; add -m for a run of each, or write [a,b] for a list"
+    if isinstance(error, InstantiationException):
+        return one_line(f"{place_of(text)}{one_line(str(cause)) if cause else first_line(text)}")
+    if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
+        key = asked_for(str(error.full_key))
+        return f"{key} has no value; say {key}=..."
+    detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
+    return one_line(text.partition("\nConfig search path")[0] + detail)
+
+
+def asked_for(key: str) -> str:
+    """The key that the user sets: a data set's folder is passed on to its source."""
+    return "data.root" if key == "data.source.root" else key
+
+
+def no_choice(asked: str, options: Sequence[str]) -> str:
+    """A choice that a group of configs lacks, and those that it has."""
+    group, _, name = asked.rpartition("/")
+    names = [option for option in options if option != "base"]
+    nearest = difflib.get_close_matches(name, names, n=1)
+    meant = f", did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{group}={name}: no such choice{meant}; there are {', '.join(names)}"
+
+
+def place_of(text: str) -> str:
+    """Which part of the config could not be made, as Hydra's message says it."""
+    key = re.search(r"^full_key: (.+)$", text, re.MULTILINE)
+    target = re.search(r"target '([^']+)'", text)
+    return "".join(f"{found[1]}: " for found in (key, target) if found)
+
+
+def first_line(text: str) -> str:
+    """Of a message of Hydra's, without its advice."""
+    return text.splitlines()[0].partition(", set env var")[0]
 
 
 def nearest_key(key: str) -> str:
@@ -40,7 +87,8 @@ def nearest_key(key: str) -> str:
     assert isinstance(with_hydra, dict)
     nearest = difflib.get_close_matches(key, dotted(with_hydra), n=1)
     meant = f", did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{meant}; `anomalib-rd train --cfg job` shows all, +{key}=... adds a new one"
+    part = "hydra" if key.startswith("hydra.") else "job"
+    return f"{meant}; `anomalib-rd train --cfg {part}` shows all, +{key}=... adds a new one"
 
 
 def dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:

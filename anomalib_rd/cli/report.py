@@ -1,10 +1,10 @@
 """``anomalib-rd report``: sum up runs on disk."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anomalib_rd.cli.arguments import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def run(words: list[str]) -> int:
     """Print the table of the runs in folders and write it beside them."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anomalib-rd report",
         description="Table per category beside published numbers, differences to a baseline and "
         "whether they are noise, as text, CSV, Markdown and LaTeX, and a sheet of heatmaps, of "

@@ -1,13 +1,12 @@
 """What `evaluate`, `predict` and `export` share: which run, on which device, with which teacher."""
 
 import argparse
-from typing import NoReturn
 
-from anomalib_rd.errors import UserError
+from anomalib_rd.cli import arguments
 
 
-class Parser(argparse.ArgumentParser):
-    """Takes a run, and unless told otherwise a device; says what is wrong in one line."""
+class Parser(arguments.Parser):
+    """Takes a run, and unless told otherwise a device."""
 
     def __init__(self, verb: str, description: str, device: bool = True) -> None:
         super().__init__(prog=f"anomalib-rd {verb}", description=description)
@@ -24,10 +23,6 @@ class Parser(argparse.ArgumentParser):
             action="store_true",
             help="run code from outside of anomalib-rd that the run's config names",
         )
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError with the message."""
-        raise UserError(f"{self.prog.removeprefix('anomalib-rd ')}: {message}; see --help")
 
     def parsed(self, words: list[str]) -> argparse.Namespace:
         """Parse; the run may be said as ``run=RUN`` too."""

@@ -1,6 +1,5 @@
 """``anomalib-rd status``: what a sweep has done, is doing and lacks."""
 
-import argparse
 import json
 import sys
 import time
@@ -10,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anomalib_rd.cli.arguments import Parser
+
 if TYPE_CHECKING:
     from anomalib_rd.results.sweeps import RunState
 
@@ -18,7 +19,7 @@ COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yell
 
 def run(words: list[str]) -> int:
     """Print the state of every run of a sweep; 1 if one failed, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anomalib-rd status",
         description="The runs of a sweep: done, running, failed, cut off (the same command goes "
         "on with them) or missing, and the time left.",

@@ -1,9 +1,9 @@
 """``anomalib-rd study``: what a study is going to run, and what it leaves on record."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anomalib_rd.cli.arguments import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def run(words: list[str]) -> int:
     """List the jobs of a study, or write its results, summary and figure."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anomalib-rd study",
         description="A study is a question with its budget, conf/study/NAME.yaml: "
         "anomalib-rd train -m study=NAME sweep=study-NAME runs it, and again goes on with it.",
@@ -22,7 +22,9 @@ def run(words: list[str]) -> int:
         "plan", help="compose every job and list them; needs no data, runs none"
     )
     plan.add_argument("name", help="of the study")
-    plan.add_argument("words", nargs="*", help="overrides, such as trainer.max_epochs=20 seed=0,1")
+    plan.add_argument(
+        "words", nargs="*", default=[], help="overrides, such as trainer.max_epochs=20 seed=0,1"
+    )
     record = parts.add_parser("record", help="write results.csv, summary.md and figure.png")
     record.add_argument("sweep", type=Path, help="its folder, such as multirun/study-NAME")
     record.add_argument("--out", type=Path, help="where to write; default: the sweep's folder")

@@ -26,15 +26,10 @@ class ReportAtEnd(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra before it makes the jobs, in the process that launches them."""
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
         ReportAtEnd.sweep = str(config.sweep)
         folder = Path(config.hydra.sweep.dir)
         try:
             complete = self._prepare(config, folder)
-        except (HydraException, OmegaConfBaseException):
-            return  # Hydra finds the same in a moment and says it
         except Exception as error:
             line = explain(error)
             if line is None:
@@ -80,7 +75,7 @@ class ReportAtEnd(Callback):
     def _prepare(self, config: DictConfig, folder: Path) -> int:
         """Write down the jobs; their number if all of them are complete, else 0."""
         from anomalib_rd.cli.jobs import list_jobs
-        from anomalib_rd.results.provenance import command
+        from anomalib_rd.results.provenance import command, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, begun_runs
         from anomalib_rd.training.choices import check_choices
 
@@ -95,5 +90,5 @@ class ReportAtEnd(Callback):
         if others:
             print(f"anomalib-rd: {len(others)} runs in {folder} are of other configs; kept")
         words = command(["anomalib-rd", "train", *sys.argv[1:]])
-        add_jobs(folder, words, {job.folder: job.overrides for job in jobs})
+        add_jobs(folder, words, {job.folder: mask_arguments(job.overrides) for job in jobs})
         return len(jobs) if all(job.complete for job in jobs) else 0

@@ -6,19 +6,25 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from anomalib_rd.cli import repeat
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.mistakes import explain
 from anomalib_rd.cli.page import leave_page
 from anomalib_rd.cli.sweep import ReportAtEnd
 from anomalib_rd.cli.values import check_values
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import write_atomically
+from anomalib_rd.results.provenance import mask_arguments, mask_text
+
+SEVERAL = {"ablation", "study", "hparams_search"}
 
 log = logging.getLogger("anomalib_rd")
 
@@ -26,32 +32,56 @@ log = logging.getLogger("anomalib_rd")
 def run(words: list[str]) -> int:
     """Compose the config and run the job, or with ``-m`` the jobs."""
     register_resolvers()
-    asked = list(words)
-    if not {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
-        check_values(words)
-        words = expand_categories(words)
+    asked, (record, trust, words) = list(words), repeat.asked_for(words)
+    if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
+        return launch(words, asked)
+    words = flags_first(words)
+    if record is not None:
+        again = repeat.read_repeat(record, trust, words)
+        with repeat.as_primary(again, words) as words_again:
+            return launch(words_again, asked, again)
+    check_values(words)
+    return launch(expand_categories(words), asked)
+
+
+def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = None) -> int:
+    """Have Hydra run the jobs.
+
+    Args:
+        words: for Hydra.
+        asked: as typed, to say how an interrupted run goes on.
+        again: what is repeated, if that is asked for.
+    """
     typed, errors = list(sys.argv), []
     ReportAtEnd.sweep = single = None
 
     def job(cfg: DictConfig) -> Any:
         nonlocal single
-        # DDP starts its other processes by the command as it was typed.
-        sys.argv = typed
+        # As it was typed, for the record; W&B keeps it too.
+        sys.argv = [typed[0], *mask_arguments(typed[1:])]
+        hide_credentials()
         many = HydraConfig.get().mode == RunMode.MULTIRUN
         single = None if many else HydraConfig.get().run.dir
         try:
+            said = repeat.say_what_differs(again, cfg) if again else []
             objective = work(cfg)
             if not many:
                 show_result(cfg)
+            if again:
+                repeat.say_how_it_came_out(again, Path(cfg.run_dir), said)
             return objective
         except Exception as error:
             if many and cfg.objective is None:
                 return note_failure(cfg, error)
             errors.append(error)  # Hydra would wrap it in lines of its own
-            return float("nan")
+            return None
 
     try:
         start_hydra(job, words)
+    except Exception:
+        if errors:  # a sweeper trips over a job that failed: the job's error says why
+            raise errors[0] from None
+        raise
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(how_to_go_on(asked, ReportAtEnd.sweep, single)) from stop
     finally:
@@ -59,6 +89,34 @@ def run(words: list[str]) -> int:
     if errors:
         raise errors[0]
     return 0
+
+
+def flags_first(words: list[str]) -> list[str]:
+    """The words with Hydra's flags before the overrides: between them Hydra takes none.
+
+    Raises:
+        UserError: an unknown flag, one without its value, a question by config without ``-m``.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"train: {message}; see `anomalib-rd train --hydra-help`")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_intermixed_args(words)
+    if options.experimental_rerun:
+        refuse("--experimental-rerun runs what a pickle says; --from RESULT repeats a run")
+    if options.resolve and not options.cfg:
+        refuse("--resolve goes with --cfg")
+    for word in options.overrides:
+        alone = not (options.multirun or options.cfg or options.info)
+        if alone and word.partition("=")[0] in SEVERAL:
+            raise UserError(f"{word}: asks for several runs; add -m")
+    flags = list(words)
+    for word in options.overrides:
+        flags.remove(word)
+    return [*flags, *options.overrides]
 
 
 def start_hydra(job: Callable[[DictConfig], Any], words: list[str]) -> None:
@@ -74,6 +132,24 @@ def start_hydra(job: Callable[[DictConfig], Any], words: list[str]) -> None:
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def hide_credentials() -> None:
+    """Mask them in what Hydra has just kept of the command."""
+    config = HydraConfig.get()
+    kept = [*Path(config.runtime.output_dir).glob(".hydra/*.yaml")]
+    if config.mode == RunMode.MULTIRUN:
+        kept += Path(config.sweep.dir).glob("multirun.yaml")
+    for path in kept:
+        mask_file(path)
+
+
+def mask_file(path: Path) -> None:
+    """Put the text without credentials in its place, if it has some."""
+    text = path.read_text()
+    masked = mask_text(text)
+    if masked != text:
+        write_atomically(path, lambda file: file.write(masked.encode()))
 
 
 def work(cfg: DictConfig) -> float | None:

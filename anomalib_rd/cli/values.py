@@ -1,42 +1,111 @@
 """Values of the wrong type are refused before anything starts."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from anomalib_rd.cli.categories import KEY, composed, config_folder, parsed
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.errors import UserError
+
+# Of Lightning's own flags those that take values of several types.
+OPEN = {KEY, "trainer.devices", "trainer.deterministic"}
+# Null by default, or where its choice says what null means.
+NULLABLE = {
+    "data.num_workers",
+    "model.fusion.depth",
+    "model.masking.complements",
+    "model.tiling.size",
+    "pixel_bins",
+    "speed.fused",
+    "threshold.train_images",
+}
 
 
 def check_values(words: list[str]) -> None:
     """Hold the overrides against the types of the values that they replace.
 
     Raises:
-        UserError: such as text for a number.
+        UserError: such as text for a number, or a folder of configs that is not there.
     """
     overrides = list(parsed(words).values())
     folder = config_folder(words)
-    places = [conf_dir(), *([Path(folder)] if folder else [])]
-    groups = [o for o in overrides if any((place / o.key_or_group).is_dir() for place in places)]
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"--config-dir {folder}: there is no such folder")
+    groups = [o for o in overrides if is_group(o, folder)]
+    for override in groups:
+        require_names(override)
     base = composed([one_choice(o) for o in groups if o.value() is not None], folder)
+    check_types([o for o in overrides if o not in groups], base)
+
+
+def is_group(override: Any, folder: str | None = None) -> bool:
+    """Whether it chooses from a group, of ours or of the user's folder of configs."""
+    places = [conf_dir(), *([Path(folder)] if folder else [])]
+    return any((place / override.key_or_group).is_dir() for place in places)
+
+
+def check_types(overrides: list[Any], base: DictConfig) -> None:
+    """Hold overrides of keys against the values of a config.
+
+    Raises:
+        UserError: naming the first that is of another type.
+    """
     for override in overrides:
         key = override.key_or_group
-        if override in groups or key == KEY or key.startswith("hydra.") or override.is_delete():
+        if key in OPEN or key.startswith("hydra.") or override.is_delete():
             continue
         default = OmegaConf.select(base, key, throw_on_resolution_failure=False)
         for value in single_values(override):
+            needed = isinstance(default, bool | int | float | ListConfig)
+            if value is None and needed and not may_be_null(key):
+                raise UserError(f"{key}=null: needs a value, such as {default}")
             kind = mismatch(default, value)
             if kind:
                 raise UserError(f"{key}={value}: must be {kind}, such as {default}")
 
 
+def may_be_null(key: str) -> bool:
+    """Whether null has a meaning where a number, a switch or a list stands."""
+    return key in NULLABLE or key.startswith("trainer.")
+
+
+def require_names(override: Any) -> None:
+    """Refuse what names no choice of a group.
+
+    Raises:
+        UserError: such as ``model=null``, or a value without a key.
+    """
+    group = override.key_or_group
+    if not group:
+        raise UserError(f"{override.input_line}: not an override; key=value is")
+    for value in single_values(override):
+        if not override.is_delete() and not isinstance(value, str | list | dict):
+            raise UserError(
+                f"{override.input_line}: '{group}' takes the name of a choice; leave it out for "
+                f"none, or set a key of it, {group}.KEY=..."
+            )
+
+
 def single_values(override: Any) -> list[Any]:
-    """What the override sets, in a sweep one after another; none for a search's interval."""
+    """What the override sets, in a sweep one after another; none for a search's interval.
+
+    Raises:
+        UserError: a sweep over nothing.
+    """
     if not override.is_sweep_override():
         return [override.value()]
-    return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+    if not override.is_discrete_sweep():
+        return []
+    try:
+        values = list(override.sweep_iterator())
+    except ValueError as error:  # such as a range with a step of 0
+        raise UserError(f"{override.input_line}: {error}") from error
+    if not values:
+        raise UserError(f"{override.input_line}: names no value")
+    return values
 
 
 def one_choice(override: Any) -> str:
@@ -53,10 +122,16 @@ def mismatch(default: Any, value: Any) -> str | None:
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and math.isnan(value):
+        return "a number"
     if isinstance(default, int):
-        return None if number and value == int(value) else "a whole number"
+        return None if number and isinstance(value, int) else "a whole number"
     if isinstance(default, float):
         return None if number else "a number"
     if isinstance(default, ListConfig):
         return None if isinstance(value, list) else "a list"
+    if isinstance(default, DictConfig):
+        return None if isinstance(value, dict) else "keys and values {a: 1}, or null"
+    if isinstance(default, str):
+        return "one value" if isinstance(value, list | dict) else None
     return None

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anomalib_rd.cli.arguments import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PROJECT = "anomalib-rd"  # as in conf/logger/wandb.yaml
 
 def run(words: list[str]) -> int:
     """Save the view, or with ``--dry-run`` print its definition."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anomalib-rd workspace",
         description="Save a W&B workspace view of a project: categories, means, sweeps, "
         "ablations, curves and images. Each call makes a new view.",
@@ -67,6 +68,8 @@ def define(options: argparse.Namespace) -> "Workspace":
         categories = [*sorted(MVTEC_TEXTURES), *sorted(MVTEC_OBJECTS)]
     if options.categories:
         categories = [name.strip() for name in options.categories.split(",") if name.strip()]
+        if not categories:
+            raise UserError(f"workspace: --categories {options.categories}: names none; say a,b")
     return define_workspace(
         options.name, options.project or project or PROJECT, options.entity or entity, categories
     )

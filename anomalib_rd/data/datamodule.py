@@ -70,13 +70,19 @@ class AnomalyDataModule(L.LightningDataModule):
         tiles: Sequence[tuple[slice, slice]] | None = None,
     ) -> None:
         super().__init__()
-        height, width = image_size
-        if height % 32 or width % 32 or min(height, width) < 64:
+        sides = tuple(image_size or ())
+        if len(sides) != 2 or any(
+            not isinstance(side, int) or side % 32 or side < 64 for side in sides
+        ):
             raise UserError(
-                f"data.image_size={[height, width]}: both sides must be multiples of 32, from 64 on"
+                f"data.image_size={list(sides)}: give height and width, both multiples of 32, from "
+                "64 on, such as [256, 256]"
             )
+        if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
+            raise UserError(f"data.num_workers={num_workers}: give a number from 0 on, or null")
+        height, width = sides
         for key, size in (("train", train_batch_size), ("test", test_batch_size)):
-            if size < 1:
+            if not isinstance(size, int) or size < 1:
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
         if val not in (None, SYNTHETIC):
             raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")

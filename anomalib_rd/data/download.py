@@ -69,6 +69,8 @@ def download_mvtec(
         raise UserError(
             f"the licence of MVTec AD is not accepted; to accept it: {download_command(root)}"
         )
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise UserError(f"--url {url}: give an address that begins with https:// or http://")
     wanted = MVTEC_TEXTURES | MVTEC_OBJECTS
     missing = {name for name in wanted if not (root / name / "train" / "good").is_dir()}
     if not missing:

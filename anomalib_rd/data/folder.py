@@ -11,6 +11,7 @@ from anomalib_rd.data.source import (
     check_category,
     list_images,
     pair_masks,
+    root_folder,
     subfolders,
 )
 from anomalib_rd.errors import UserError
@@ -50,7 +51,7 @@ class Folder:
                 f"data.source.normal_test_share={normal_test_share} is not between 0 and 1;"
                 " it is the share of the normal images held back for the test, such as 0.2"
             )
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
         self.normal = normal
         self.defect = defect
         self.masks = masks

@@ -10,6 +10,7 @@ from anomalib_rd.data.source import (
     check_category,
     list_images,
     pair_masks,
+    root_folder,
     subfolders,
 )
 from anomalib_rd.errors import UserError
@@ -41,7 +42,7 @@ class CategoryFolders:
     good = GOOD
 
     def __init__(self, root: str | Path, textures: Iterable[str] = ()) -> None:
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
         self.textures = frozenset(textures)
 
     def categories(self) -> list[str]:

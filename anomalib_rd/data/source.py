@@ -48,6 +48,21 @@ class Source(Protocol):
         """The samples of one category, in a fixed order."""
 
 
+def root_folder(root: object) -> Path:
+    """A data set's folder, as ``data.root`` says it; a number may be a folder's name.
+
+    Raises:
+        UserError: nothing is said, as where an environment variable is empty.
+    """
+    text = "" if root is None else str(root)
+    if not text.strip():
+        raise UserError(
+            "data.root is empty; set it, or the environment variable that it is taken from, to the "
+            "folder of the data"
+        )
+    return Path(text).expanduser()
+
+
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     """Image files in ``folder`` by their endings, sorted; none if there is no such folder.
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from anomalib_rd.data.source import GOOD, Sample, Split, check_category, subfolders
+from anomalib_rd.data.source import GOOD, Sample, Split, check_category, root_folder, subfolders
 from anomalib_rd.errors import UserError
 
 VISA_URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA.tar"
@@ -30,7 +30,7 @@ class VisA:
     """
 
     def __init__(self, root: str | Path, textures: Iterable[str] = ()) -> None:
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
         self.textures = frozenset(textures)
 
     def categories(self) -> list[str]:

@@ -46,7 +46,10 @@ from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.run import make_module, make_trainer, plain, timed
 
 EVALUATION = "evaluation.json"
-OF_TRAINING = ("oracle", "test_curve", "loss_curve", "validation", "threshold", "config_digest")
+OF_TRAINING = (
+    *("oracle", "test_curve", "loss_curve", "validation", "threshold"),
+    *("config_digest", "config_as_written"),
+)
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from anomalib_rd.metrics.checks import check_pixels, why_pixels_undefined
 from anomalib_rd.metrics.ranking import PixelRanking
 from anomalib_rd.metrics.score_bins import ScoreBins
 
-_LEAST_BINS = 64
+LEAST_BINS = 64
 _COLUMNS = dict(zip(ScoreBins._fields, (np.int32, np.int64, np.int64, np.float64), strict=True))
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -46,8 +46,8 @@ class StreamedPixelMetrics(Metric):
 
     def __init__(self, max_bins: int = 2**20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_bins < _LEAST_BINS:
-            raise ValueError(f"max_bins must be at least {_LEAST_BINS}, got {max_bins}")
+        if max_bins < LEAST_BINS:
+            raise ValueError(f"max_bins must be at least {LEAST_BINS}, got {max_bins}")
         self.max_bins = max_bins
         for name in _COLUMNS:
             self.add_state(name, default=[], dist_reduce_fx="cat")

@@ -26,6 +26,7 @@ run is complete:
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
+``config_as_written`` the same with its interpolations, which `train --from` repeats; else null
 ``config_digest``   of the config as written (see `anomalib_rd.results.identity`)
 ``categories``      only of a run of several (``data.unified``): ``{category: metrics}``; all other
                     metrics are their means, and each has a record: see `results.unified`
@@ -54,7 +55,7 @@ import pandas as pd
 
 from anomalib_rd.errors import NotFiniteError, UserError
 from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
-from anomalib_rd.results.provenance import mask_config
+from anomalib_rd.results.provenance import mask_config, mask_text
 from anomalib_rd.results.unified import PER_CATEGORY, judged_folders
 
 SCHEMA_VERSION = 1
@@ -102,7 +103,9 @@ def write_record(
     if missing is not None:
         raise KeyError(f"result lacks {missing!r}")
     record = {"schema_version": SCHEMA_VERSION, **plain(result)}
-    record["config"] = mask_config(record["config"])
+    for config in ("config", "config_as_written"):
+        if record.get(config):
+            record[config] = mask_config(record[config])
     table = scores[SCORE_COLUMNS].astype({"score": float})
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,19 +123,22 @@ def write_failure(run_dir: Path | str, error: BaseException) -> Path:
     """Writes ``failure.json``: the error's type and message, its traceback, and its details."""
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    trace = "".join(traceback.format_exception(error))
-    failure = {"error": f"{type(error).__name__}: {error}", "traceback": trace}
+    trace = mask_text("".join(traceback.format_exception(error)))
+    failure = {"error": mask_text(f"{type(error).__name__}: {error}"), "traceback": trace}
     details = error.details if isinstance(error, NotFiniteError) else {}
     return write_json(folder / FAILURE, plain(details) | failure)
 
 
-def read_record(run_dir: Path | str) -> dict[str, Any]:
+def read_record(run: Path | str) -> dict[str, Any]:
     """Reads ``result.json``; null in metrics, oracle, validation and test curve comes back as NaN.
+
+    Args:
+        run: the run's folder, or the file, which may have been given another name.
 
     Raises:
         UserError: the file is missing, no JSON, of another schema version, or lacks a part.
     """
-    path = Path(run_dir) / RESULT
+    path = Path(run) if Path(run).is_file() else Path(run) / RESULT
     record = read_json(path)
     version = record.get("schema_version")
     if version != SCHEMA_VERSION:

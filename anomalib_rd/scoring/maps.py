@@ -36,7 +36,7 @@ class AnomalyScorer(nn.Module):
 
     def __init__(self, sigma: float = 4.0) -> None:
         super().__init__()
-        if sigma < 0:
+        if not sigma >= 0:  # also true of NaN
             raise UserError(f"model.scoring.sigma={sigma}: must be 0 or more (pixels)")
         self.sigma = sigma
         self._blurs: dict[tuple[int, torch.device], Tensor] = {}

@@ -1,5 +1,7 @@
 """The images of a run, from its config."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -44,6 +46,19 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
         test_curve=cfg.test_curve,
         tiles=tiling.boxes(cfg.data.image_size) if tiling.size else None,
     )
+
+
+def require_readable(data: AnomalyDataModule) -> None:
+    """Read each test image and mask once: an unreadable one is not to be found after the training.
+
+    It is little work, and none again where decoded images are cached.
+
+    Raises:
+        UserError: naming the file.
+    """
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(data.test_set.__getitem__, range(len(data.test_set))):
+            pass
 
 
 def make_tiling(cfg: DictConfig) -> Tiling:

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 BATCH = 16  # images
 
 
-def require_count(gallery: Any) -> None:
-    """Refuse a config value that is no number of images, before anything is trained.
+def require_counts(gallery: Any, heatmaps: Any) -> None:
+    """Refuse config values that are no numbers of images, before anything is trained.
 
     Raises:
-        UserError: neither ``all`` nor 0 or more.
+        UserError: less than 0, or of another type; the gallery may be ``all``.
     """
-    number = isinstance(gallery, int) and not isinstance(gallery, bool) and gallery >= 0
-    if gallery != "all" and not number:
+    if gallery != "all" and not _is_count(gallery):
         raise UserError(f"gallery={gallery}: how many test images to keep; give all, 0 or a number")
+    if not _is_count(heatmaps):
+        raise UserError(f"heatmaps={heatmaps}: how many test images to draw; give 0 or a number")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def leave_gallery(

@@ -25,13 +25,15 @@ class Outcome:
     """A run that has been judged; durations in seconds.
 
     A resumed run's are those of its last part, after the ``resumed_from`` epochs that other
-    processes had trained.
+    processes had trained. ``written`` is the config with its interpolations, None of
+    an evaluation.
     """
 
     module: DistillationModule
     data: AnomalyDataModule
     config: dict[str, Any]
     trainer: L.Trainer
+    written: dict[str, Any] | None = None
     train_s: float = 0.0
     test_s: float = 0.0
     threshold_s: float = 0.0
@@ -110,6 +112,7 @@ class Outcome:
             "provenance": provenance(accelerator_name(self.trainer)),
             "checkpoint": checkpoint(Path(self.config["run_dir"])),
             "config": self.config,
+            "config_as_written": self.written,
             "config_digest": self.module.config_digest,
         } | ({"categories": self.by_category} if len(names) > 1 else {})
 

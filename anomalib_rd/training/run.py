@@ -19,7 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
+from anomalib_rd.metrics.streaming import LEAST_BINS
+from anomalib_rd.results.files import one_line
 from anomalib_rd.results.identity import config_digest
+from anomalib_rd.results.progress import first_process
+from anomalib_rd.results.provenance import mask_config
 from anomalib_rd.tracking.lifetime import tracked
 from anomalib_rd.training.checkpoints import (
     CHECKPOINT,
@@ -29,11 +33,16 @@ from anomalib_rd.training.checkpoints import (
     keep_state,
 )
 from anomalib_rd.training.choices import check_choices
-from anomalib_rd.training.data import categories_of, make_tiling, why_no_masks
+from anomalib_rd.training.data import (
+    categories_of,
+    make_tiling,
+    require_readable,
+    why_no_masks,
+)
 from anomalib_rd.training.data import make_data as make_data
 from anomalib_rd.training.feature_cache import usable_place
 from anomalib_rd.training.finite import keeping_what_there_was
-from anomalib_rd.training.gallery import require_count
+from anomalib_rd.training.gallery import require_counts
 from anomalib_rd.training.heartbeat import Heartbeat
 from anomalib_rd.training.leave import leave_record, show_images
 from anomalib_rd.training.loggers import make_loggers
@@ -59,21 +68,26 @@ def train(cfg: DictConfig) -> float | None:
     """
     started = time.perf_counter()
     run_dir = Path(cfg.run_dir)
+    require_seed(cfg.seed)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     config = plain(cfg)
-    require_count(cfg.gallery)
+    require_counts(cfg.gallery, cfg.heatmaps)
     check_choices(cfg)
     check_threshold(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
+    if cfg.model.fit:
+        require_optimizer(module)
+        if first_process():
+            require_readable(data)
     loggers = make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):
         for logger in loggers:
             logger.log_hyperparams(config)
-        outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
+        outcome = Outcome(module, data, config, trainer, written=plain(cfg, resolve=False))
         if cfg.model.fit:
             outcome.train_s = timed(lambda: fit(trainer, module, data, restart))
             outcome.resumed_from = restart.epoch if restart else None
@@ -98,6 +112,28 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.objective not in logged:
         raise UserError(f"objective={cfg.objective}: not logged; there are {', '.join(logged)}")
     return float(logged[cfg.objective])
+
+
+def require_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        UserError: no whole number, or one that numpy can't take.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
+
+
+def require_optimizer(module: DistillationModule) -> None:
+    """Make optimizer and scheduler once, for what they find wrong with the config.
+
+    Raises:
+        UserError: what they say.
+    """
+    try:
+        module.configure_optimizers()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"optimizer, scheduler: {one_line(error)}") from error
 
 
 def fit(
@@ -149,11 +185,11 @@ def stoppable() -> Iterator[None]:
         raise
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config in plain types."""
-    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """The config in plain types and without credentials, by default resolved."""
+    found = OmegaConf.to_container(cfg, resolve=resolve, throw_on_missing=True)
+    assert isinstance(found, dict)
+    return {str(key): mask_config(value, str(key)) for key, value in found.items()}
 
 
 def make_module(
@@ -162,6 +198,11 @@ def make_module(
     """The networks, scoring, loss and optimizer of the config."""
     from anomalib_rd.networks import Distiller
 
+    bins = cfg.pixel_bins
+    if bins is not None and (not isinstance(bins, int) or bins < LEAST_BINS):
+        raise UserError(
+            f"pixel_bins={bins}: give a number from {LEAST_BINS} on, or null: exact metrics"
+        )
     if cfg.pro_rd4ad and cfg.pixel_bins is not None:
         raise UserError(
             "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"

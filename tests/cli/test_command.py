@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -111,96 +110,6 @@ def test_ablation_expands_to_all_categories(command):
     folders = {p.parent.parent.name for p in command.place.glob("multirun/a/*/*/result.json")}
     assert folders == {"cable", "cloth"}
     assert len(list(command.place.rglob("result.json"))) == 4
-
-
-def mistakes(root, damaged):
-    """(words, what the one line must hold)."""
-    mvtec = [
-        "train",
-        "data=mvtec",
-        f"data.root={root}",
-        "data.category=cloth",
-        "logger=none",
-        *FAST,
-    ]
-    return {
-        "category misspelt": ([*mvtec, "data.category=clth"], "did you mean 'cloth'"),
-        "root without data": ([*mvtec, f"data.root={root.parent}/none"], "none"),
-        "truncated image": ([*mvtec, f"data.root={damaged['truncated']}"], "002.png"),
-        "mask of another size": ([*mvtec, f"data.root={damaged['mask']}"], "000_mask.png"),
-        "weights of another network": (
-            [*mvtec, "model/teacher=resnet18", f"model.teacher.weights={damaged['weights']}"],
-            "not those of resnet18",
-        ),
-        "unknown key": ([*mvtec, "model.masking.rato=0.5"], "did you mean 'model.masking.ratio'"),
-        "unknown choice": ([*mvtec, "model=rd5ad"], "rd4ad"),
-        "unknown group": ([*mvtec, "modle=rd4ad"], "did you mean 'model'"),
-        "bad override": ([*mvtec, "seed=[1"], "seed=[1"),
-        "text for a number": ([*mvtec, "trainer.max_epochs=many"], "trainer.max_epochs=many"),
-        "text for a seed in a sweep": (
-            [*mvtec, "-m", "seed=0,x"],
-            "seed=x: must be a whole number",
-        ),
-        "number for a switch": ([*mvtec, "test_curve=3"], "test_curve=3: must be true or false"),
-        "wrong value": ([*mvtec, "model.masking.ratio=1.5"], "model.masking.ratio=1.5"),
-        "wrong image size": ([*mvtec, "data.image_size=[65,64]"], "multiples of 32"),
-        "several categories": ([*mvtec, "data.category=all"], "add -m"),
-        "missing root": (["train", "data=folder", *FAST], "data.root"),
-        "no GPU": ([*mvtec, "trainer=gpu"], "gpu"),
-        "multirun category": (["train", "-m", "data=mvtec", "data.category=al"], "(or all,"),
-        "report of nothing": (["report", f"{root}"], "no complete run"),
-    }
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
-    import timm
-    import torch
-    from small_data import make_mvtec
-
-    places = {}
-    for name in ("truncated", "mask"):
-        places[name] = make_mvtec(tmp_path_factory.mktemp(name) / "root", ("cloth",))
-    broken = places["truncated"] / "cloth/train/good/002.png"
-    broken.write_bytes(broken.read_bytes()[:300])
-    Image.new("L", (32, 48), 255).save(places["mask"] / "cloth/ground_truth/square/000_mask.png")
-    places["weights"] = tmp_path_factory.mktemp("weights") / "resnet34.pth"
-    torch.save(timm.create_model("resnet34").state_dict(), places["weights"])
-    return places
-
-
-CASES = list(mistakes(Path("/"), dict.fromkeys(["truncated", "mask", "weights"], "")))
-
-
-def check_mistake(status, output, errors, expected):
-    lines = [line for line in errors.splitlines() if line.strip()]
-    assert status == 2, errors
-    assert len(lines) == 1 and lines[0].startswith("anomalib-rd: "), errors
-    assert expected in lines[0]
-    assert "Traceback" not in output + errors
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_mistake_gets_one_line_and_status_2(
-    mvtec_root, damaged, case, tmp_path, monkeypatch, capfd
-):
-    from anomalib_rd.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
-    words, expected = mistakes(mvtec_root, damaged)[case]
-    status = main([str(word) for word in words])
-    shown = capfd.readouterr()
-    check_mistake(status, shown.out, shown.err, expected)
-    assert not list(tmp_path.rglob("result.json"))
-
-
-@pytest.mark.parametrize("case", ["unknown key", "truncated image"])
-def test_so_it_is_in_a_process_of_its_own(command, mvtec_root, damaged, case):
-    words, expected = mistakes(mvtec_root, damaged)[case]
-    done = command(*words)
-    check_mistake(done.returncode, done.stdout, done.stderr, expected)
 
 
 def test_download_shows_the_licence_and_wants_it_accepted(command):

@@ -1,0 +1,188 @@
+"""``anomalib-rd train --from RESULT``: a recorded run again, and whether it comes out the same.
+
+The run leaves ``repeat.json`` beside its own record: ``record, sha256`` of what was repeated,
+``overrides``, ``said`` (what was other than there, a line each) and ``metrics`` that came out other
+(``{name: [there, here]}``).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from anomalib_rd.cli.categories import composed, parsed
+from anomalib_rd.cli.config import conf_dir
+from anomalib_rd.cli.values import check_types, is_group
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import plain, sha256_file, write_json
+from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
+from anomalib_rd.results.record import RESULT, read_record
+
+REPEAT = "repeat.json"
+FLAG, TRUST = "--from", "--trust"
+
+log = logging.getLogger("anomalib_rd")
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What is to be repeated.
+
+    Attributes:
+        path: of the record.
+        record: its content.
+        overrides: what is to be other than there.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    overrides: list[str]
+
+
+def asked_for(words: list[str]) -> tuple[Path | None, bool, list[str]]:
+    """What follows ``--from``, whether ``--trust`` is said, and the other words.
+
+    Raises:
+        UserError: ``--from`` without a record or twice, or ``--trust`` alone.
+    """
+    found, rest, trust = [], [], False
+    left = iter(words)
+    for word in left:
+        if word == FLAG:
+            found.append(next(left, ""))
+        elif word.startswith(f"{FLAG}="):
+            found.append(word.partition("=")[2])
+        elif word == TRUST:
+            trust = True
+        else:
+            rest.append(word)
+    if trust and not found:
+        raise UserError(f"train: {TRUST} goes with {FLAG} RESULT")
+    if found and (len(found) > 1 or not found[0] or found[0].startswith("-")):
+        raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
+    return (Path(found[0]).expanduser() if found else None), trust, rest
+
+
+def read_repeat(path: Path, trust: bool, words: list[str]) -> Repeat:
+    """The record, and how its run is to be repeated.
+
+    Raises:
+        UserError: no record, one without its config as written or of one of several categories,
+            one that names foreign code without ``trust``, ``-m``, or a group that it lacks.
+    """
+    from anomalib_rd.inference.checkpoint import require_known_code
+
+    if {"-m", "--multirun"} & set(words):
+        raise UserError(f"train: {FLAG} repeats one run; leave -m out")
+    path = path / RESULT if path.is_dir() else path
+    record = read_record(path)
+    written = record.get("config_as_written")
+    if not isinstance(written, dict):
+        command = (record.get("provenance") or {}).get("command")
+        raise UserError(
+            f"{path}: lacks its config as written, which older versions did not keep; "
+            f"give its command again: {command or 'it is not recorded'}"
+        )
+    if written["data"].get("unified") and "categories" not in record:
+        raise UserError(f"{path}: of one category of a run of several; give the run's own {RESULT}")
+    require_known_code(path, written, trust)
+    return Repeat(path, record, [words[place] for place in parsed(words)])
+
+
+@contextmanager
+def as_primary(repeat: Repeat, words: list[str]) -> Iterator[list[str]]:
+    """The words for Hydra to compose the recorded config with, while the block lasts.
+
+    Groups among the overrides replace the recorded part by today's choice.
+
+    Raises:
+        UserError: a value of the wrong type, or a group that the record lacks.
+    """
+    config = OmegaConf.create(repeat.record["config_as_written"])
+    config.run_dir = "${hydra:runtime.output_dir}"
+    overrides = parsed(words)
+    groups = {i: o for i, o in overrides.items() if is_group(o)}
+    if groups:
+        today = composed([words[i] for i in groups], None)
+        for place, override in groups.items():
+            key = override.key_or_group.replace("/", ".")
+            if not isinstance(OmegaConf.select(config, key), DictConfig):
+                raise UserError(f"{words[place]}: {FLAG} takes the groups that a record has")
+            OmegaConf.update(config, key, OmegaConf.select(today, key), merge=False)
+    check_types([o for i, o in overrides.items() if i not in groups], config)
+    config["hydra"] = OmegaConf.load(conf_dir() / "train.yaml").hydra
+    with TemporaryDirectory() as folder:
+        OmegaConf.save(config, Path(folder, "train.yaml"))
+        yield ["--config-path", folder, *(w for i, w in enumerate(words) if i not in groups)]
+
+
+def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
+    """Hold this machine, its software and the images against the record; a warning for each.
+
+    Raises:
+        UserError: a value that the record masked was not given anew.
+    """
+    from anomalib_rd.data import dataset_fingerprint
+    from anomalib_rd.training.data import make_data
+
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    for key in masked(resolved):
+        raise UserError(f"{key}: the record does not tell it; say {key}=...")
+    lines = [*versions(repeat.record.get("provenance") or {})]
+    data = make_data(cfg)
+    here, there = dataset_fingerprint(data.split, data.root), repeat.record["data"]["fingerprint"]
+    if here != there:
+        lines.append(f"the images in {data.root} are not those of the record (fingerprint differs)")
+    for line in lines:
+        log.warning("%s: %s; the metrics may differ", repeat.path, line)
+    return lines
+
+
+def versions(there: Mapping[str, Any]) -> Iterator[str]:
+    """Each part of the provenance that is other here, with both values."""
+    commits = [(found or {}).get("commit") for found in (there.get("git"), git())]
+    machine = hardware()
+    pairs = {
+        **{name: ((there.get("software") or {}).get(name), v) for name, v in software().items()},
+        "CPU": ((there.get("hardware") or {}).get("cpu"), machine["cpu"]),
+        "commit": (commits[0], commits[1]),
+    }
+    for name, (before, now) in pairs.items():
+        if before is not None and before != now:
+            yield f"{name} {before} there, {now} here"
+
+
+def say_how_it_came_out(repeat: Repeat, run_dir: Path, said: list[str]) -> None:
+    """Print whether the metrics are the record's, and leave ``repeat.json``."""
+    mine, there = read_record(run_dir)["metrics"], repeat.record["metrics"]
+    # NaN is NaN's equal here; in JSON both are null.
+    both = {name: plain([there.get(name), mine.get(name)]) for name in {**there, **mine}}
+    other = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+    write_json(
+        run_dir / REPEAT,
+        {
+            "record": str(repeat.path),
+            "sha256": sha256_file(repeat.path),
+            "overrides": mask_arguments(repeat.overrides),
+            "said": said,
+            "metrics": other,
+        },
+    )
+    if not other:
+        print(f"The same metrics as {repeat.path}, to the bit")
+    for name, (before, now) in other.items():
+        print(f"{name}: {before} in {repeat.path}, {now} here")
+
+
+def masked(config: Any, key: str = "") -> Iterator[str]:
+    """The keys whose values were not recorded, for they mean a credential."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from masked(value, f"{key}.{name}" if key else str(name))
+    elif config == MASK:
+        yield key
