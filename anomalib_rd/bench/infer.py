@@ -1,4 +1,4 @@
-"""``bench infer``: how fast test images are scored, beside RD4AD's plain loop."""
+"""``bench infer``: how fast test images are scored, beside a plain loop and other runtimes."""
 
 import statistics
 import time
@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_rd.bench.ceiling import ceilings, highest, share
 from anomalib_rd.bench.memory import forget_peak, peak_rss
+from anomalib_rd.bench.runtimes import exported_scorings
 from anomalib_rd.bench.scorings import Score, Scoring, scorings
 from anomalib_rd.bench.timing import Timing, interleaved
 from anomalib_rd.networks import Distiller
@@ -42,8 +43,12 @@ def measure(
         ``contestants``, ``ceilings``, ``plain_scores`` (their range), ``images``, ``batch_size``,
         ``rounds``.
     """
-    ways = scorings(networks.to(device).eval(), scorer, batch_size, device)
+    networks = networks.to(device).eval()
+    others = exported_scorings(networks, scorer, images.shape[-2:], batch_size, device)
+    ways = [*scorings(networks, scorer, batch_size, device), *others]
     looks = [first_look(way, images) for way in ways]
+    for look in looks:
+        look["flops"] = look["flops"] or looks[1]["flops"]  # torch counts its own alone
     seconds: list[list[float]] = [[] for _ in ways]
     calls: dict[str, Callable[[], object]] = {
         way.name: partial(score_all, way, images, taken)

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from anomalib_rd.bench.plain_loop import WholeTeacher
+from anomalib_rd.inference.folding import fold
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer
 
@@ -42,13 +43,16 @@ def scorings(
     last = copy.deepcopy(networks).to(memory_format=torch.channels_last)
     ours = our_scoring(networks, scorer, device)
     ours_last = our_scoring(last, scorer, device)
+    folded = fold(copy.deepcopy(last)).to(memory_format=torch.channels_last)
+    ours_folded = our_scoring(folded, scorer, device)
     ours_bf16 = our_scoring(last, scorer, device, bf16=True)
     return [
         Scoring("plain loop, batch 1", plain_scoring(networks, scorer, device)),
         Scoring("anomalib-rd, batch 1", ours),
         Scoring(f"+ batch {batch_size}", ours, batch_size),
         Scoring("+ channels last", ours_last, batch_size),
-        Scoring("+ bf16", ours_bf16, batch_size, "bf16-mixed"),
+        Scoring("+ folded norms (predict)", ours_folded, batch_size),
+        Scoring("channels last, bf16", ours_bf16, batch_size, "bf16-mixed"),
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Meta
     """Write one ``.onnx`` file, weights inside."""
     runtime("onnxscript", path)
     onnx = runtime("onnx", path)
+    model = to_onnx(program)
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    path.write_bytes(model.SerializeToString())
+
+
+@lru_cache(maxsize=1)  # OpenVINO takes it too
+def to_onnx(program: torch.export.ExportedProgram) -> Any:
+    """The graph as ONNX has it."""
     names: dict[str, Any] = {"input_names": [IMAGE], "output_names": [MAP, SCORE]}
     with quiet():
         made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
@@ -26,8 +35,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Meta
     # torch's notes on each operation: names of its own, and the paths of this machine.
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
-    path.write_bytes(model.SerializeToString())
+    return model
 
 
 def write_openvino(program: torch.export.ExportedProgram, path: Path, metadata: Metadata) -> None:
