@@ -58,10 +58,10 @@ def run(words: list[str]) -> int:
 
     register_resolvers()
     trained = read_run(options.run, options.trust)
-    model = load_model(trained, options.teacher_weights)
     overrides = [word for word in options.overrides if word not in said]
     data = images_of(trained, overrides, options.trust)
     images = spread(data, options.images)
+    model = load_model(trained, options.teacher_weights)
     name = f"{model.metadata.run or trained.path.stem}{'-int8' if options.int8 else ''}"
     path = options.out or trained.folder / FOLDER / f"{name}{FORMATS[kind]}"
     if options.int8:
