@@ -90,7 +90,6 @@ def test_each_category_is_judged_by_its_own_images(run):
     for metric, value in record["metrics"].items():
         parts = [record["categories"][name][metric] for name in NAMES]
         assert value == pytest.approx(np.mean(parts))
-    assert auroc(scores) != pytest.approx(record["metrics"]["image_auroc"])
 
 
 def test_curves_and_validation_are_each_categorys_and_their_mean(run):
