@@ -109,7 +109,7 @@ def test_ablation_expands_to_all_categories(command):
     assert not list(command.place.rglob("report.html"))
     folders = {p.parent.parent.name for p in command.place.glob("multirun/a/*/*/result.json")}
     assert folders == {"cable", "cloth"}
-    assert len(list(command.place.rglob("result.json"))) == 4
+    assert len(list(command.place.rglob("result.json"))) == 6  # three losses
 
 
 def test_download_shows_the_licence_and_wants_it_accepted(command):
