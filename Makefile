@@ -5,7 +5,7 @@ RUN := $(BIN)/anomalib-rd
 # more words for a command: make train ARGS="data=mvtec data.category=bottle"
 ARGS ?=
 
-.PHONY: setup demo test lint coverage mutants train sweep report bench
+.PHONY: setup demo test test-slow lint coverage mutants train sweep report bench
 
 setup: $(BIN)/.installed
 
@@ -28,10 +28,12 @@ demo: setup
 RUNTIMES = tests/inference/test_readme.py tests/cli/test_export.py
 
 # One process for each core; a file's tests stay in one of them, so that they share what they made.
-test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+test test-slow: SLOW = not slow
+test-slow: SLOW = slow
+test test-slow: setup
+	$(BIN)/python -m pytest -m "$(SLOW)" --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  $(addprefix --ignore=,$(RUNTIMES)) $(ARGS)
-	$(BIN)/python -m pytest $(RUNTIMES)
+	$(BIN)/python -m pytest -m "$(SLOW)" $(RUNTIMES)
 
 # Of each of these parts its own tests must reach 90 % of the lines.
 COVERED = metrics results data scoring

@@ -42,6 +42,7 @@ def bench(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_train_measures_a_process_of_its_own(bench, tmp_path, capfd):
     """One contestant: starting a process costs seconds. tests/bench has them beside each other."""
     words = ["--only", "feature-cache", *RUN, "--epochs", "2", "--batch-size", "4"]
@@ -61,6 +62,7 @@ def test_train_measures_a_process_of_its_own(bench, tmp_path, capfd):
     assert {path.name for path in tmp_path.iterdir()} <= {"figures.json", "bars.png", "cache"}
 
 
+@pytest.mark.slow
 def test_infer_scores_as_the_plain_loop_does(tmp_path):
     """In a process of its own: the runtimes' libraries stay out of the tests' process."""
     words = ["infer", *RUN, "data.test_batch_size=3", "--images", "4", "--rounds", "2"]

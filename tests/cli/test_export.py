@@ -140,6 +140,7 @@ def test_a_file_that_differs_is_not_left(run_copy, monkeypatch, capsys):
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == b"an older one"
 
 
+@pytest.mark.slow
 def test_tiles_masks_and_standardised_scores_go_with_the_file(make_run, data_root, tmp_path):
     run = make_run(
         "trainer.max_epochs=1",

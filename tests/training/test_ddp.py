@@ -107,6 +107,7 @@ def one_and_two(mvtec_root, tmp_path_factory):
     return one, two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "streamed", "unified"])
 def test_two_processes_judge_a_checkpoint_as_one_does(one_and_two, kind):
     one, two = one_and_two
