@@ -116,6 +116,7 @@ def check(variant: Variant, config: dict[str, Any]) -> None:
     for key, fits in (
         ("loss=flattened_cosine", own_loss),
         ("scheduler=none", not config["scheduler"]),
+        ("averaging=none", not config["averaging"]),
         ("data.transform=null", not config["data"]["transform"]),
     ):
         if not fits:

@@ -19,6 +19,8 @@ from anomalib_rd.training.normals import fit_scorer
 from anomalib_rd.training.predictions import Judgement, PredictionGatherer, Predictions, judge, mean
 
 TEACHER = "distiller.teacher."
+# Of a checkpoint: the weights to judge by and, where these are an average, those to train on.
+WEIGHTS = {"state_dict", "current_model_state"}
 VAL, TEST_CURVE, TEST = STAGES = ("val", "test_curve", "test")
 
 
@@ -257,8 +259,10 @@ class DistillationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen teacher out; keep the config and all random numbers' states."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(TEACHER)}
+        for key in WEIGHTS & checkpoint.keys():
+            checkpoint[key] = {
+                k: v for k, v in checkpoint[key].items() if not k.startswith(TEACHER)
+            }
         checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
         checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
         checkpoint["test_curves"], checkpoint["validations"] = self.curves, self.validations
@@ -268,7 +272,8 @@ class DistillationModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the teacher's own weights back, so that loading stays strict."""
         own = self.distiller.teacher.state_dict(prefix=TEACHER)
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        for key in WEIGHTS & checkpoint.keys():
+            checkpoint[key] = {**checkpoint[key], **own}
         self.curve = list(checkpoint.get("test_curve", []))
         self.curves = {c: list(points) for c, points in checkpoint.get("test_curves", {}).items()}
         self.validations = dict(checkpoint.get("validations", {}))

@@ -237,6 +237,8 @@ def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
     """Lightning's trainer with the config's callbacks."""
     hush()
     callbacks = [instantiate(spec) for spec in cfg.callbacks.values()]
+    if cfg.averaging:
+        callbacks.append(instantiate(cfg.averaging))
     callbacks.append(Heartbeat(Path(cfg.run_dir)))
     plugins = instantiate(cfg.trainer.get("plugins")) or []
     try:

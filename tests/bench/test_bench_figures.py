@@ -120,6 +120,7 @@ def plain_config(**changes):
         "trainer": {"devices": 1},
         "loss": {"_target_": "anomalib_rd.networks.FlattenedCosine"},
         "scheduler": None,
+        "averaging": None,
         "data": {"transform": None},
     }
     return {**config, **changes}
@@ -130,6 +131,7 @@ def plain_config(**changes):
     [
         ({"loss": {"_target_": "anomalib_rd.networks.PixelCosine"}}, "loss=flattened_cosine"),
         ({"scheduler": {"_target_": "x"}}, "scheduler=none"),
+        ({"averaging": {"_target_": "x"}}, "averaging=none"),
         ({"data": {"transform": {"_target_": "x"}}}, "data.transform=null"),
     ],
 )

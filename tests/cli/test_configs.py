@@ -29,8 +29,8 @@ def composed(*words):
 
 def test_the_groups_of_the_design_are_there():
     wanted = "data model model/teacher model/masking model/fusion model/student"
-    wanted += " model/scoring loss optimizer scheduler trainer logger callbacks experiment ablation"
-    wanted += " hparams_search study"
+    wanted += " model/scoring loss optimizer scheduler averaging trainer logger callbacks"
+    wanted += " experiment ablation hparams_search study"
     assert set(wanted.split()) <= set(GROUPS)
 
 
@@ -70,7 +70,7 @@ def test_models_and_teachers_make_networks(compose_config, model, teacher):
         c
         for c in CHOICES
         if c[0] in {"model/masking", "model/fusion", "model/scoring"}
-        or c[0] in {"loss", "optimizer", "scheduler"}
+        or c[0] in {"loss", "optimizer", "scheduler", "averaging"}
     ],
 )
 def test_parts_train_for_an_epoch(compose_config, group, name):

@@ -83,8 +83,9 @@ def leaving(folder):
         ["speed.feature_cache=off", "data.num_workers=1"],
         ["speed.feature_cache=host", "scheduler=cosine"],
         ["speed=off", "scheduler=one_cycle", "test_curve=true", *EVERY_OTHER],
+        ["averaging=ema", "test_curve=true", *EVERY_OTHER],
     ],
-    ids=["workers without cache", "cosine with cache", "one cycle with test curve"],
+    ids=["workers without cache", "cosine with cache", "one cycle with test curve", "average"],
 )
 def test_cut_off_within_an_epoch_it_ends_with_the_same_bits(run, tmp_path, overrides):
     whole = run("whole", *overrides)
@@ -112,15 +113,17 @@ def test_twice_cut_off_it_ends_with_the_same_bits(run, tmp_path):
     assert read_record(cut)["protocol"]["resumed_from_epoch"] == 3
 
 
-def test_cut_off_at_the_test_it_trains_no_more(run, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_cut_off_at_the_test_it_trains_no_more(run, tmp_path, monkeypatch, averaging):
+    whole = leaving(run("whole", f"averaging={averaging}"))
     with pytest.raises(PowerCutError):
-        run("cut", *stopping(tmp_path / "marker", epoch=None))
+        run("cut", f"averaging={averaging}", *stopping(tmp_path / "marker", epoch=None))
 
     def refuse(*_, **__):
         raise AssertionError("the teacher was asked again")
 
     monkeypatch.setattr("anomalib_rd.training.module.cache_features", refuse)
-    cut = run("cut")
+    cut = run("cut", f"averaging={averaging}")
     assert leaving(cut) == whole
     record = read_record(cut)
     assert record["protocol"]["resumed_from_epoch"] == 4
