@@ -34,7 +34,8 @@ NOT_COUNTED = {
 # Of those, what does change it.
 BUT_COUNTED = {"callbacks.early_stopping"}
 # Keys that are younger than the first records: with this value a run is what it was without them.
-AS_IF_ABSENT = {
+AS_IF_ABSENT: dict[str, Any] = {
+    "averaging": {},
     "data.unified": False,
     "data.val": None,
     "data.val_share": 0.2,

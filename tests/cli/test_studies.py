@@ -27,7 +27,7 @@ STUDIES = {
     "teacher": (8, 9, 50),
     "budget": (4, 9, 200),
     "unified": (4, 9, 100),
-    "choice": (8, 3, 5),
+    "choice": (12, 3, 5),
     "better": (2, 9, 50),
     "batch": (4, 9, 50),
     "seeds": (1, 30, 50),
@@ -114,6 +114,10 @@ def test_choices_are_what_their_names_say(name, composed):
     assert cfg.model.fusion.attention == ("cbam" if "attention" in name else "none")
     assert cfg.model.masking._target_.endswith("FeatureMasking" if "mask" in name else "NoMasking")
     assert cfg.model.masking.get("generation", False) == ("generated" in name)
+    assert cfg.model.masking.get("ratio") == (
+        None if "mask" not in name else 0.1 if "mask10" in name else 0.3
+    )
+    assert bool(cfg.averaging) == ("average" in name)
     scorer = instantiate(cfg.model.scoring)
     assert isinstance(scorer, StandardisedScorer) == ("standardised" in name)
 
