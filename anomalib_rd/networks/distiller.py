@@ -55,7 +55,18 @@ class Distiller(nn.Module):
 
     def restore(self, features: list[Tensor]) -> Distilled:
         """Restore the teacher's features [(B, Ck, Hk, Wk)], which may come from a cache."""
-        rounds: list[list[Tensor]] = self.masking.masks(features)
+        return self.restore_masked(features, self.masking.masks(features))
+
+    def restore_masked(self, features: list[Tensor], rounds: list[list[Tensor]]) -> Distilled:
+        """Restore the features through masks that are drawn already.
+
+        Drawing is kept apart so that this part can be compiled: a compiled graph draws other
+        random numbers than PyTorch does step by step.
+
+        Args:
+            features: the teacher's, [(B, Ck, Hk, Wk)].
+            rounds: the masks of each round, [[(B, 1, Hk, Wk)]].
+        """
         views = [self.student(self.fusion(self.masking(features, masks))) for masks in rounds]
         if len(rounds) == 1:
             return Distilled(features, views[0], rounds[0])

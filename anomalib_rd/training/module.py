@@ -39,7 +39,8 @@ class DistillationModule(L.LightningModule):
         with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
         pixel_bins: stream the pixel metrics in so many bins; None keeps all maps and is exact.
         feature_cache: where the teacher's features of the training images are kept.
-        compile: whether masking, fusion and student are compiled for training.
+        compile: whether masking, fusion and student are compiled for training; the masks are
+            drawn outside of the compiled part.
         tiling: what the networks see at once of the images that are scored; None: all.
         config: kept in the checkpoint, plain types only.
         config_digest: kept with it, see `anomalib_rd.results.identity`.
@@ -83,7 +84,7 @@ class DistillationModule(L.LightningModule):
         self.feature_cache = feature_cache
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
-        self.restore = torch.compile(distiller.restore) if compile else distiller.restore
+        self.restore = compiled(distiller.restore_masked) if compile else distiller.restore_masked
         names = dict(categories or {})
         self.gathered = nn.ModuleDict(
             {stage: PredictionGatherer(pixel_bins, names.get(stage)) for stage in STAGES}
@@ -141,7 +142,8 @@ class DistillationModule(L.LightningModule):
             features = self.distiller.teacher(batch["image"])
         else:
             features = self.features[batch["index"]]
-        loss: Tensor = self.loss(*self.restore(features))
+        masks = self.distiller.masking.masks(features)
+        loss: Tensor = self.loss(*self.restore(features, masks))
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         self.losses.append(loss.detach())
         return loss
@@ -286,3 +288,12 @@ class DistillationModule(L.LightningModule):
         """Draw on where a resumed training was cut off, whatever was drawn since."""
         if self.global_rank < len(self.drawn):
             randomness.restore(self.drawn[self.global_rank])
+
+
+def compiled(work: Callable[..., Any]) -> Callable[..., Any]:
+    """``work`` compiled, with PyTorch's own random numbers.
+
+    Inductor has a generator of its own: with it a layer that draws, such as dropout in a student
+    of the user's, would learn something else than without compiling.
+    """
+    return torch.compile(work, options={"fallback_random": True})
