@@ -1,5 +1,6 @@
 """The images of a category, or of several for one model, for Lightning."""
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from anomalib_rd.data.source import Source, Split
 from anomalib_rd.data.tiles import TileDataset
 from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
 from anomalib_rd.errors import UserError
+from anomalib_rd.seeds import process_seed
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -29,8 +31,9 @@ class AnomalyDataModule(L.LightningDataModule):
         image_size: (H, W) in pixels, multiples of 32.
         train_batch_size: images, or tiles, a step and process; the last short batch is kept.
         test_batch_size: images a step; changes no result.
-        num_workers: processes that read images; None leaves a core for the training and takes
-            at most 8.
+        num_workers: processes that read images, on this machine; the processes of a distributed
+            run share them. None: each of these leaves a core of its share for the training and
+            takes at most 8.
         transform: of the uint8 training images.
         cache: of decoded images, shared between runs; None decodes anew.
         seed: of the order of the training images, and of what is held out.
@@ -88,8 +91,7 @@ class AnomalyDataModule(L.LightningDataModule):
             raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
         self.image_size, self.seed = (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        self.num_workers = min(8, cores - 1) if num_workers is None else num_workers
+        self.num_workers = num_workers
         names = [category] if isinstance(category, str) else category
         self.splits = {name: source.split(name) for name in names}
         self.split = Split(
@@ -166,7 +168,7 @@ class AnomalyDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: Dataset, batch_size: int, sampler: Sampler, num_workers: int | None = None
     ) -> DataLoader:
-        workers = self.num_workers if num_workers is None else num_workers
+        workers = self._own_workers() if num_workers is None else num_workers
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -174,10 +176,22 @@ class AnomalyDataModule(L.LightningDataModule):
             num_workers=workers,
             multiprocessing_context=start_method() if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_cuda(),
             # A loader of its own: reading images must not move the training's random numbers.
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(process_seed(self.seed, self._processes()[1])),
         )
+
+    def _own_workers(self) -> int:
+        """This process's part of the workers, at least one where any are asked for."""
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        if self.num_workers is not None:
+            return math.ceil(self.num_workers / processes)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return min(8, max(0, cores // processes - 1))
+
+    def _on_cuda(self) -> bool:
+        """Whether the run is on a GPU; pinning memory for a run on the CPU would only cost."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _processes(self) -> tuple[int, int]:
         if self.trainer is None:

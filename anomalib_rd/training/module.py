@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
+from anomalib_rd.seeds import process_seed
 from anomalib_rd.training import randomness
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
 from anomalib_rd.training.finite import require_finite_maps, require_finite_training
@@ -144,7 +145,16 @@ class DistillationModule(L.LightningModule):
             features = self.features[batch["index"]]
         masks = self.distiller.masking.masks(features)
         loss: Tensor = self.loss(*self.restore(features, masks))
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        # The mean over the images of all processes; every rank has as many in each of its batches.
+        self.log(
+            "train/loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=True,
+            batch_size=len(batch["index"]),
+        )
         self.losses.append(loss.detach())
         return loss
 
@@ -285,9 +295,15 @@ class DistillationModule(L.LightningModule):
         self.drawn = checkpoint.get("randomness", [])
 
     def on_train_start(self) -> None:
-        """Draw on where a resumed training was cut off, whatever was drawn since."""
+        """Draw on where a resumed training was cut off, whatever was drawn since.
+
+        A new one's processes were seeded alike, for the same networks; from here on each draws
+        masks of its own.
+        """
         if self.global_rank < len(self.drawn):
             randomness.restore(self.drawn[self.global_rank])
+        elif self.global_rank:
+            randomness.seed_all(process_seed(self.config["seed"], self.global_rank))
 
 
 def compiled(work: Callable[..., Any]) -> Callable[..., Any]:

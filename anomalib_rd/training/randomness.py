@@ -23,6 +23,13 @@ def capture() -> dict[str, Any]:
     }
 
 
+def seed_all(seed: int) -> None:
+    """Seed torch (every device), NumPy and Python in this process."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
 def restore(states: dict[str, Any]) -> None:
     """Go on drawing where `capture` was called; CUDA devices that were not there are left alone."""
     torch.set_rng_state(states["torch"])

@@ -80,7 +80,7 @@ def step(compile, strategy):
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     for _ in range(2):
         module.zero_grad()
-        loss = module.training_step({"image": images})
+        loss = module.training_step({"index": torch.arange(3), "image": images})
         loss.backward()
     gradients = [p.grad for p in module.distiller.student.parameters()]
     return module.loss.masks, module.loss.restored, loss.detach(), gradients

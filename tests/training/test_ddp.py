@@ -8,10 +8,13 @@ import sys
 import threading
 import time
 
+import lightning as L
+import numpy as np
 import pytest
 import torch
 from failing_work import fail_in_second, wait_long
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import ModelCheckpoint
 from small_data import make_mvtec
 
 from anomalib_rd.cli.config import conf_dir, register_resolvers
@@ -70,6 +73,44 @@ def validated(words, checkpoint):
     return module.validation, module.curve[-1], seen
 
 
+class Seen(L.Callback):
+    """Keeps the loss, the size and the coarsest masks of each batch of this process."""
+
+    def __init__(self):
+        self.losses, self.sizes, self.masks = [], [], []
+
+    def on_fit_start(self, trainer, module):
+        module.loss.register_forward_hook(lambda _, given, __: self.masks.append(given[2][-1]))
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+        self.sizes.append(len(batch["index"]))
+
+
+def seen_in_training(words, folder, resume=None):
+    """What each batch of four epochs was in this process, what was logged and learnt."""
+    words = [*words, "model=fmg_rd", "averaging=none", "data.train_batch_size=2"]
+    words += ["trainer.max_epochs=4", "model.masking.ratio=0.4", f"run_dir={folder}"]
+    cfg = composed(words)
+    L.seed_everything(cfg.seed, verbose=False)
+    data = run.make_data(cfg)
+    module = run.make_module(cfg, data, run.plain(cfg))
+    trainer, seen = run.make_trainer(cfg, []), Seen()
+    each = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    trainer.callbacks += [seen, each]
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    torch.distributed.barrier()
+    return {
+        "losses": seen.losses,
+        "sizes": seen.sizes,
+        "masks": [mask.numpy() for mask in seen.masks],
+        "curve": module.loss_curve,
+        "logged": float(trainer.callback_metrics["train/loss"]),
+        "weights": {name: value.numpy() for name, value in module.own_state().items()},
+        "next": torch.rand(3).tolist(),
+    }
+
+
 def in_one_process(root, ten, checkpoint, folder):
     """All that the tests ask of a group of processes, so that one group is enough."""
     words = [*DDP, f"data.root={root}"]
@@ -81,6 +122,10 @@ def in_one_process(root, ten, checkpoint, folder):
         "cached": trained([*words, "speed.feature_cache=host"], folder / "cached"),
         "not cached": trained([*words, "speed.feature_cache=off"], folder / "not"),
         "validated": validated([*DDP, f"data.root={ten}"], checkpoint),
+        "whole": seen_in_training([*DDP, f"data.root={ten}"], folder / "whole"),
+        "resumed": seen_in_training(
+            [*DDP, f"data.root={ten}"], folder / "resumed", folder / "whole/epoch=1.ckpt"
+        ),
     }
 
 
@@ -132,6 +177,45 @@ def test_the_feature_cache_changes_no_bit_in_two_processes(one_and_two):
     _, two = one_and_two
     assert two[0]["cached"] == two[0]["not cached"]
     assert len(two[0]["cached"].splitlines()) == 1 + 7
+
+
+def test_the_loss_is_the_mean_over_the_images_of_all_processes(one_and_two):
+    _, two = one_and_two
+    ranks = [two[rank]["whole"] for rank in (0, 1)]
+    for rank in ranks:
+        assert rank["sizes"] == [2, 2, 1] * 4  # ten images, five a process
+    for epoch in range(4):
+        batches = slice(3 * epoch, 3 * epoch + 3)
+        losses = np.concatenate([rank["losses"][batches] for rank in ranks])
+        sizes = np.concatenate([rank["sizes"][batches] for rank in ranks])
+        mean = np.average(losses, weights=sizes)
+        own = np.average(losses[:3], weights=sizes[:3])
+        assert mean != pytest.approx(own, rel=1e-5)
+        for rank in ranks:
+            assert rank["curve"][epoch] == pytest.approx(mean, rel=1e-6)
+    assert ranks[0]["logged"] == ranks[1]["logged"] == ranks[0]["curve"][-1]
+
+
+def test_each_process_draws_masks_of_its_own(one_and_two):
+    _, two = one_and_two
+    first, second = (two[rank]["whole"]["masks"] for rank in (0, 1))
+    assert len(first) == len(second) == 12
+    pairs = list(zip(first, second, strict=True))
+    assert sum(not np.array_equal(a, b) for a, b in pairs) > 6
+    assert all(a.sum() == b.sum() for a, b in pairs)  # as much is hidden
+
+
+def test_a_resumed_run_of_two_processes_draws_and_learns_what_the_whole_one_did(one_and_two):
+    _, two = one_and_two
+    for rank in (0, 1):
+        whole, resumed = two[rank]["whole"], two[rank]["resumed"]
+        assert len(resumed["masks"]) == 6  # of the last two epochs
+        for one, again in zip(whole["masks"][6:], resumed["masks"], strict=True):
+            assert np.array_equal(one, again)
+        assert resumed["curve"] == whole["curve"] and resumed["next"] == whole["next"]
+        for name, value in whole["weights"].items():
+            assert np.array_equal(value, resumed["weights"][name]), name
+    assert two[0]["whole"]["next"] != two[1]["whole"]["next"]
 
 
 def test_the_threads_are_divided_among_the_processes(one_and_two):
