@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import choose_examples
 from anomalib_rd.results.gallery import MAP_SIDE, Shown, fit_within, write_gallery
+from anomalib_rd.training.normals import score_as_tested
 
 if TYPE_CHECKING:
     from anomalib_rd.training.outcome import Outcome
@@ -63,29 +64,22 @@ def small_maps(outcome: "Outcome", rows: Sequence[int]) -> np.ndarray:
 
     Where the pixel metrics were streamed no maps were kept: the images are scored once more.
     """
-    assert outcome.module.predictions is not None
-    maps_of = _kept if len(outcome.module.predictions.maps) else _scored_again
     size = fit_within(outcome.data.image_size, MAP_SIDE)
     small = []
     for start in range(0, len(rows), BATCH):
-        maps = maps_of(outcome, rows[start : start + BATCH])
+        maps = anomaly_maps(outcome, rows[start : start + BATCH])
         small.append(F.interpolate(maps.unsqueeze(1), size, mode="area").squeeze(1).cpu().numpy())
     return np.concatenate(small)
 
 
-def _kept(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
-    assert outcome.module.predictions is not None
-    return outcome.module.predictions.maps[list(rows)]
-
-
-@torch.inference_mode()
-def _scored_again(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
-    # After a test Lightning leaves the module on the CPU.
-    device = outcome.trainer.strategy.root_device
-    module = outcome.module.to(device).eval()
+def anomaly_maps(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
+    """The maps (N, H, W) of test images: those of the test or, where none were kept, made again."""
+    module = outcome.module
+    assert module.predictions is not None
+    if len(module.predictions.maps):
+        return module.predictions.maps[list(rows)]
     images = torch.stack([outcome.data.test_set[row]["image"] for row in rows])
-    with outcome.trainer.precision_plugin.forward_context():
-        return module.score(images.to(device)).maps
+    return score_as_tested(module, outcome.trainer, images).maps
 
 
 def _shown(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch.loggers import Logger
 
 from anomalib_rd.data import dataset_fingerprint
@@ -15,8 +14,7 @@ from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmap
 from anomalib_rd.results.record import RESULT, write_record
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
-from anomalib_rd.training.gallery import leave_gallery
-from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.gallery import anomaly_maps, leave_gallery
 from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
 
 
@@ -149,18 +147,8 @@ def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
         score=scores["score"][row],
         image=item["image"].permute(1, 2, 0).numpy(),
         mask=item["mask"].numpy() if has_truth else None,
-        anomaly_map=anomaly_map(outcome.module, row, item["image"]).cpu().numpy(),
+        anomaly_map=anomaly_maps(outcome, [row])[0].cpu().numpy(),
     )
-
-
-def anomaly_map(module: DistillationModule, row: int, image: torch.Tensor) -> torch.Tensor:
-    """Map (H, W) of a test image: the one judged, or where none was kept, made once more."""
-    assert module.predictions is not None
-    if len(module.predictions.maps):
-        return module.predictions.maps[row]
-    module.eval()
-    with torch.inference_mode():
-        return module.score(image[None].to(module.device)).maps[0]
 
 
 def pixel_threshold(curves: dict[str, np.ndarray]) -> float:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from anomalib_rd.data import AnomalyDataModule, AnomalyDataset, Sample
 from anomalib_rd.scoring import Scored, StandardisedScorer
@@ -18,20 +19,25 @@ def as_they_are(data: AnomalyDataModule, samples: Sequence[Sample]) -> AnomalyDa
     return AnomalyDataset(list(samples), data.image_size, cache=data.train_set.cache)
 
 
-@torch.inference_mode()
 def scored(
     module: "DistillationModule",
     data: AnomalyDataModule,
     trainer: L.Trainer,
     images: AnomalyDataset,
 ) -> Iterator[Scored]:
-    """Maps and scores of the images, in batches in their order, under the trainer's precision."""
+    """Maps and scores of the images, in batches in their order, as the trainer's test has them."""
+    for batch in data.in_order(images):
+        yield score_as_tested(module, trainer, batch["image"])
+
+
+@torch.inference_mode()
+def score_as_tested(module: "DistillationModule", trainer: L.Trainer, images: Tensor) -> Scored:
+    """Maps and scores of images (B, 3, H, W), on the trainer's device and in its precision."""
     # After fitting and testing Lightning leaves the module on the CPU.
     device = trainer.strategy.root_device
     module.to(device).eval()
     with trainer.precision_plugin.forward_context():
-        for batch in data.in_order(images):
-            yield module.score(batch["image"].to(device))
+        return module.score(images.to(device))
 
 
 def fit_scorer(module: "DistillationModule", data: AnomalyDataModule, trainer: L.Trainer) -> bool:

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import read_scores
 from anomalib_rd.training.gallery import leave_gallery
+from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.run import train
 
 
@@ -68,3 +70,20 @@ def test_none_is_left_if_none_is_asked_for(tmp_path):
 def test_what_is_no_number_is_refused_before_the_training(compose_config, value):
     with pytest.raises(UserError, match=r"gallery=.*: how many test images"):
         train(compose_config(f"gallery={value}"))
+
+
+def test_maps_that_were_not_kept_are_made_again_in_the_precision_of_the_test(run, monkeypatch):
+    """For the heatmaps and for the gallery, whatever the test was."""
+    score = DistillationModule.score
+    contexts = []
+
+    def watched(module, images):
+        contexts.append((module.training, torch.is_autocast_enabled("cpu")))
+        return score(module, images)
+
+    monkeypatch.setattr(DistillationModule, "score", watched)
+    streamed = ("pixel_bins=1000", "threshold=none", "trainer.precision=bf16-mixed")
+    for drawn, gallery in ((2, 0), (0, 2)):
+        contexts.clear()
+        run(f"{drawn}", *streamed, f"heatmaps={drawn}", f"gallery={gallery}")
+        assert len(contexts) > 1 and set(contexts) == {(False, True)}
