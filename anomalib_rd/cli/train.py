@@ -165,6 +165,10 @@ def work(cfg: DictConfig) -> float | None:
     with claimed(run_dir):
         from anomalib_rd.cli.processes import train
 
+        # Another process may have finished it while this one came here.
+        if cfg.objective is None and holds_run(run_dir, cfg):
+            log.info("%s is complete: skipped", cfg.name)
+            return None
         try:
             return train(cfg)
         finally:

@@ -1,20 +1,30 @@
-"""Files that are whole or not there: atomic writing, JSON for records, hashes."""
+"""Files that are whole or not there: atomic writing, locks, JSON for records, hashes."""
 
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
+from filelock import FileLock, Timeout
 
 from anomalib_rd.errors import UserError
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
+# A temporary file's name: ours without doubt, with the process that writes it.
+_TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
+# A lock is held for milliseconds; whoever holds it longer hangs. Seconds.
+LOCK_TIMEOUT = 30.0
+# What a file system answers that has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
@@ -26,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
         OSError: with ``path`` as its file name; also where the writer has hidden that the disk is
             full behind an error of its own, as torch does.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".anomalib-rd.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -55,10 +65,46 @@ def refusal(error: BaseException | None) -> OSError | None:
 def clear_halves(folder: Path) -> None:
     """Removes what killed processes left of files that `write_atomically` never finished.
 
-    Only where no other process writes: in or under a folder that is this one's alone.
+    Only files directly in the folder, with the name of such a temporary file, whose process is
+    gone. A folder that is a link is left alone: what it leads to may be somebody else's.
     """
-    for half in folder.rglob(".*.tmp"):
-        half.unlink(missing_ok=True)
+    if folder.is_symlink():
+        return
+    for half in folder.glob(".anomalib-rd.*.tmp"):
+        name = _TEMPORARY.fullmatch(half.name)
+        # This process writes nothing yet: its number was another's, as in a restarted container.
+        if name and (int(name[1]) == os.getpid() or not psutil.pid_exists(int(name[1]))):
+            half.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, on a file system that has locks.
+
+    The lock of a killed process ends with it.
+
+    Args:
+        path: the lock's file, made where it is missing. It stays: if it were removed, a process
+            that has opened it and one that makes it anew would both hold a lock.
+
+    Raises:
+        UserError: another process holds the lock for `LOCK_TIMEOUT` seconds.
+    """
+    lock = FileLock(path, timeout=LOCK_TIMEOUT, poll_interval=0.01)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{path}: another process has held this lock for {LOCK_TIMEOUT:.0f} s; "
+            "end it and try again"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sha256_file(path: Path | str) -> str:

@@ -23,10 +23,20 @@ from pathlib import Path
 import psutil
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import clear_halves, read_json, write_json
+from anomalib_rd.results.files import clear_halves, locked, read_json, write_json
 from anomalib_rd.results.record import FAILURE
+from anomalib_rd.results.unified import PER_CATEGORY
 
-RUNNING = "running.json"
+RUNNING, LOCK = "running.json", ".running.lock"
+# Where a run writes: below its folder, which may hold other files too.
+OWN_FOLDERS = (
+    "",
+    ".hydra",
+    "checkpoints",
+    "heatmaps",
+    f"{PER_CATEGORY}/*",
+    f"{PER_CATEGORY}/*/heatmaps",
+)
 # A process on another machine can't be looked at: its file is touched at least each
 # `TOUCH_EVERY`, and taken for dead after `SILENT`. Seconds.
 TOUCH_EVERY, SILENT = 30.0, 600.0
@@ -71,28 +81,48 @@ def claimed(run_dir: Path) -> Iterator[None]:
     if not first_process():
         yield
         return
-    other = read_running(run_dir)
-    if other is not None and is_alive(run_dir, other):
-        raise RunningElsewhereError(
-            f"{run_dir}: process {other.pid} on {other.host} works on this run; "
-            "wait for it or end it"
-        )
     run_dir.mkdir(parents=True, exist_ok=True)
-    clear_halves(run_dir)
-    created = psutil.Process().create_time()
-    mine = Running(os.getpid(), created, socket.gethostname(), time.time())
-    write_json(run_dir / RUNNING, asdict(mine))
-    (run_dir / FAILURE).unlink(missing_ok=True)
+    mine = _claim(run_dir)
     try:
+        for pattern in OWN_FOLDERS:
+            for folder in run_dir.glob(pattern) if pattern else [run_dir]:
+                clear_halves(folder)
+        (run_dir / FAILURE).unlink(missing_ok=True)
         yield
     except Exception:
-        (run_dir / RUNNING).unlink(missing_ok=True)
+        _release(run_dir, mine)
         raise
     except BaseException:  # interrupted: how far it came is worth knowing
-        left = replace(read_running(run_dir) or mine, pid=None)
-        write_json(run_dir / RUNNING, asdict(left))
+        _release(run_dir, mine, interrupted=True)
         raise
-    (run_dir / RUNNING).unlink(missing_ok=True)
+    _release(run_dir, mine)
+
+
+def _claim(run_dir: Path) -> Running:
+    """Write ``running.json``, unless it names a process that still works on the run."""
+    created = psutil.Process().create_time()
+    mine = Running(os.getpid(), created, socket.gethostname(), time.time())
+    with locked(run_dir / LOCK):
+        other = read_running(run_dir)
+        if other is not None and is_alive(run_dir, other):
+            raise RunningElsewhereError(
+                f"{run_dir}: process {other.pid} on {other.host} works on this run; "
+                "wait for it or end it"
+            )
+        write_json(run_dir / RUNNING, asdict(mine))
+    return mine
+
+
+def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
+    """Give the run back, unless another process took it over from this one, silent for long."""
+    with locked(run_dir / LOCK):
+        now = read_running(run_dir)
+        if now is not None and (now.pid, now.host) != (mine.pid, mine.host):
+            return
+        if interrupted:
+            write_json(run_dir / RUNNING, asdict(replace(now or mine, pid=None)))
+        else:
+            (run_dir / RUNNING).unlink(missing_ok=True)
 
 
 def note_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = False) -> None:
@@ -106,7 +136,9 @@ def note_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = Fals
     """
     running = read_running(run_dir)
     # The processes of a DDP run may be children of the one that claimed it.
-    if running is None or running.pid not in (os.getpid(), os.getppid()):
+    if running is None or running.host != socket.gethostname():
+        return
+    if running.pid not in (os.getpid(), os.getppid()):
         return
     now = replace(running, epoch=epoch, epochs=epochs)
     write_json(run_dir / RUNNING, asdict(replace(now, first_epoch=epoch) if first else now))

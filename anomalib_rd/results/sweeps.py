@@ -5,23 +5,21 @@ started`` (seconds since the epoch) and ``jobs`` (``{run's folder below the swee
 The same command again takes its own place; several commands add up.
 """
 
-import fcntl
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import read_json, write_json
+from anomalib_rd.results.files import locked, read_json, write_json
 from anomalib_rd.results.progress import RUNNING, Running, is_alive, read_running
 from anomalib_rd.results.record import FAILURE, RESULT, read_failure
 
-SWEEP = "sweep.json"
+SWEEP, LOCK = "sweep.json", ".sweep.lock"
 CHECKPOINTS = "checkpoints"
 State = Literal["done", "running", "failed", "cut off", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "cut off", "missing")
@@ -62,7 +60,7 @@ def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> No
         "started": time.time(),
         "jobs": {run: list(overrides) for run, overrides in jobs.items()},
     }
-    with locked(sweep):
+    with locked(sweep / LOCK):
         others = [known for known in read_commands(sweep) if known["command"] != command]
         write_json(sweep / SWEEP, {"commands": [*others, entry]})
 
@@ -184,15 +182,3 @@ def share_done(running: Running | None, mine: bool = False) -> float:
         return 0.0
     first = running.first_epoch if mine else 0
     return min(1.0, (running.epoch - first) / running.epochs)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Commands that start at the same time write one after the other."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks: then they seldom meet
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

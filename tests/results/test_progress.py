@@ -1,15 +1,20 @@
 """Who works on a run, and whether it still does."""
 
+import errno
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import psutil
 import pytest
 
+from anomalib_rd.errors import UserError
+from anomalib_rd.results import files
 from anomalib_rd.results.progress import (
     RUNNING,
     SILENT,
@@ -48,6 +53,16 @@ def write_running(folder, **changes):
     return Running(**(known | changes))
 
 
+@contextmanager
+def other_process():
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        yield other
+    finally:
+        other.kill()
+        other.communicate()
+
+
 def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
     run = tmp_path / "run"
     with claimed(run):
@@ -77,14 +92,148 @@ def test_an_earlier_failure_is_forgotten_when_the_run_is_claimed(tmp_path):
         assert not (tmp_path / FAILURE).exists()
 
 
-def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
-    halves = [tmp_path / ".result.json.0123abcd.tmp", tmp_path / "checkpoints/.last.ckpt.01.tmp"]
-    whole = [tmp_path / "notes.tmp", tmp_path / "checkpoints/last.ckpt"]
-    (tmp_path / "checkpoints").mkdir()
-    for path in halves + whole:
-        path.write_bytes(b"half")
+DEAD = 2**22 + 1  # above Linux's largest process number
+
+
+def half(path, pid=DEAD):
+    """A temporary file as `write_atomically` names it."""
+    return path / f".anomalib-rd.{pid}.0123abcd.tmp"
+
+
+def test_a_killed_writer_leaves_what_the_next_claim_removes(tmp_path):
+    folders = ["", "checkpoints", "heatmaps", "per_category/bottle", "per_category/pill/heatmaps"]
+    for folder in folders:
+        path = tmp_path / folder / "result.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = multiprocessing.get_context("fork").Process(
+            target=files.write_atomically, args=(path, lambda file: os._exit(9))
+        )
+        writer.start()
+        writer.join()
+    assert len(list(tmp_path.rglob(".*.tmp"))) == len(folders)
     with claimed(tmp_path):
-        assert [path.exists() for path in halves + whole] == [False, False, True, True]
+        assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_nothing_else_is_removed_though_the_run_is_in_the_users_own_folder(tmp_path):
+    links = tmp_path / "elsewhere"
+    kept = [
+        tmp_path / "notes.tmp",
+        tmp_path / ".draft.tmp",
+        tmp_path / ".result.json.0123abcd.tmp",  # whose it is, the name does not tell
+        tmp_path / ".anomalib-rd.notes.tmp",
+        half(tmp_path, pid=os.getppid()),  # another process is writing: a report, say
+        tmp_path / "checkpoints/last.ckpt",
+        tmp_path / "checkpoints/.anomalib-rd.tmp",
+        half(tmp_path / "checkpoints/older"),
+        half(tmp_path / "runs/other"),
+        half(tmp_path / "runs/other/checkpoints"),
+        half(tmp_path / ".git"),
+        half(links),
+    ]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+    (tmp_path / "heatmaps").symlink_to(links)
+    with claimed(tmp_path):
+        assert [path for path in kept if not path.exists()] == []
+
+
+def test_a_refused_process_removes_nothing(tmp_path):
+    running = half(tmp_path)
+    running.write_bytes(b"half")
+    with other_process() as other:
+        write_running(tmp_path, pid=other.pid, created=psutil.Process(other.pid).create_time())
+        with pytest.raises(RunningElsewhereError):
+            claimed(tmp_path).__enter__()
+    assert running.exists()
+
+
+CLAIMED, REFUSED = 1, 2
+
+
+def claim_when_told(folders, number, all_of_them, outcomes):
+    """Claims each run the moment all others do, and keeps it until they are through."""
+    for turn, folder in enumerate(folders):
+        all_of_them.wait(timeout=30)
+        try:
+            with claimed(folder):
+                outcomes[8 * turn + number] = CLAIMED
+                all_of_them.wait(timeout=30)
+        except RunningElsewhereError:
+            outcomes[8 * turn + number] = REFUSED
+            all_of_them.wait(timeout=30)
+
+
+def test_of_eight_processes_one_gets_the_run(tmp_path):
+    """Twenty times, on new folders and on those that a killed process has left."""
+    folders = [tmp_path / str(turn) for turn in range(20)]
+    for folder in folders[::2]:
+        write_running(folder, pid=DEAD)
+        half(folder).write_bytes(b"half")
+    forking = multiprocessing.get_context("fork")
+    all_of_them, outcomes = forking.Barrier(8), forking.Array("i", 160)
+    jobs = [
+        forking.Process(target=claim_when_told, args=(folders, number, all_of_them, outcomes))
+        for number in range(8)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(100)
+    for turn, folder in enumerate(folders):
+        assert sorted(outcomes[8 * turn : 8 * turn + 8]) == [CLAIMED] + 7 * [REFUSED], turn
+        assert {path.name for path in folder.iterdir()} == {".running.lock"}
+    assert [job.exitcode for job in jobs] == [0] * 8
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = "import os, sys; from pathlib import Path; "
+    code += "from anomalib_rd.results.files import locked; "
+    code += "lock = locked(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".running.lock")])
+    assert done.returncode == -9
+    began = time.monotonic()
+    with claimed(tmp_path):
+        assert time.monotonic() - began < 5
+
+
+def test_a_lock_that_is_never_given_back_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.1)
+    refused = pytest.raises(UserError, match=r"\.running\.lock")
+    with files.locked(tmp_path / ".running.lock"), refused:
+        claimed(tmp_path).__enter__()
+    with claimed(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, number):
+    class NoLock:
+        def __init__(self, *args, **options):
+            pass
+
+        def acquire(self):
+            raise OSError(number, "no locks")
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(files, "FileLock", NoLock)
+    with claimed(tmp_path):
+        assert read_running(tmp_path).pid == os.getpid()
+    assert not (tmp_path / RUNNING).exists()
+
+
+def test_what_another_process_took_over_stays_its_own(tmp_path):
+    """This one was silent for so long, on another machine, that it was taken for dead."""
+    with pytest.raises(KeyboardInterrupt), claimed(tmp_path):
+        write_running(tmp_path, host="elsewhere", pid=17)
+        note_epoch(tmp_path, 3, 4)
+        raise KeyboardInterrupt
+    assert (read_running(tmp_path).pid, read_running(tmp_path).epoch) == (17, 1)
+    with pytest.raises(RunningElsewhereError, match="elsewhere"):
+        claimed(tmp_path).__enter__()
 
 
 def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path):
@@ -101,8 +250,7 @@ def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
+    with other_process() as other:
         created = psutil.Process(other.pid).create_time()
         write_running(tmp_path, pid=other.pid, created=created)
         with pytest.raises(RunningElsewhereError, match=f"process {other.pid} on"):
@@ -114,9 +262,6 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
         while psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
         assert not is_alive(tmp_path, read_running(tmp_path))
-    finally:
-        other.kill()
-        other.communicate()
     assert not is_alive(tmp_path, read_running(tmp_path))
     with claimed(tmp_path):
         assert read_running(tmp_path).pid == os.getpid()
