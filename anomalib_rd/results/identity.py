@@ -1,4 +1,7 @@
-"""What makes a run another run: the one rule behind folder names, skipping and resuming."""
+"""What makes a run another run: the one rule behind folder names, skipping and resuming.
+
+Every key of the config counts, whoever added it, but for those below, which change no result.
+"""
 
 import hashlib
 import json
@@ -7,57 +10,78 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import plain
 from anomalib_rd.results.provenance import mask_config
 
-# What doesn't change a run's outcome doesn't make it another run, nor another variant.
-NOT_COUNTED = {
-    "hydra",
-    "sweep",
-    "name",
-    "run_dir",
-    "logger",
-    "callbacks",
-    "heatmaps",
-    "gallery",
-    "page",
-    "threshold",
-    "data.num_workers",
-    "speed.image_cache",
-    "speed.feature_cache",
-    "trainer.default_root_dir",
-    "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
+# Key -> why another value of it gives the same result. A group stands for all its keys.
+IGNORED = {
+    "hydra": "how jobs are launched, and where Hydra writes",
+    "sweep": "the name of a folder and of a W&B group",
+    "name": "the name of a folder and of a W&B run",
+    "run_dir": "where the run writes",
+    "logger": "loggers are given values and return none",
+    "heatmaps": "drawn after the evaluation",
+    "gallery": "drawn after the evaluation",
+    "page": "drawn after the evaluation",
+    "data.num_workers": "which process reads an image does not change the image",
+    "speed.image_cache": "holds the pixels that decoding gives",
+    "speed.feature_cache": "holds the features that the teacher gives",
+    "trainer.default_root_dir": "where Lightning writes",
+    "trainer.enable_progress_bar": "shown while it trains",
+    "trainer.enable_model_summary": "shown before it trains",
+    "trainer.log_every_n_steps": "how often loggers are given values",
 }
-# Of those, what does change it.
-BUT_COUNTED = {"callbacks.early_stopping"}
-# Keys that are younger than the first records: with this value a run is what it was without them.
-AS_IF_ABSENT: dict[str, Any] = {
-    "averaging": {},
-    "data.unified": False,
-    "data.val": None,
-    "data.val_share": 0.2,
-    "objective_on_test": False,
-    "model.tiling._target_": "anomalib_rd.scoring.Tiling",
-    "model.tiling.size": None,
-    "model.tiling.overlap": 0.25,
-    "model.tiling.batch_size": 16,
+# Class of a callback -> its options that change no result, as above; None: all of them. A callback
+# of any other class counts with all its options.
+IGNORED_CALLBACKS: dict[str, dict[str, str] | None] = {
+    "lightning.pytorch.callbacks.RichProgressBar": None,
+    "lightning.pytorch.callbacks.TQDMProgressBar": None,
+    "anomalib_rd.training.checkpoints.LastCheckpoint": {
+        "every_s": "how often an unfinished run is saved: resumed, it ends with the same bits",
+        "dirpath": "where checkpoints are written",
+        "filename": "where checkpoints are written",
+        "enable_version_counter": "where checkpoints are written",
+    },
 }
+# Where the images are may differ between machines if the environment says it: that counts as it
+# is written, such as ${oc.env:MVTEC_ROOT}. What the images are, their fingerprint tells.
+AS_WRITTEN = {"data.root", "data.source.root"}
 SHOWN = 3
 
 
 def config_digest(cfg: DictConfig) -> str:
-    """Eight hex digits of the config as written, interpolations and all.
+    """Eight hex digits that differ where the configs of two runs do.
 
-    A path that the environment says (``${oc.env:...}``) may differ between machines: as
-    written it is the same run.
+    Interpolations count by their values, but for `AS_WRITTEN` and what can't be resolved yet.
     """
-    config = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(config, dict)
-    text = json.dumps(dict(counted(config)), sort_keys=True)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(raw, dict)
+    raw.pop("hydra", None)
+    # A key that is not counted must not count by way of an interpolation of it.
+    stable = {key: key for key, value in raw.items() if key in IGNORED and isinstance(value, str)}
+    settings = OmegaConf.create(raw | stable)
+    found = {
+        key: value if key in AS_WRITTEN else _resolved(settings, key, value)
+        for key, value in counted(raw)
+    }
+    text = json.dumps(found, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _resolved(config: DictConfig, key: str, value: Any) -> Any:
+    """What the value of a dotted key resolves to; as written where it can't be resolved."""
+    if "${" not in json.dumps(value, default=str):
+        return value
+    node: Any = config
+    try:
+        for name in key.split("."):
+            node = node[name]
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException:
+        return value
 
 
 def require_same_run(
@@ -102,22 +126,56 @@ def differences(
     return [(key, json.dumps(x), json.dumps(y)) for key, x, y in pairs if x != y]
 
 
-def counted(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys that count, each with its value; empty groups have none."""
+def counted(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """The dotted keys that count, each with its value."""
+    yield from _leaves(significant(config))
+
+
+def significant(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The part of a config that makes a run another run, without empty groups."""
+    kept = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
+        if key in IGNORED:
+            continue
+        if key == "trainer.devices":
+            value = number_of_devices(value)
+        elif prefix == "callbacks.":
+            value = _without_ignored_options(value)
         if isinstance(value, Mapping):
-            yield from counted(value, f"{key}.")
-        elif counts(key, value):
-            yield key, value
+            value = significant(value, f"{key}.")
+        if value != {}:
+            kept[str(name)] = value
+    return kept
 
 
-def counts(key: str, value: Any) -> bool:
-    """Whether a dotted key that is no group makes a run another one by this value."""
-    if key in AS_IF_ABSENT and value == AS_IF_ABSENT[key]:
-        return False
-    while key:
-        if key in NOT_COUNTED or key in BUT_COUNTED:
-            return key in BUT_COUNTED
-        key = key.rpartition(".")[0]
-    return True
+def _without_ignored_options(callback: Any) -> Any:
+    """A callback's config; empty if no option is left that counts."""
+    target = callback.get("_target_") if isinstance(callback, Mapping) else None
+    if target not in IGNORED_CALLBACKS:
+        return callback
+    ignored = IGNORED_CALLBACKS[target]
+    if ignored is None:
+        return {}
+    left = {name: value for name, value in callback.items() if name not in ignored}
+    return {} if set(left) == {"_target_"} else left
+
+
+def number_of_devices(devices: Any) -> Any:
+    """How many devices ``trainer.devices`` asks for: which ones they are changes no result.
+
+    ``2``, ``"2"``, ``[0, 3]`` and ``"0,3"`` -> 2; what the machine decides (-1, auto) stays.
+    """
+    if isinstance(devices, str) and "," in devices:
+        devices = [number for number in devices.split(",") if number.strip()]
+    if isinstance(devices, list):
+        return len(devices)
+    return int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -27,7 +27,7 @@ run is complete:
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
 ``config_as_written`` the same with its interpolations, which `train --from` repeats; else null
-``config_digest``   of the config as written (see `anomalib_rd.results.identity`)
+``config_digest``   what makes it another run (see `anomalib_rd.results.identity`)
 ``categories``      only of a run of several (``data.unified``): ``{category: metrics}``; all other
                     metrics are their means, and each has a record: see `results.unified`
 =================== ============================================================================

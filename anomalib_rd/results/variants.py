@@ -7,27 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from anomalib_rd.results.identity import counts
+from anomalib_rd.results.identity import significant
 
-# Of what makes another run (`identity.counts`), what doesn't make another variant: seed and
-# category, what is evaluated or asked for once it is trained,
+# Of what makes another run (see `results.identity`), what makes no other variant: seed and
+# category, and what is evaluated or asked for once it is trained,
 SAME_VARIANT_GROUPS = {
     "seed",
-    "paths",
     "test_curve",
     "pro_rd4ad",
     "objective",
     "objective_on_test",
 }
-# and at any depth the machine.
-SAME_VARIANT_KEYS = {
-    "category",
-    "devices",
-    "accelerator",
-    "num_nodes",
-    "pin_memory",
-    "persistent_workers",
-}
+# and at any depth the kind of device. Their number does: each sees a batch of its own.
+SAME_VARIANT_KEYS = {"category", "accelerator"}
 PATHS = {"root", "dir", "path", "dirpath", "folder"}
 ABSENT = object()
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
@@ -40,8 +32,8 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     The label is ``model teacher``, plus ``key=value`` for every config key in which the
     records with the same data, model and teacher differ (a key is shortened to the part
     that is unique in the config).
-    Seed, category, paths, logger, devices, sweep and name do not count; the set of categories
-    that one model is trained on does.
+    Seed, category, paths, logger, kind of device, sweep and name do not count; the set of
+    categories that one model is trained on does, and so do other images of the same category.
     """
     alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
@@ -50,6 +42,7 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = [""] * len(records)
     for (_, model_name, teacher), indices in alike.items():
         configs = [dict(config_leaves(records[index]["config"])) for index in indices]
+        _add_data([records[index] for index in indices], configs)
         for index, suffix in zip(indices, _differences(configs), strict=True):
             labels[index] = " ".join([model_name, teacher, *suffix])
     return labels
@@ -61,16 +54,45 @@ def label_order(label: str) -> tuple[str | float, ...]:
     return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def config_leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The config's dotted keys that count, each with its value."""
+def config_leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The config's dotted keys that make a variant, each with its value."""
+    yield from _leaves(significant(config))
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        name = f"{prefix}{key}"
-        if (not prefix and key in SAME_VARIANT_GROUPS) or _is_ignored(str(key), value):
+        if (not prefix and key in SAME_VARIANT_GROUPS) or _is_ignored(key, value):
             continue
-        if isinstance(value, Mapping) and value:
-            yield from config_leaves(value, f"{name}.")
-        elif counts(name, value):
-            yield name, value
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _add_data(records: Sequence[Mapping[str, Any]], configs: Sequence[dict[str, Any]]) -> None:
+    """Tell apart runs of one variant and category whose images are not the same.
+
+    By ``data.root``, or where that does not tell them apart, by the start of the fingerprint.
+    """
+    prints = [record["data"].get("fingerprint") for record in records]
+    roots = [record["config"].get("data", {}).get("root") for record in records]
+    same = [
+        (json.dumps(record["data"].get("category")), json.dumps(config, sort_keys=True))
+        for record, config in zip(records, configs, strict=True)
+    ]
+    if _all_alike(same, prints):
+        return
+    by_root = _all_alike(list(zip(same, roots, strict=True)), prints)
+    for config, root, fingerprint in zip(configs, roots, prints, strict=True):
+        if by_root:
+            config["data.root"] = root
+        else:
+            config["data.fingerprint"] = str(fingerprint)[:8]
+
+
+def _all_alike(keys: Sequence[Any], values: Sequence[Any]) -> bool:
+    """Whether equal keys have equal values."""
+    return len(set(keys)) == len(set(zip(keys, values, strict=True)))
 
 
 def _is_ignored(key: str, value: Any) -> bool:
@@ -145,5 +167,6 @@ def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str
 
 
 def _endings(key: str) -> list[str]:
-    parts = key.removesuffix("._target_").split(".")
+    # The class, or the kind, stands for its group: "loss=PixelCosine", "threshold=f1max".
+    parts = key.removesuffix("._target_").removesuffix(".kind").split(".")
     return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]

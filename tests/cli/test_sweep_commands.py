@@ -17,6 +17,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.cli.train import how_to_go_on
 from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.sweeps import sweep_states
+from anomalib_rd.results.table import load_runs
 
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
 SMALL += ["logger=none", "heatmaps=0", "page=false", "callbacks.checkpoint.every_s=0"]
@@ -164,6 +165,20 @@ def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
     assert status == 0 and "skipped" not in out
     assert out.count("1 runs in multirun/s are of other configs; kept") == 1
     assert len(written(sweep.folder)) == 2
+
+
+def test_a_sweep_over_what_the_run_ends_with_runs_each_and_names_each(sweep):
+    status, _, err = sweep(*QUICK, "threshold=quantile,none")
+    assert status == 0, err
+    times = written(sweep.folder)
+    assert len(times) == 2
+    variants = load_runs([sweep.folder])["variant"]
+    assert {label.rpartition(" ")[2] for label in variants} == {
+        "threshold=quantile",
+        "threshold=none",
+    }
+    assert sweep(*QUICK, "threshold=quantile,none", "gallery=0")[0] == 0
+    assert written(sweep.folder) == times
 
 
 def test_a_failure_is_recorded_named_and_mended_by_the_same_command(sweep, mvtec_root, place):

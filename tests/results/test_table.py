@@ -142,14 +142,16 @@ def test_variants_and_data_are_kept_apart(tmp_path):
     )
 
 
-def test_seed_category_paths_and_devices_make_no_variant():
+def test_seed_category_paths_and_kind_of_device_make_no_variant():
     one = fake_result("bottle", 0)
     other = fake_result("carpet", 1)
     other["config"] |= {"name": "x", "sweep": "y", "logger": {"project": "z"}, "run_dir": "/a/b"}
     other["config"]["data"]["root"] = "/elsewhere"
-    other["config"]["trainer"] |= {"devices": 4, "default_root_dir": "/x"}
-    other["config"]["callbacks"] = {"checkpoint": {"dirpath": "/a/b/checkpoints"}}
-    one["config"]["callbacks"] = {"checkpoint": {"dirpath": "/c/checkpoints"}}
+    one["config"]["trainer"] |= {"accelerator": "cpu", "devices": 1}
+    other["config"]["trainer"] |= {"accelerator": "gpu", "devices": [3], "default_root_dir": "/x"}
+    last = {"_target_": "anomalib_rd.training.checkpoints.LastCheckpoint", "every_s": 30}
+    other["config"]["callbacks"] = {"checkpoint": last | {"dirpath": "/a/b/checkpoints"}}
+    one["config"]["callbacks"] = {"checkpoint": last | {"dirpath": "/c/checkpoints"}}
     assert variant_labels([one, other]) == ["rd4ad resnet18"] * 2
 
 
@@ -161,19 +163,36 @@ def test_caches_that_change_no_bit_make_no_variant():
     assert rounding[0] != rounding[1]
 
 
-def test_records_from_before_a_key_existed_are_of_the_same_variant_as_those_with_its_default():
-    old, new = {}, {"data.val": None, "data.val_share": 0.2, "objective_on_test": False}
-    assert labels(old, new) == ["rd4ad resnet18"] * 2
-    assert labels(old, new, new | {"data.val": "synthetic"}) == [
-        *["rd4ad resnet18"] * 2,
-        "rd4ad resnet18 val=synthetic",
+def test_what_changes_the_result_is_named():
+    assert labels({"threshold.kind": "quantile"}, {"threshold.kind": "f1max"}) == [
+        "rd4ad resnet18 threshold=quantile",
+        "rd4ad resnet18 threshold=f1max",
     ]
-
-
-def test_early_stopping_makes_a_variant_and_no_other_callback_does():
+    rates = [{"threshold": {"kind": "quantile", "false_positive_rate": r}} for r in (0.01, 0.05)]
+    assert labels(*rates)[0] == "rd4ad resnet18 false_positive_rate=0.01"
+    assert labels({}, {"trainer.devices": 4})[1] == "rd4ad resnet18 devices=4"
     early = {"callbacks.early_stopping.patience": 3}
-    other = {"callbacks.progress.leave": True}
-    assert labels({}, other, early) == [*["rd4ad resnet18"] * 2, "rd4ad resnet18 patience=3"]
+    bar = {"callbacks.bar._target_": "lightning.pytorch.callbacks.RichProgressBar"}
+    assert labels({}, bar, early) == [*["rd4ad resnet18"] * 2, "rd4ad resnet18 patience=3"]
+    swa = {"callbacks.swa._target_": "lightning.pytorch.callbacks.StochasticWeightAveraging"}
+    assert labels({}, swa) == ["rd4ad resnet18", "rd4ad resnet18 swa=StochasticWeightAveraging"]
+
+
+def fingerprinted(root, fingerprint, category="bottle", seed=0):
+    record = fake_result(category, seed, config={"data.root": root})
+    return record | {"data": record["data"] | {"fingerprint": fingerprint}}
+
+
+def test_other_images_of_the_same_category_make_a_variant():
+    same = [fingerprinted("/a", "sha-1"), fingerprinted("/b", "sha-1", seed=1)]
+    assert variant_labels(same) == ["rd4ad resnet18"] * 2
+    lines = [fingerprinted("/line_1", "sha-1"), fingerprinted("/line_2", "sha-2")]
+    lines += [fingerprinted("/line_1", "sha-3", "pill"), fingerprinted("/line_2", "sha-4", "pill")]
+    assert variant_labels(lines) == [f"rd4ad resnet18 root=line_{n}" for n in (1, 2, 1, 2)]
+    changed = [fingerprinted("/a", "1234567890"), fingerprinted("/a", "abcdef0123")]
+    assert variant_labels(changed) == [
+        f"rd4ad resnet18 fingerprint={start}" for start in ("12345678", "abcdef01")
+    ]
 
 
 def test_labels_sort_as_one_reads_them():

@@ -8,7 +8,6 @@ from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.record import find_runs
 from anomalib_rd.results.table import load_runs
 from anomalib_rd.results.unified import category_folder, set_name, whole_run
-from anomalib_rd.results.variants import variant_labels
 
 
 def unified(folder, categories, seed=0, auroc=0.9):
@@ -71,13 +70,3 @@ def test_models_of_other_sets_are_other_variants(tmp_path):
         'rd4ad resnet18 category=["bottle","pill"]',
         'rd4ad resnet18 category=["bottle","cable","pill"]',
     }
-
-
-def test_a_run_from_before_it_could_be_asked_for_is_the_same_variant():
-    old = {"data": {"name": "mvtec", "category": "bottle"}}
-    new = {"data": {"name": "mvtec", "category": "pill", "unified": False}}
-    records = [
-        {"data": {"name": "mvtec"}, "model": {"name": "m", "teacher": "t"}, "config": config}
-        for config in (old, new)
-    ]
-    assert variant_labels(records) == ["m t", "m t"]

@@ -143,12 +143,6 @@ def test_what_cannot_be_is_refused_before_training(compose_config, tmp_path, wor
     assert not (tmp_path / "run").exists()
 
 
-def test_another_threshold_is_no_other_run(compose_config):
-    from anomalib_rd.results.identity import config_digest
-
-    assert config_digest(compose_config()) == config_digest(compose_config("threshold=none"))
-
-
 def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
     kept = {"state_dict": {"weight": torch.arange(4.0)}, "config": {"seed": 0}, "nothing": None}
     path = tmp_path / "last.ckpt"
