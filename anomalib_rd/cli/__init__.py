@@ -7,6 +7,7 @@ from importlib import import_module
 
 from anomalib_rd import __version__
 from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.streams import protect_output
 
 VERBS = {
     "train": "train and judge a model; Hydra overrides, -m for many, --from RESULT to repeat one",
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, 1 if something failed, 2 for a mistake the user can mend.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    protect_output()
     debug = "--debug" in words or os.environ.get("HYDRA_FULL_ERROR") == "1"
     words = [word for word in words if word != "--debug"]
     if words and words[0] in ("-sc", "--shell-completion"):

@@ -1,13 +1,17 @@
 """``anomalib-rd predict``: judge images by a trained model."""
 
 import math
+import os
+import signal
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,33 +21,99 @@ from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
     from anomalib_rd.inference.detector import Detector
-    from anomalib_rd.inference.files import Output
+    from anomalib_rd.inference.files import Output, Table
 
 SHOWN = 20  # images listed on the terminal
 WAITING = 32  # pictures that may wait to be written
 
 
+@dataclass
+class Judged:
+    """What became of the images so far.
+
+    Attributes:
+        rows: of the table, in the images' order.
+        failed: images without a score, ``{path, error}``.
+        not_drawn: images with a score whose heatmap or map could not be written, ``{path, error}``.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    not_drawn: list[dict[str, str]] = field(default_factory=list)
+
+    def rest(self, images: Iterable[Path]) -> list[str]:
+        """Paths of the images that were not reached."""
+        reached = {one["path"] for one in (*self.rows, *self.failed)}
+        return [path.as_posix() for path in images if path.as_posix() not in reached]
+
+
 def run(words: list[str]) -> int:
-    """Judge the images; 1 if some could not be read, else 0."""
+    """Judge the images; 1 if one could not be read or drawn, else 0.
+
+    Raises:
+        KeyboardInterrupt: interrupted; what was judged by then is in the table. SystemExit of a
+            SIGTERM likewise.
+    """
     options = parse(words)
-    from anomalib_rd.inference.files import Output, find_images
+    from anomalib_rd.inference.files import Output, Table, find_images
 
     images = find_images(options.images)
     make_folder(options.out)
     output = Output(options.out, not options.no_heatmaps, options.maps, options.original_size)
     detector = load(options)
-    rows, failed, seconds = judge(detector, images, output, options.batch_size)
+    judged, started = Judged(), time.perf_counter()
+    try:
+        with closing(Table(output.folder)) as table, stopped_by_sigterm():
+            judge(detector, images, output, table, options.batch_size, judged)
+    except BaseException as stop:
+        seconds = time.perf_counter() - started
+        with suppress(OSError):  # a full disk has been the reason perhaps
+            output.write_facts(facts(detector, images, judged, seconds, complete=False))
+        reached = f"{len(judged.rows)} of {counted(images)} judged, see {output.folder}"
+        if isinstance(stop, KeyboardInterrupt):
+            raise KeyboardInterrupt(reached) from stop
+        print(f"anomalib-rd: {reached}", file=sys.stderr)
+        raise
+    seconds = time.perf_counter() - started
+    output.write_facts(facts(detector, images, judged, seconds, complete=True))
+    show(judged, detector, seconds)
+    print(f"written to {output.folder}")
+    return 1 if judged.failed or judged.not_drawn else 0
+
+
+def facts(
+    detector: "Detector", images: Iterable[Path], judged: Judged, seconds: float, complete: bool
+) -> dict[str, Any]:
+    """What ``predictions.json`` says; ``not_judged`` lists what an interruption has left."""
     threshold = detector.threshold
-    facts = {
+    return {
         **detector.facts,
         "threshold": threshold and asdict(threshold),
         "seconds": seconds,
-        "images_per_s": len(rows) / seconds,
+        "images_per_s": len(judged.rows) / seconds,
+        "complete": complete,
+        "images": judged.rows,
+        "failed": judged.failed,
+        "not_drawn": judged.not_drawn,
+        "not_judged": judged.rest(images),
     }
-    output.write_table(rows, failed, facts)
-    show(rows, failed, detector, seconds)
-    print(f"written to {output.folder}")
-    return 1 if failed else 0
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block by SystemExit, so that what there is can be written."""
+
+    def stop(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(words: list[str]) -> Namespace:
@@ -112,36 +182,68 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: can't be made ({error.strerror or error})") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: this folder can't be written; choose another")
 
 
 def judge(
-    detector: "Detector", images: dict[Path, Path], output: "Output", batch_size: int
-) -> tuple[list[dict[str, Any]], list[dict[str, str]], float]:
-    """Judge the images and write their pictures, with a bar on a terminal.
+    detector: "Detector",
+    images: dict[Path, Path],
+    output: "Output",
+    table: "Table",
+    batch_size: int,
+    judged: Judged,
+) -> None:
+    """Judge the images and write their rows and pictures as they come, with a bar on a terminal.
 
-    Returns:
-        The table's rows, what could not be read (``path, error``), and the seconds it took.
+    What is wrong with one image costs no other.
+
+    Args:
+        detector: the model.
+        images: path and name of each.
+        output: where pictures go.
+        table: where rows go.
+        batch_size: images that the network takes at once.
+        judged: filled, so that it is there whatever ends this.
+
+    Raises:
+        OSError: the table cannot be written.
     """
     from anomalib_rd.inference.files import row
+    from anomalib_rd.results.files import one_line
 
-    rows: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    started = time.perf_counter()
+    waiting: deque[tuple[Path, Future[None]]] = deque()
+
+    def note(path: Path, picture: Future[None]) -> None:
+        error = CancelledError("interrupted") if picture.cancelled() else picture.exception()
+        if error is not None:
+            judged.not_drawn.append({"path": path.as_posix(), "error": one_line(error)})
+
     # Pictures are drawn while the network works.
-    with ThreadPoolExecutor() as pool:
-        waiting: deque[Future[None]] = deque()
-        found = zip(images.items(), detector.tried(images, batch_size), strict=True)
-        for (path, name), one in with_bar(found, len(images)):
-            if isinstance(one, UserError):
-                failed.append({"path": path.as_posix(), "error": str(one)})
-                continue
-            rows.append(row(path, one))
-            waiting.append(pool.submit(output.write, name, path, one))
-            if len(waiting) > WAITING:
-                waiting.popleft().result()
-        for writing in waiting:
-            writing.result()
-    return rows, failed, time.perf_counter() - started
+    with ThreadPoolExecutor() as pool, closing(detector.tried(images, batch_size)) as predictions:
+        try:
+            found = zip(images.items(), predictions, strict=True)
+            for (path, name), one in with_bar(found, len(images)):
+                if isinstance(one, UserError):
+                    judged.failed.append({"path": path.as_posix(), "error": str(one)})
+                    continue
+                if not math.isfinite(one.score):
+                    error = f"{path}: its score is not a number; try --precision 32-true"
+                    judged.failed.append({"path": path.as_posix(), "error": error})
+                    continue
+                new = row(path, one)
+                table.add(new)
+                judged.rows.append(new)
+                waiting.append((path, pool.submit(output.write, name, path, one)))
+                if len(waiting) > WAITING:
+                    note(*waiting.popleft())
+        except BaseException:
+            for _, picture in waiting:
+                picture.cancel()
+            raise
+        finally:
+            for path, picture in waiting:
+                note(path, picture)
 
 
 def with_bar(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -160,24 +262,37 @@ def with_bar(items: Iterable[Any], total: int) -> Iterable[Any]:
     )
 
 
-def show(
-    rows: list[dict[str, Any]], failed: list[dict[str, str]], detector: "Detector", seconds: float
-) -> None:
-    """Print the table of a few images, the sum of many, and a line for each unreadable one."""
-    threshold = detector.threshold
+def show(judged: Judged, detector: "Detector", seconds: float) -> None:
+    """Print the table of a few images, the sum of many, and a line for each that went wrong."""
+    from anomalib_rd.results.files import printable
+
+    rows, threshold = judged.rows, detector.threshold
     if len(rows) <= SHOWN:
         for one in rows:
             normalised = "" if one["normalised"] is None else f"  {one['normalised']:.3f}"
             verdict = "" if one["verdict"] is None else f"  {one['verdict']:9}"
-            print(f"{one['score']:.4f}{normalised}{verdict}  {one['path']}")
+            print(f"{one['score']:.4f}{normalised}{verdict}  {printable(one['path'])}")
     if threshold is None:
         print("no verdict: the run has no threshold; --threshold SCORE gives one")
     else:
         anomalous = sum(one["verdict"] == "anomalous" for one in rows)
         print(f"{anomalous} of {len(rows)} anomalous; threshold {threshold}")
-    print(f"{len(rows)} image{'' if len(rows) == 1 else 's'} in {seconds:.1f} s")
-    for one in failed:
-        print(f"anomalib-rd: {one['error']}", file=sys.stderr)
-    if failed:
-        count = "1 image" if len(failed) == 1 else f"{len(failed)} images"
-        print(f"anomalib-rd: {count} not read", file=sys.stderr)
+    print(f"{counted(rows)} in {seconds:.1f} s")
+    show_errors([one["error"] for one in judged.failed], "not read")
+    show_errors([f"{one['path']}: {one['error']}" for one in judged.not_drawn], "not drawn")
+
+
+def show_errors(errors: list[str], what: str) -> None:
+    """Print the first errors, and how many there are."""
+    from anomalib_rd.results.files import printable
+
+    for error in errors[:SHOWN]:
+        print(f"anomalib-rd: {printable(error)}", file=sys.stderr)
+    if errors:
+        listed = "; predictions.json lists all" if len(errors) > SHOWN else ""
+        print(f"anomalib-rd: {counted(errors)} {what}{listed}", file=sys.stderr)
+
+
+def counted(images: Sized) -> str:
+    """Such as ``1 image``, ``2 images``."""
+    return f"{len(images)} image{'' if len(images) == 1 else 's'}"

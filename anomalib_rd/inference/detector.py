@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from anomalib_rd.data.images import image_array
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.images import as_rgb
 from anomalib_rd.inference.prediction import Prediction
+from anomalib_rd.results.files import one_line
 from anomalib_rd.results.threshold import Threshold
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -70,7 +72,7 @@ class Detector:
 
     def tried(
         self, images: Iterable[Any], batch_size: int = 16, readers: int | None = None
-    ) -> Iterator[Prediction | UserError]:
+    ) -> Generator[Prediction | UserError, None, None]:
         """As `many`, with the error of an unreadable image in the place of its prediction.
 
         The next images are read while the network works on a batch.
@@ -83,11 +85,12 @@ class Detector:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: must be at least 1")
         batch: list[Prepared | UserError] = []
+        size = 1  # the first batches are small, so that there are results soon
         for item in self._read_ahead(images, 2 * batch_size, readers or min(8, cores())):
             batch.append(item)
-            if sum(isinstance(one, Prepared) for one in batch) == batch_size:
+            if sum(isinstance(one, Prepared) for one in batch) == size:
                 yield from self._in_order(batch)
-                batch = []
+                batch, size = [], min(2 * size, batch_size)
         yield from self._in_order(batch)
 
     def prepare(self, image: Any) -> Prepared:
@@ -100,7 +103,15 @@ class Detector:
         if not batch:
             return []
         images = np.stack([one.image for one in batch]).transpose(0, 3, 1, 2)
-        maps, scores = self.network(images)
+        try:
+            maps, scores = self.network(images)
+        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise UserError(
+                f"not enough memory for {len(batch)} images at once ({one_line(error)[:100]}); "
+                "take a smaller batch size"
+            ) from error
         return [
             Prediction(float(score), anomaly_map, one.size, one.image, self.threshold)
             for one, anomaly_map, score in zip(batch, maps, scores, strict=True)
@@ -119,6 +130,10 @@ class Detector:
                 return self.prepare(image)
             except UserError as error:
                 return error
+            except Exception as error:  # of a decoder, or no memory for so large an image
+                name = image if isinstance(image, str | Path) else "the image"
+                reason = f"{type(error).__name__}: {one_line(error)}"
+                return UserError(f"{name}: can't be read ({reason})")
 
         pool = ThreadPoolExecutor(readers)
         try:

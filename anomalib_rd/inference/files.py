@@ -1,14 +1,15 @@
 """What `predict` reads and leaves: images by path, folder or pattern; a table, heatmaps, maps."""
 
+import csv
 import glob
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from anomalib_rd.data.images import load_image
@@ -17,8 +18,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
 from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png
-from anomalib_rd.results.files import plain, write_atomically, write_json
-from anomalib_rd.results.table import write_csv
+from anomalib_rd.results.files import plain, short_name, write_atomically, write_json
 
 CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
 COLUMNS = ["path", "score", "normalised", "verdict"]
@@ -107,14 +107,48 @@ class Output:
             file = _place(self.folder / MAPS / name, f".{self.maps}")
             write_atomically(file, lambda stream: save_map(stream, values, self.maps))
 
-    def write_table(
-        self, rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]], facts: dict
-    ) -> None:
-        """Write ``predictions.csv``, and ``predictions.json`` with the facts and what failed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_csv(pd.DataFrame(rows, columns=COLUMNS), self.folder / CSV)
-        table = {**facts, "images": list(rows), "failed": list(failed)}
-        write_json(self.folder / JSON, plain(table))
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Write ``predictions.json``; its paths are exact, also where they are not UTF-8."""
+        write_json(self.folder / JSON, plain(facts))
+
+
+class Table:
+    r"""``predictions.csv`` in UTF-8, kept up to date: a row is in the file once it is added.
+
+    Whatever ends the process later, even a kill or a full disk, the rows added before stay. Bytes
+    of a path that are not UTF-8 are written as ``\udcXX``.
+
+    Args:
+        folder: of the predictions; the table and facts of an earlier prediction are replaced.
+
+    Raises:
+        OSError: the folder cannot be written; here and in `add`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CSV
+        self.file = self.path.open("wb", buffering=0)
+        (folder / JSON).unlink(missing_ok=True)
+        self._write(COLUMNS)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one row of ``COLUMNS``."""
+        self._write([row[name] for name in COLUMNS])
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _write(self, values: Sequence[Any]) -> None:
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        left, start = text.getvalue().encode(errors="backslashreplace"), self.file.tell()
+        try:
+            while left:
+                left = left[self.file.write(left) :]
+        except OSError as error:
+            self.file.truncate(start)  # no half of a row
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def row(path: Path, found: Prediction) -> dict[str, Any]:
@@ -178,4 +212,4 @@ def save_map(stream: Any, values: np.ndarray, kind: str | None) -> None:
 
 def _place(path: Path, ending: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ending)
+    return path.with_name(short_name(path.name, ending))

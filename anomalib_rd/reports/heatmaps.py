@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
-from anomalib_rd.results.files import write_atomically
+from anomalib_rd.results.files import printable, write_atomically
 
 FOLDER = "heatmaps"
 GOOD = "good"
@@ -172,7 +172,7 @@ def draw_text(
     image: Image.Image, position: tuple[int, int], text: str, size: int, width: int
 ) -> None:
     """Writes a line in ``size`` pixels, shortened with "..." to ``width`` pixels."""
-    letters = font(size)
+    letters, text = font(size), printable(text)
     if letters.getlength(text) > width:
         while text and letters.getlength(f"{text}...") > width:
             text = text[:-1]
@@ -200,7 +200,8 @@ def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None)
     """Writes the image atomically, with its text chunks."""
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
-        info.add_itxt(key, value)
+        # A file's name may hold bytes that are not UTF-8.
+        info.add_itxt(key, value.encode(errors="backslashreplace").decode())
     return write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=info))
 
 

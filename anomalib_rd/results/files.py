@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from anomalib_rd.errors import UserError
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that nearly every file system takes."""
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 # A temporary file's name: ours without doubt, with the process that writes it.
 _TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
@@ -51,6 +53,30 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def short_name(name: str, ending: str) -> str:
+    """A file's name, cut if it is longer than file systems or `write_atomically` allow.
+
+    A cut name ends in a hash of the whole one, so different names stay different.
+
+    Args:
+        name: without ending; may hold bytes that are not UTF-8, as `os.fsdecode` gives them.
+        ending: such as ``.png``; kept.
+    """
+    temporary = len(".") + len(".01234567.tmp")  # what write_atomically adds
+    room = LONGEST_NAME - temporary - len(os.fsencode(ending))
+    encoded = os.fsencode(name)
+    if len(encoded) > room:
+        digest = hashlib.sha256(encoded).hexdigest()[:12]
+        kept = encoded[: room - len(digest) - 1].decode(errors="ignore")
+        name = f"{kept}-{digest}"
+    return name + ending
+
+
+def printable(name: str) -> str:
+    r"""The name on one line: line breaks, control codes and bytes that are no text as ``\xXX``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def refusal(error: BaseException | None) -> OSError | None:

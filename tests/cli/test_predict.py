@@ -1,6 +1,10 @@
 """``anomalib-rd predict``: images to a table, heatmaps and maps; what can't be read is listed."""
 
+import errno
 import json
+import os
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +15,8 @@ from small_data import draw
 
 from anomalib_rd import load_run
 from anomalib_rd.cli import main
-from anomalib_rd.inference.files import find_images
+from anomalib_rd.inference import detector as detecting
+from anomalib_rd.inference.files import Output, Table, find_images
 from anomalib_rd.reports.heatmaps import CAPTION, GAP
 from anomalib_rd.training.checkpoints import keep
 
@@ -223,3 +228,151 @@ def test_names_of_what_is_left_are_unique(tmp_path):
             Image.new("RGB", (8, 8)).save(tmp_path / folder / name)
     names = list(find_images([str(tmp_path / "a"), str(tmp_path / "b")]).values())
     assert len(set(names)) == len(names) == 6
+
+
+NAMES = [
+    b"\xf6.png",
+    b"x" * 251 + b".png",
+    b"x" * 250 + b"y.png",
+    "\u00fc".encode() * 125 + b".png",
+]
+NAMES += [b"p[left].png", b"a\nb.png", b'a,"b.png', b"\xf6/\xff.png"]
+
+
+def test_names_of_any_bytes_and_length(images, predict, table, tmp_path, capsys):
+    """Not UTF-8, longer than a heatmap's name may be, with what CSV, rich or a terminal read."""
+    folder = os.fsencode(tmp_path / "odd")
+    for name in NAMES:
+        path = tmp_path / "odd" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((images / "rgb.png").read_bytes())
+    assert predict(tmp_path / "odd") == 0
+    found, record = table()
+    assert len(found) == len(NAMES) == len(set(found.index))
+    kept = {os.path.relpath(os.fsencode(one["path"]), folder) for one in record["images"]}
+    assert kept == set(NAMES)
+    drawn = [path for path in (tmp_path / "out/heatmaps").rglob("*.png") if path.is_file()]
+    assert len(drawn) == len(NAMES) and record["not_drawn"] == []
+    said = capsys.readouterr()
+    assert "p[left].png" in said.out and said.out.count("\n") == len(NAMES) + 3 and not said.err
+
+
+def test_a_picture_that_cannot_be_written_costs_no_other(images, predict, table, tmp_path, capsys):
+    (tmp_path / "out/heatmaps/grey.png").mkdir(parents=True)
+    assert predict(images) == 1
+    found, record = table()
+    assert len(found) == 7 and record["complete"]
+    (missing,) = record["not_drawn"]
+    assert missing["path"] == (images / "grey.bmp").as_posix()
+    drawn = [path for path in (tmp_path / "out/heatmaps").rglob("*.png") if path.is_file()]
+    assert len(drawn) == 6
+    assert "grey.bmp" in capsys.readouterr().err
+
+
+def test_an_image_too_large_for_the_memory_costs_no_other(images, predict, table, monkeypatch):
+    resize = detecting.image_array
+
+    def short_of_memory(image, size):
+        if image.size == (50, 50):
+            raise MemoryError
+        return resize(image, size)
+
+    monkeypatch.setattr(detecting, "image_array", short_of_memory)
+    assert predict(images, "--no-heatmaps") == 1
+    found, record = table()
+    assert len(found) == 6
+    assert [one["path"] for one in record["failed"]] == [(images / "grey.bmp").as_posix()]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_judged_before_an_interruption_is_in_the_table(
+    images, predict, table, monkeypatch, number, status
+):
+    add, rows = Table.add, []
+
+    def interrupted(self, row):
+        add(self, row)
+        rows.append(row)
+        if len(rows) == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Table, "add", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert predict(images) == status
+    except SystemExit as stop:
+        assert stop.code == status
+    assert signal.getsignal(signal.SIGTERM) is before
+    found, record = table()
+    assert list(found.index) == [row["path"] for row in rows] and len(rows) == 3
+    assert record["complete"] is False
+    # The third row was being added.
+    assert [one["path"] for one in record["images"]] == list(found.index)[:2]
+    asked = [path.as_posix() for path in find_images([str(images)])]
+    assert asked == [one["path"] for one in record["images"]] + record["not_judged"]
+
+
+def test_rows_are_in_the_file_before_the_next_image_is_judged(images, predict, monkeypatch):
+    """Whatever ends the process: a kill leaves no time to write a table."""
+    seen, add = [], Table.add
+
+    def look(self, row):
+        seen.append(len(self.path.read_text().splitlines()) - 1)
+        add(self, row)
+
+    monkeypatch.setattr(Table, "add", look)
+    assert predict(images, "--no-heatmaps") == 0
+    assert seen == list(range(7))
+
+
+def test_a_full_disk_leaves_whole_rows(images, predict, table, monkeypatch, capsys):
+    class Disk:
+        """Takes a few bytes, then no more."""
+
+        def __init__(self, file, room):
+            self.file, self.room = file, room
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            taken = self.file.write(data[: self.room])
+            self.room -= taken
+            return taken
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    start = Table.__init__
+
+    def small_disk(self, folder):
+        start(self, folder)
+        self.file = Disk(self.file, 250)
+
+    monkeypatch.setattr(Table, "__init__", small_disk)
+    assert predict(images, "--no-heatmaps") == 2
+    assert "predictions.csv" in capsys.readouterr().err
+    found, record = table()
+    assert 0 < len(found) < 7 and found["verdict"].notna().all()
+    assert record["complete"] is False and len(record["images"]) == len(found)
+
+
+def test_an_earlier_predictions_facts_do_not_stay_beside_a_new_table(
+    images, predict, table, tmp_path, monkeypatch
+):
+    assert predict(images / "rgb.png") == 0
+    monkeypatch.setattr(Output, "write_facts", lambda *_: None)  # as where the process is killed
+    assert predict(images / "grey.bmp", "--no-heatmaps") == 0
+    assert not (tmp_path / "out/predictions.json").exists()
+
+
+def test_a_score_that_is_no_number_is_no_verdict(images, predict, table, monkeypatch):
+    score = detecting.Detector.score
+
+    def not_a_number(self, batch):
+        found = score(self, batch)
+        return [replace(one, score=float("nan")) for one in found]
+
+    monkeypatch.setattr(detecting.Detector, "score", not_a_number)
+    assert predict(images / "rgb.png") == 1
+    found, record = table()
+    assert len(found) == 0 and record["failed"][0]["path"].endswith("rgb.png")
