@@ -8,6 +8,7 @@ import pandas as pd
 
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows
+from anomalib_rd.reports.undefined import shown_metrics, undefined_remarks, why_undefined
 from anomalib_rd.results.published import Published
 from anomalib_rd.results.table import (
     GROUPS,
@@ -15,7 +16,6 @@ from anomalib_rd.results.table import (
     ORACLE,
     RUN_COLUMNS,
     category_table,
-    metric_columns,
     without_repeats,
 )
 
@@ -48,14 +48,15 @@ def variant_table(
         with_means: whether to add rows for methods that report only means.
     """
     notes = Notes()
-    metrics = _shown_metrics(runs)
+    metrics = shown_metrics(runs)
+    why = why_undefined(runs)
     cells = {(row["category"], row["metric"]): row for row in records(summary)}
     members = summary[["category", "group", "kind"]].drop_duplicates()
     singles = members[members["kind"] == "category"]
     names = set(singles["category"])
 
     def row(label: str, of: set[str], strong: bool) -> Row:
-        values = [_cell(cells[label, metric], runs, notes) for metric in metrics]
+        values = [_cell(cells[label, metric], runs, why, notes) for metric in metrics]
         return Row(label, (*values, *cells_beside(published, of)), strong)
 
     sections = []
@@ -82,18 +83,19 @@ def overview_table(
 ) -> Table:
     """All variants of one data: a row for each with its means over the categories."""
     notes = Notes()
-    metrics = _shown_metrics(runs)
+    metrics = shown_metrics(runs)
     sets = {v: frozenset(part["category"]) for v, part in runs.groupby("variant", sort=False)}
     rows = []
     for variant, part in summary[summary["category"] == MEAN_ALL].groupby("variant", sort=False):
         own = runs[runs["variant"] == variant]
         by_metric = {row["metric"]: row for row in records(part)}
-        values = [_cell(by_metric[metric], own, notes) for metric in metrics]
+        why = why_undefined(own)
+        values = [_cell(by_metric[metric], own, why, notes) for metric in metrics]
         counts = (str(len(sets[variant])), str(own["seed"].nunique()))
         rows.append(Row(str(variant), (*values, *counts)))
     columns = [*_headings(metrics), Column(("cate-", "gories", "")), Column(("seeds", ""))]
     sections: list[list[Row]] = [rows]
-    remarks: list[str] = []
+    remarks = _about_metrics(runs)
     if len(set(sets.values())) > 1:
         remarks.append("The variants cover different categories: their means do not compare.")
     if published:
@@ -112,16 +114,18 @@ def _headings(metrics: Sequence[str]) -> list[Column]:
     return [HEADINGS.get(m, Column((*m.rsplit("_", 1), "%"), 15)) for m in metrics]
 
 
-def _shown_metrics(runs: pd.DataFrame) -> list[str]:
-    """The metrics that some run has, or says why it has not; those never asked for are left out."""
-    explained = {metric for reasons in runs["undefined"] for metric in reasons}
-    return [m for m in metric_columns(runs) if m in explained or runs[m].notna().any()]
-
-
-def _cell(row: Mapping[str, Any], runs: pd.DataFrame, notes: Notes) -> str:
+def _cell(
+    row: Mapping[str, Any],
+    runs: pd.DataFrame,
+    why: Mapping[tuple[str, str], str],
+    notes: Notes,
+) -> str:
     """The value as "mean±std" in percent; undefined as "-"; with footnotes where due."""
     if np.isnan(row["mean"]):
-        return "-" + notes.mark(f"undefined: {_reason(row, runs)}")
+        names = [row["category"]] if row["kind"] == "category" else list(runs["category"].unique())
+        known = dict.fromkeys(why[n, row["metric"]] for n in names if (n, row["metric"]) in why)
+        unknown = f"undefined in {', '.join(names)}: no reason on record"
+        return "-" + ",".join(map(notes.mark, known or [unknown]))
     marks = []
     missing = row["of_categories"] - row["n_categories"]
     if missing:
@@ -136,14 +140,6 @@ def _cell(row: Mapping[str, Any], runs: pd.DataFrame, notes: Notes) -> str:
         which = ", those with every category" if row["kind"] == "mean" else ""
         marks.append(f"{row['n_seeds']} of {seeds} seeds{which}")
     return _percent(row["mean"], row["std"]) + ",".join(map(notes.mark, marks))
-
-
-def _reason(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
-    if row["kind"] == "mean":
-        return "no category has it"
-    reasons = runs[runs["category"] == row["category"]]["undefined"]
-    known = [reason[row["metric"]] for reason in reasons if row["metric"] in reason]
-    return f"{row['category']}: {known[0] if known else 'no reason on record'}"
 
 
 def _percent(mean: float, std: float) -> str:
@@ -180,8 +176,18 @@ def _time(seconds: float) -> str:
     return f" A run takes {text} (median)."
 
 
+def _about_metrics(runs: pd.DataFrame) -> list[str]:
+    """Which metrics no run has, and what the records note about those that they have."""
+    remarks = undefined_remarks(runs, {name: column.name for name, column in HEADINGS.items()})
+    noted: dict[str, dict[str, None]] = {}
+    for category, notes in zip(runs["category"], runs["notes"], strict=True):
+        for note in notes:
+            noted.setdefault(note, {})[str(category)] = None
+    return remarks + [f"{', '.join(names)}: {note}" for note, names in noted.items()]
+
+
 def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
-    remarks = []
+    remarks = _about_metrics(runs)
     repeats = len(runs) - len(without_repeats(runs))
     if repeats:
         remarks.append(f"{repeats} runs repeat a category and seed: the last by path counts.")

@@ -8,10 +8,10 @@ import pandas as pd
 
 from anomalib_rd.reports.cells import HEADINGS, records
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
+from anomalib_rd.reports.undefined import HEADLINE as HEADLINE
 from anomalib_rd.results.noise import ALPHA, MOST_SEEDS, spread_factors
 from anomalib_rd.results.statistics import FEWEST_FOR_P
 
-HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
 COLUMNS = [
     Column(("metric", "")),
     Column(("differ-", "ence", "points")),

@@ -55,7 +55,11 @@ class Notes:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections of rows under one heading row; ``label`` heads the rows' labels."""
+    """Sections of rows under one heading row; ``label`` heads the rows' labels.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns.
+    """
 
     title: str
     statement: str
@@ -64,6 +68,14 @@ class Table:
     sections: list[list[Row]]
     notes: Notes
     remarks: list[str]
+
+    def __post_init__(self) -> None:
+        for row in self.rows():
+            if len(row.cells) != len(self.columns):
+                raise ValueError(
+                    f"{self.title}, row {row.label!r}: {len(row.cells)} cells for "
+                    f"{len(self.columns)} columns"
+                )
 
     def rows(self) -> list[Row]:
         """The rows of all sections."""

@@ -45,7 +45,9 @@ RUN_COLUMNS = (
     "train_images_per_s",
     "test_images_per_s",
     "undefined",
+    "notes",
 )
+_NOT_IN_CSV = ("undefined", "notes")
 ORACLE = "oracle_"
 GROUPS = {"texture": "textures", "object": "objects"}
 MEAN_ALL = "mean all"
@@ -59,7 +61,8 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
 
     Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
-    runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason.
+    runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason,
+    ``notes`` a list of what else is to be known about the metrics.
 
     Raises:
         UserError: no complete run, or a record that cannot be read.
@@ -138,7 +141,7 @@ def summarise(values: np.ndarray) -> dict[str, float]:
 
 def runs_long(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs in long format: one row for each run and metric, columns ``metric, value``."""
-    fixed = [column for column in RUN_COLUMNS if column != "undefined"]
+    fixed = [column for column in RUN_COLUMNS if column not in _NOT_IN_CSV]
     return runs.melt(fixed, metric_columns(runs), "metric", "value").sort_values(
         "run", kind="stable", ignore_index=True
     )
@@ -172,11 +175,20 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "epochs": protocol["epochs"],
         "image_size": "x".join(str(side) for side in size) if size else None,
         "undefined": record.get("undefined") or {},
+        "notes": _notes(record.get("notes")),
     }
     row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
     row |= {f"{part}_images_per_s": speed.get(part, np.nan) for part in ("train", "test")}
     row |= record["metrics"]
     return row | {f"{ORACLE}{key}": value for key, value in (record["oracle"] or {}).items()}
+
+
+def _notes(noted: Any) -> list[str]:
+    """The record's notes, whether one text, several, or several by metric."""
+    if isinstance(noted, str):
+        return [noted]
+    texts = noted.values() if isinstance(noted, dict) else noted or []
+    return list(dict.fromkeys(str(text) for text in texts))
 
 
 def _sweep_name(sweep: Any) -> str | None:

@@ -6,6 +6,7 @@ from fake_runs import OBJECTS, TEXTURES, fake_run
 from rich.console import Console
 
 from anomalib_rd.reports.document import make_document
+from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.terminal import print_document
 from anomalib_rd.results.comparison import compare_variants
@@ -79,9 +80,36 @@ def test_undefined_is_a_dash_with_its_reason(mvtec):
     text = printed(mvtec)
     assert "-¹" in line(text, "transistor")
     assert "0.00" not in line(text, "transistor").split("±", 1)[0]
-    assert "¹ undefined: transistor: 40 of 40 defect images have no mask" in text
+    assert "¹ undefined in transistor: 40 of 40 defect images have no mask" in text
     assert "mean over 9 of 10 categories" in text
     assert "mean over 14 of 15 categories" in text
+
+
+def test_a_metric_that_no_run_has_gives_no_column_and_one_line_for_a_kind_of_reason(tmp_path):
+    for number, category in enumerate(("a", "b", "c"), start=1):
+        undefined = dict.fromkeys(PIXEL, f"{number} of 5 defect images have no mask")
+        metrics = dict.fromkeys(PIXEL, math.nan)
+        keywords = {"metrics": metrics, "undefined": undefined, "data": "own"}
+        fake_run(tmp_path / category, category, **keywords)
+    (table,) = document(tmp_path).tables
+    assert [column.name for column in table.columns] == ["image AUROC", "image AP", "image F1max"]
+    (about,) = [note for note in table.footnotes() if "1 of 5" in note]
+    assert "a, b, c" in about and "pixel AUROC, pixel AP" in about
+    assert not any("2 of 5" in note for note in table.footnotes())
+
+
+def test_what_a_record_notes_of_its_metrics_stands_below_the_table(tmp_path):
+    note = "pixel metrics are of the defect type crack alone"
+    for category in ("a", "b"):
+        fake_run(tmp_path / category, category, notes=[note])
+    (table,) = document(tmp_path).tables
+    assert [line for line in table.footnotes() if note in line] == [f"a, b: {note}"]
+
+
+def test_a_row_with_another_number_of_cells_than_columns_is_refused():
+    columns = [Column(("a",)), Column(("b",))]
+    with pytest.raises(ValueError, match="row 'x'"):
+        Table("t", "", "l", columns, [[Row("x", ("1",))]], Notes(), [])
 
 
 def test_unverified_numbers_are_starred_and_sourced(mvtec):
@@ -170,7 +198,7 @@ def test_an_opt_in_metric_has_a_column_only_if_asked_for(tmp_path):
     fake_run(tmp_path / "1", "cable", metrics={"pro_rd4ad": 0.94})
     text = to_markdown(document(tmp_path))
     assert "PRO per image %" in text
-    assert "bottle: no reason on record" in text
+    assert "undefined in bottle: no reason on record" in text
 
 
 def test_an_oracle_is_a_remark_not_the_headline(tmp_path):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from anomalib_rd.reports.cells import records
-from anomalib_rd.reports.compared import HEADLINE
 from anomalib_rd.reports.dashboard.numbers import percent, points, rate, seconds, spread
 from anomalib_rd.reports.reported import percent as reported_percent
 from anomalib_rd.reports.reported import source
@@ -59,9 +58,21 @@ class Beside:
 
 
 def variant_lines(
-    runs: pd.DataFrame, summary: pd.DataFrame, compared: pd.DataFrame, baseline: str
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    baseline: str,
+    metrics: Sequence[str],
 ) -> list[Variant]:
-    """A line for each variant of one data, in the order of its runs."""
+    """A line for each variant of one data, in the order of its runs.
+
+    Args:
+        runs: the data's, of `load_runs`.
+        summary: the data's rows of `category_table`.
+        compared: the data's rows of `compare_variants`.
+        baseline: the label of the variant that the others are compared with.
+        metrics: those with a column; each line has one mean for each of them.
+    """
     means = {
         (r["variant"], r["metric"]): r for r in records(summary[summary["category"] == MEAN_ALL])
     }
@@ -93,7 +104,7 @@ def variant_lines(
                 runs=own["run"].map(whole_run).nunique(),
                 seeds=", ".join(map(str, sorted(own["seed"].unique()))),
                 categories=own["category"].nunique(),
-                means=[mean(label, m) for m in HEADLINE if (label, m) in means],
+                means=[mean(label, metric) for metric in metrics],
                 train=seconds(own["train_s"].median()),
                 total=seconds(own["total_s"].median()),
                 train_speed=rate(own["train_images_per_s"].median()),

@@ -17,15 +17,16 @@ from plotly.offline import get_plotlyjs
 import anomalib_rd
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.cells import records
-from anomalib_rd.reports.compared import HEADLINE
 from anomalib_rd.reports.dashboard.collected import Collected
 from anomalib_rd.reports.dashboard.numbers import percent, rate, seconds
 from anomalib_rd.reports.dashboard.pictures import group_pictures, images_each
 from anomalib_rd.reports.dashboard.runs import Group
-from anomalib_rd.reports.dashboard.sections import data_sections, metric_name, shown_metrics
+from anomalib_rd.reports.dashboard.sections import data_sections, headline_metrics, metric_name
 from anomalib_rd.reports.heatmaps import COLORMAP
+from anomalib_rd.reports.undefined import shown_metrics
 from anomalib_rd.results.files import one_line, plain, write_atomically
 from anomalib_rd.results.published import Published
+from anomalib_rd.results.table import metric_columns
 from anomalib_rd.results.unified import whole_run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,8 +105,8 @@ def _context(collected: Collected, published: Mapping[str, Published]) -> dict[s
         "runs": list(zip(keys, records(runs), strict=True)),
         "complete": runs["run"].map(whole_run).nunique(),
         "metrics": metrics,
-        "headline": [name for name in HEADLINE if name in metrics],
-        "chosen_metric": next((m for m in HEADLINE if m in metrics), metrics[0]),
+        "headline": headline_metrics(metrics),
+        "chosen_metric": [*headline_metrics(metrics), *metrics][0],
         "colours": _colour_tables(),
         "gradient": ", ".join(map(to_hex, _colours())),
         "style": Markup((TEMPLATES / "style.css").read_text()),
@@ -113,6 +114,7 @@ def _context(collected: Collected, published: Mapping[str, Published]) -> dict[s
         "plotly": Markup(get_plotlyjs()),
         "payload": {
             "metrics": {name: metric_name(name) for name in metrics},
+            "names": {name: metric_name(name) for name in metric_columns(runs)},
             "data": [section.drawn for section in sections],
             "groups": [_group(group) for group in collected.groups],
             "runs": {run.key: run.payload(metrics) for run in collected.read},

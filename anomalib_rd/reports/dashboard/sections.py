@@ -1,6 +1,6 @@
 """One data set's part of the page: tables as written, and numbers for the plots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,22 @@ from anomalib_rd.reports.dashboard.differences import config_differences
 from anomalib_rd.reports.dashboard.headline import Beside, Variant, beside_published, variant_lines
 from anomalib_rd.reports.dashboard.matrix import Matrix, category_matrix
 from anomalib_rd.reports.layout import Table
+from anomalib_rd.reports.undefined import shown_metrics
 from anomalib_rd.results.published import DATA, Published
-from anomalib_rd.results.table import metric_columns
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the overview says of one data."""
+    """What the overview says of one data.
+
+    ``headline`` are the metrics of the table of means: its headings, and each variant's ``means``.
+    """
 
     data: str
     statement: str
     notes: list[str]
     baseline: str
+    headline: list[str]
     variants: list[Variant]
     matrix: Matrix
     differences: Table | None
@@ -49,10 +53,9 @@ def metric_name(metric: str) -> str:
     return known.name.replace("<=", "≤") if known else metric.replace("_", " ")
 
 
-def shown_metrics(runs: pd.DataFrame) -> list[str]:
-    """The metrics that some run has; the headline's where none is defined."""
-    known = metric_columns(runs)
-    return [m for m in known if runs[m].notna().any()] or [m for m in HEADLINE if m in known]
+def headline_metrics(shown: Sequence[str]) -> list[str]:
+    """Those of the shown metrics that stand in the table of means."""
+    return [metric for metric in HEADLINE if metric in shown]
 
 
 def data_sections(collected: Collected, published: Mapping[str, Published]) -> list[Section]:
@@ -69,18 +72,20 @@ def _section(data: str, collected: Collected, published: Mapping[str, Published]
     )
     baseline = collected.baselines[data]
     read = [run for run in collected.read if run.group.data == data]
-    variants = variant_lines(runs, summary, compared, baseline)
+    means = headline_metrics(shown_metrics(runs))
+    variants = variant_lines(runs, summary, compared, baseline, means)
     labels = [variant.label for variant in variants]
     overview = overview_table(runs, summary, {})
-    matrix = category_matrix(
-        runs, summary, shown_metrics(runs), {run.row["run"]: run.key for run in read}
-    )
+    # The page has one choice of metric for all its matrices: each has a column for each of them.
+    metrics = shown_metrics(collected.runs)
+    matrix = category_matrix(runs, summary, metrics, {run.row["run"]: run.key for run in read})
     headline = compared[compared["metric"].isin(HEADLINE)]
     return Section(
         data=data,
         statement=overview.statement,
         notes=overview.footnotes(),
         baseline=baseline,
+        headline=means,
         variants=variants,
         matrix=matrix,
         differences=comparison_table(headline) if len(headline) else None,

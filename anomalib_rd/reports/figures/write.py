@@ -15,6 +15,7 @@ from anomalib_rd.reports.figures.forest import forest
 from anomalib_rd.reports.figures.matrix import colour_scales, matrix
 from anomalib_rd.reports.figures.sheet import ROWS, sheet
 from anomalib_rd.reports.figures.style import file_name, save, style
+from anomalib_rd.reports.undefined import why_undefined
 from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
@@ -117,13 +118,7 @@ def _galleries(data: str, runs: pd.DataFrame) -> Iterator[Named]:
 
 
 def _undefined(runs: pd.DataFrame, metrics: Sequence[str], how: str = "Blank") -> list[str]:
-    """Why cells of these metrics are blank, each reason once."""
-    reasons: dict[str, dict[str, None]] = {}
-    for category, found in zip(runs["category"], runs["undefined"], strict=True):
-        for metric, reason in found.items():
-            if metric in metrics:
-                reasons.setdefault(reason, {})[category] = None
-    return [
-        f"{how}: undefined in {', '.join(names)} ({why}); means are over the rest."
-        for why, names in reasons.items()
-    ]
+    """Why cells of these metrics are blank, one line for each kind of reason."""
+    why = why_undefined(runs).items()
+    texts = dict.fromkeys(text for (_, metric), text in why if metric in metrics)
+    return [f"{how}: {text}; means are over the rest." for text in texts]

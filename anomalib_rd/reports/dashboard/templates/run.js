@@ -47,13 +47,15 @@ function facts(run) {
 function validation(run) {
   const known = Object.entries(run.validation).filter(([, value]) => isNumber(value));
   if (!known.length) return null;
-  return make("p", { class: "about" }, "On the images held out for validation, %: ", known.map(([name, value]) => `${payload.metrics[name] ?? name} ${percent(value)}`).join(", "));
+  return make("p", { class: "about" }, "On the images held out for validation, %: ", known.map(([name, value]) => `${payload.names[name] ?? name} ${percent(value)}`).join(", "));
 }
 
 function undefinedMetrics(run) {
   const reasons = Object.entries(run.undefined);
   if (!reasons.length) return null;
-  return make("p", { class: "about" }, reasons.map(([name, reason]) => `${payload.metrics[name] ?? name} is undefined: ${reason}. `).join(""));
+  const byReason = new Map();
+  for (const [name, reason] of reasons) byReason.set(reason, [...(byReason.get(reason) ?? []), payload.names[name] ?? name]);
+  return make("ul", { class: "about" }, [...byReason].map(([reason, names]) => make("li", {}, `Undefined: ${names.join(", ")}. ${reason}.`)));
 }
 
 function plots(run) {
