@@ -27,6 +27,12 @@ def run(words: list[str]) -> int:
         "default: the first of model rd4ad, else the first",
     )
     parser.add_argument(
+        "--published",
+        action="store_true",
+        help="print what others report of the category beside a single run too; beside several "
+        "runs, and in the files, it always stands",
+    )
+    parser.add_argument(
         "--wandb", action="store_true", help="bring the sweep's summary run in W&B up to date"
     )
     parser.add_argument("--project", help="with --wandb: the project; default: the runs' own")
@@ -42,15 +48,24 @@ def run(words: list[str]) -> int:
         parser.error("--wandb sums up one sweep: give one folder")
     if not options.wandb and (options.project or options.entity):
         parser.error("--project and --entity go with --wandb")
-    from anomalib_rd.reports.report import report
+    from anomalib_rd.reports.report import print_report, read_report, write_report
 
-    made = report(options.folders, out=options.out, baseline=options.baseline)
-    if options.figures:
-        draw(options.folders, options.out, options.baseline)
-    if options.html:
-        write_html(options.folders, options.out, options.baseline)
+    folders, baseline = options.folders, options.baseline
+    made = read_report(folders, baseline, options.published)
+    lines = []
+    # Printing comes last: whoever reads may have enough after a line, and close the pipe.
+    try:
+        write_report(made, options.out or folders[0])
+        if options.figures:
+            lines.append(draw(folders, options.out, baseline))
+        if options.html:
+            lines.append(write_html(folders, options.out, baseline))
+    finally:
+        print_report(made)
+        for line in lines:
+            print(line)
     if options.wandb:
-        return to_wandb(made, options.folders[0], options.project, options.entity)
+        return to_wandb(made, folders[0], options.project, options.entity)
     return 0
 
 
@@ -72,17 +87,17 @@ def to_wandb(made: "Report", sweep: Path, project: str | None, entity: str | Non
     return 0
 
 
-def write_html(folders: list[Path], out: Path | None, baseline: str | None) -> None:
-    """Write the page, and say where it is."""
+def write_html(folders: list[Path], out: Path | None, baseline: str | None) -> str:
+    """Write the page; returns a line that says where it is."""
     from anomalib_rd.reports.dashboard import PAGE, build_page
 
-    print(f"Page: {build_page(folders, (out or folders[0]) / PAGE, baseline)}")
+    return f"Page: {build_page(folders, (out or folders[0]) / PAGE, baseline)}"
 
 
-def draw(folders: list[Path], out: Path | None, baseline: str | None) -> None:
-    """Write the figures, and say where they are."""
+def draw(folders: list[Path], out: Path | None, baseline: str | None) -> str:
+    """Write the figures; returns a line that says where they are."""
     from anomalib_rd.reports.figures import FIGURES, write_figures
 
     files = write_figures(folders, out, baseline)
     names = ", ".join(path.name for path in files) or "none, no metric is defined"
-    print(f"Figures in {(out or folders[0]) / FIGURES}: {names}")
+    return f"Figures in {(out or folders[0]) / FIGURES}: {names}"

@@ -1,6 +1,7 @@
 """What happens by itself at the start and at the end of a multirun."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,7 +45,7 @@ class ReportAtEnd(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after the last job, in the process that launched them."""
-        from anomalib_rd.reports.report import report
+        from anomalib_rd.reports.report import print_report, read_report, write_report
         from anomalib_rd.results.sweeps import begun_runs, run_state
         from anomalib_rd.tracking.sweep_summary import log_sweep
 
@@ -55,16 +56,24 @@ class ReportAtEnd(Callback):
         # only those that failed are known to be wrong.
         fine = {"done", "running"} | (set() if self.runs is not None else {"cut off"})
         wrong = [state for state in states if state.state not in fine]
+        made, page, hindrance = None, "", None
         try:
-            made = report([folder])
-            if config.page:
-                leave_page(folder)
+            made = read_report([folder])
+            write_report(made, folder)
+            page = leave_page(folder) if config.page else ""
             log_sweep(made, folder)
         except (UserError, OSError) as error:
-            print(f"anomalib-rd: {explain(error) or error}", file=sys.stderr)
+            hindrance = error
+        if made is not None:
+            # Printing comes last: whoever reads may have enough after a line, and close the pipe.
+            with suppress(BrokenPipeError):
+                print_report(made)
+                print(page, end="\n" if page else "")
+        if hindrance is not None:
+            print(f"anomalib-rd: {explain(hindrance) or hindrance}", file=sys.stderr)
             # With no complete run there is no report; else it can't be written.
             if not wrong and any(state.state == "done" for state in states):
-                raise SystemExit(2) from error
+                raise SystemExit(2) from hindrance
         if wrong:
             print(f"anomalib-rd: {len(wrong)} of {len(states)} runs failed:", file=sys.stderr)
             for state in wrong:

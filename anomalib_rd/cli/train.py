@@ -203,9 +203,11 @@ def show_result(cfg: DictConfig) -> None:
 
     # In a DDP run every process but the first comes here without a record of its own.
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and Path(cfg.run_dir, RESULT).is_file():
-        show([cfg.run_dir])
-        if cfg.page:
-            leave_page(Path(cfg.run_dir))
+        # Printing comes last: whoever reads may have enough after a line, and close the pipe.
+        page = leave_page(Path(cfg.run_dir)) if cfg.page else ""
+        show(cfg.run_dir)
+        if page:
+            print(page)
 
 
 def note_failure(cfg: DictConfig, error: Exception) -> None:

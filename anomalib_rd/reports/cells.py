@@ -1,13 +1,13 @@
 """From the table of runs to the finished cells that terminal and Markdown share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
-from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows
+from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows, methods_beside
 from anomalib_rd.reports.undefined import shown_metrics, undefined_remarks, why_undefined
 from anomalib_rd.results.published import Published
 from anomalib_rd.results.table import (
@@ -44,7 +44,7 @@ def variant_table(
     Args:
         runs: the variant's runs.
         summary: their rows of `category_table`.
-        published: what to show beside it; may be empty.
+        published: what to show beside it, where it is of the same categories; may be empty.
         with_means: whether to add rows for methods that report only means.
     """
     notes = Notes()
@@ -55,9 +55,12 @@ def variant_table(
     singles = members[members["kind"] == "category"]
     names = set(singles["category"])
 
+    methods = methods_beside(published, names)
+
     def row(label: str, of: set[str], strong: bool) -> Row:
         values = [_cell(cells[label, metric], runs, why, notes) for metric in metrics]
-        return Row(label, (*values, *cells_beside(published, of)), strong)
+        defined = _defined(summary, of) if strong else {}
+        return Row(label, (*values, *cells_beside(methods, of, defined)), strong)
 
     sections = []
     for group, plural in GROUPS.items():
@@ -69,10 +72,10 @@ def variant_table(
     if len(names) > 1:
         sections.append([row(MEAN_ALL, names, True)])
 
-    columns = [*_headings(metrics), *columns_beside(published, _BESIDE_PRIORITY)]
-    if with_means and published:
-        blanks = len(columns) - len(metrics)
-        sections.append(mean_rows(published, names, metrics, blanks, beside=True))
+    columns = [*_headings(metrics), *columns_beside(methods, _BESIDE_PRIORITY)]
+    if with_means:
+        defined = _defined(summary, names)
+        sections.append(mean_rows(published, names, defined, metrics, len(methods), beside=True))
     title = f"{runs['variant'].iloc[0]} on {runs['data'].iloc[0]}"
     kept = [section for section in sections if section]
     return Table(title, _statement(runs), "category", columns, kept, notes, _remarks(runs, metrics))
@@ -94,20 +97,34 @@ def overview_table(
         counts = (str(len(sets[variant])), str(own["seed"].nunique()))
         rows.append(Row(str(variant), (*values, *counts)))
     columns = [*_headings(metrics), Column(("cate-", "gories", "")), Column(("seeds", ""))]
-    sections: list[list[Row]] = [rows]
     remarks = _about_metrics(runs)
+    sections: list[list[Row]] = [rows]
     if len(set(sets.values())) > 1:
         remarks.append("The variants cover different categories: their means do not compare.")
-    if published:
-        names = set(frozenset.union(*sets.values()))
-        sections.append(mean_rows(published, names, metrics, blanks=2, beside=False))
+    else:
+        (names,) = set(sets.values())
+        defined = _defined(summary, names)
+        sections.append(mean_rows(published, names, defined, metrics, blanks=2, beside=False))
     title = f"Means over categories on {runs['data'].iloc[0]}"
-    return Table(title, _statement(runs), "variant", columns, sections, notes, remarks)
+    kept = [section for section in sections if section]
+    return Table(title, _statement(runs), "variant", columns, kept, notes, remarks)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table's rows as dicts."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+
+
+def _defined(summary: pd.DataFrame, names: Collection[str]) -> dict[str, set[str]]:
+    """Metric -> those of the categories in which every variant has it.
+
+    Args:
+        summary: rows of `category_table` of one data.
+        names: the categories.
+    """
+    singles = summary[(summary["kind"] == "category") & summary["category"].isin(set(names))]
+    lacking = singles[singles["mean"].isna()].groupby("metric")["category"].agg(set)
+    return {m: set(names) - lacking.get(m, set()) for m in singles["metric"].unique()}
 
 
 def _headings(metrics: Sequence[str]) -> list[Column]:

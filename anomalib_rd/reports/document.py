@@ -27,7 +27,7 @@ def make_document(
         runs: of `load_runs`.
         compared: of `compare_variants`.
         failures: folders with ``failure.json``.
-        published: of `load_published`; shown beside data ``mvtec`` only.
+        published: of `load_published`; shown beside the same categories of data ``mvtec`` only.
     """
     tables: list[Table] = []
     summary = category_table(runs)

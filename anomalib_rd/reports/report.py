@@ -1,9 +1,11 @@
 """The report of many runs: printed, and written as CSV, Markdown, LaTeX and one picture."""
 
+import errno
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 from rich.console import Console
@@ -13,6 +15,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.reports.document import make_document
 from anomalib_rd.reports.heatmaps import FOLDER
 from anomalib_rd.reports.latex import to_latex
+from anomalib_rd.reports.layout import Document
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.sheet import heatmap_sheet
 from anomalib_rd.reports.terminal import print_document
@@ -21,82 +24,136 @@ from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures
 from anomalib_rd.results.table import category_table, load_runs, runs_long, write_csv
+from anomalib_rd.results.unified import whole_run
 
 SUMMARY, MEANS, COMPARISONS = "summary.csv", "means.csv", "comparisons.csv"
 MARKDOWN, LATEX, SHEET = "table.md", "table.tex", "heatmaps.png"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """What `report` made: the table of runs, the files written, and the runs that failed."""
+    """The report of many runs.
+
+    Attributes:
+        runs: of `load_runs`.
+        compared: of `compare_variants`.
+        failures: the folders of the runs that failed.
+        document: what is written.
+        printed: what is printed.
+        files: those that are written so far.
+    """
 
     runs: pd.DataFrame
-    files: list[Path]
+    compared: pd.DataFrame
     failures: list[Path]
-
-
-def show(folders: Sequence[Path | str], console: Console | None = None) -> None:
-    """Prints the tables of all complete runs; arguments and errors as for `report`."""
-    runs, failures = load_runs(folders), find_failures(*folders)
-    document = make_document(runs, compare_variants(runs), failures, load_published())
-    print_document(document, console or _console())
+    document: Document
+    printed: Document
+    files: list[Path] = field(default_factory=list)
 
 
 def report(
     folders: Sequence[Path | str],
     out: Path | str | None = None,
     baseline: str | None = None,
+    others: bool = False,
     console: Console | None = None,
 ) -> Report:
-    """Prints the tables of all complete runs and writes them into a folder.
-
-    Written, each atomically: ``summary.csv`` (long: a row for each run and metric),
-    ``means.csv`` (long: `category_table`), ``comparisons.csv`` if there are several variants
-    (long: `compare_variants`; values of all three are fractions), ``table.md``, ``table.tex``,
-    and ``heatmaps.png`` if the runs have heatmaps.
+    """Writes the tables of all complete runs into a folder and prints them.
 
     Args:
         folders: runs, or folders that hold runs at any depth.
         out: where to write; the first folder if None.
         baseline: the variant that the others are compared with; see `compare_variants`.
+        others: as for `read_report`.
         console: where to print; standard output if None.
 
     Raises:
-        UserError: no complete run, no such baseline, a file that cannot be read, or a folder
-            that cannot be written.
+        UserError: as for `read_report` and `write_report`; what can be printed is printed.
+    """
+    made = read_report(folders, baseline, others)
+    try:
+        write_report(made, Path(out if out is not None else folders[0]))
+    finally:
+        print_report(made, console)
+    return made
+
+
+def read_report(
+    folders: Sequence[Path | str], baseline: str | None = None, others: bool = False
+) -> Report:
+    """Makes the tables of all complete runs.
+
+    Args:
+        folders: runs, or folders that hold runs at any depth.
+        baseline: the variant that the others are compared with; see `compare_variants`.
+        others: print what others report of its category beside a single run too; the files, and
+            what is printed of several runs, always have it.
+
+    Raises:
+        UserError: no complete run, no such baseline, or a file that cannot be read.
     """
     runs, failures = load_runs(folders), find_failures(*folders)
     compared = compare_variants(runs, baseline)
     document = make_document(runs, compared, failures, load_published())
-    console = console or _console()
-    print_document(document, console)
-    folder = Path(out if out is not None else folders[0])
+    single = runs["run"].map(whole_run).nunique() == 1
+    printed = make_document(runs, compared, failures, {}) if single and not others else document
+    return Report(runs, compared, failures, document, printed)
+
+
+def write_report(made: Report, folder: Path) -> None:
+    """Writes the report into a folder, each file atomically.
+
+    ``summary.csv`` (long: a row for each run and metric), ``means.csv`` (long: `category_table`),
+    ``comparisons.csv`` if there are several variants (long: `compare_variants`; values of all
+    three are fractions), ``table.md``, ``table.tex``, and ``heatmaps.png`` if the runs have
+    heatmaps.
+
+    Raises:
+        UserError: the folder cannot be written, or a heatmap cannot be read.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [
-            write_csv(runs_long(runs), folder / SUMMARY),
-            write_csv(category_table(runs), folder / MEANS),
-            *_write_comparisons(compared, folder / COMPARISONS),
-            _write_text(folder / MARKDOWN, to_markdown(document)),
-            _write_text(folder / LATEX, to_latex(document)),
+            write_csv(runs_long(made.runs), folder / SUMMARY),
+            write_csv(category_table(made.runs), folder / MEANS),
+            *_write_comparisons(made.compared, folder / COMPARISONS),
+            _write_text(folder / MARKDOWN, to_markdown(made.document)),
+            _write_text(folder / LATEX, to_latex(made.document)),
         ]
-        chosen, title = _for_the_sheet(runs)
+        chosen, title = _for_the_sheet(made.runs)
         sheet = heatmap_sheet(chosen, folder / SHEET, title)
     except OSError as error:
         raise UserError(
             f"{folder}: the report cannot be written ({one_line(error)}); "
             "give a folder that can be with out"
         ) from error
-    if sheet is not None:
-        files.append(sheet)
-    names = ", ".join(path.name for path in files)
-    console.print(Text(f"Written to {folder}: {names}", overflow="fold"), soft_wrap=True)
-    return Report(runs, files, failures)
+    made.files = [*files, *([] if sheet is None else [sheet])]
+
+
+def print_report(made: Report, console: Console | None = None) -> None:
+    """Prints the tables and what was written; on standard output if there is no console."""
+    console = console or _console()
+    print_document(made.printed, console)
+    if made.files:
+        names = ", ".join(path.name for path in made.files)
+        line = f"Written to {made.files[0].parent}: {names}"
+        console.print(Text(line, overflow="fold"), soft_wrap=True)
+
+
+def show(run: Path | str, console: Console | None = None) -> None:
+    """Prints the table of one complete run, without what others report; errors as for `report`."""
+    print_report(read_report([run]), console)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        # Rich would end the process with status 1; the command line knows better.
+        raise BrokenPipeError(errno.EPIPE, "whoever read the output has stopped")
 
 
 def _console() -> Console:
     # Into a file or pipe rich would assume 80 columns, too few for the reported numbers.
-    return Console(width=None if sys.stdout.isatty() else 100)
+    return _Console(width=None if sys.stdout.isatty() else 100)
 
 
 def _write_text(path: Path, text: str) -> Path:

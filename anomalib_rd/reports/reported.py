@@ -1,11 +1,10 @@
 """Columns and rows of the numbers that others report, beside our own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from anomalib_rd.reports.layout import OTHER_PRO, Column, Row
 from anomalib_rd.results.published import CATEGORIES, REPORTED, Published
 
-PAPER = "fmg_rd"
 # The last gives way first when the terminal is narrow.
 BESIDE = (
     "rd4ad_wrn50",
@@ -19,57 +18,71 @@ _WORDS = {"image_auroc": "image", "pixel_auroc": "pixel", "pro": "PRO"}
 _PRO = {"aupro": "AUPRO", "pro_rd4ad": "per image, as RD4AD", None: "protocol unknown"}
 
 
-def columns_beside(published: Mapping[str, Published], first_priority: int) -> list[Column]:
-    """One column for each method that reports every category: "image/pixel/PRO %"."""
+def methods_beside(published: Mapping[str, Published], names: Collection[str]) -> list[Published]:
+    """The methods with a column of their own: those that report some of these categories."""
+    found = [published[key] for key in BESIDE if key in published]
+    return [method for method in found if not method.categories.keys().isdisjoint(names)]
+
+
+def columns_beside(methods: Sequence[Published], first_priority: int) -> list[Column]:
+    """One column for each method of `methods_beside`: "image/pixel/PRO %"."""
     return [
         Column((_name(method), *_heading(method)), priority, source(method))
-        for priority, method in enumerate(_beside(published), start=first_priority)
+        for priority, method in enumerate(methods, start=first_priority)
     ]
 
 
-def cells_beside(published: Mapping[str, Published], names: set[str]) -> list[str]:
-    """The cells of `columns_beside` for one row: reported means over its categories."""
-    return [
-        "/".join(percent(_mean_over(method, names, metric)) for metric in _metrics(method))
-        for method in _beside(published)
-    ]
+def cells_beside(
+    methods: Sequence[Published], names: Collection[str], defined: Mapping[str, Collection[str]]
+) -> list[str]:
+    """The cells of `columns_beside` for one row; empty where nothing is reported.
+
+    Args:
+        methods: of `methods_beside`.
+        names: the categories of the row.
+        defined: of a mean, our metric -> the categories that it is the mean of.
+    """
+    cells = []
+    for method in methods:
+        values = [
+            _mean_over(method, _averaged(method, metric, names, defined), metric)
+            for metric in _metrics(method)
+        ]
+        known = any(value is not None for value in values)
+        cells.append("/".join(map(percent, values)) if known else "")
+    return cells
 
 
 def mean_rows(
     published: Mapping[str, Published],
-    names: set[str],
+    names: Collection[str],
+    defined: Mapping[str, Collection[str]],
     metrics: Sequence[str],
     blanks: int,
     beside: bool,
 ) -> list[Row]:
-    """Rows of reported means, under the columns of our metrics.
+    """Rows of reported means over the categories of ours, under the columns of our metrics.
 
-    Methods that report every category are averaged over ours. Those that report the mean
-    over all 15 only are shown if ours are all 15 too; the method's own paper always.
+    A method that does not report every one of these categories, or only the mean over all 15
+    where ours are others, has no row.
 
     Args:
         published: of `load_published`.
         names: the categories of our means.
+        defined: our metric -> the categories that it is the mean of, if they are fewer.
         metrics: the metrics of the columns.
         blanks: number of empty cells after the metrics.
         beside: whether the methods with columns of their own have them in this table; they
             then get no row.
     """
     rows = []
-    partial = len(names) != CATEGORIES
     for method in published.values():
-        if method.categories:
-            if beside:
-                continue
-            values = {m: _mean_over(method, names, m) for m in REPORTED}
-        else:
-            if partial and method.key != PAPER:
-                continue
-            values = {m: method.mean.get(m) for m in REPORTED}
+        if beside and method.categories:
+            continue
+        values = {m: _mean_over(method, _averaged(method, m, names, defined), m) for m in REPORTED}
         cells = [_mean_cell(method, values, metric, metrics) for metric in metrics]
-        suffix = f" ({CATEGORIES})" if partial and not method.categories else ""
-        line = source(method) + (f"; mean over all {CATEGORIES} categories" if suffix else "")
-        rows.append(Row(_name(method) + suffix, (*cells, *[""] * blanks), source=line))
+        if any(cells):
+            rows.append(Row(_name(method), (*cells, *[""] * blanks), source=source(method)))
     return rows
 
 
@@ -106,16 +119,20 @@ def _heading(method: Published) -> tuple[str, str]:
     return "/".join([*first, ""]), f"{last} %"
 
 
-def _mean_over(method: Published, names: set[str], metric: str) -> float | None:
+def _averaged(
+    method: Published, metric: str, names: Collection[str], defined: Mapping[str, Collection[str]]
+) -> Collection[str]:
+    """The categories over which a reported metric is averaged: those of ours that it stands by."""
+    ours = (method.pro if method.pro in defined else "aupro") if metric == "pro" else metric
+    return defined.get(ours or metric, names)
+
+
+def _mean_over(method: Published, names: Collection[str], metric: str) -> float | None:
     """The reported value of one category, or its mean over several to the usual decimal."""
     value = method.mean_over(names, metric)
     if value is None or len(names) in (1, CATEGORIES):
         return value
     return round(value, 1)
-
-
-def _beside(published: Mapping[str, Published]) -> list[Published]:
-    return [published[key] for key in BESIDE if key in published]
 
 
 def _mean_cell(

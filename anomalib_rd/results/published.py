@@ -1,6 +1,6 @@
 """The numbers that others report on MVTec AD, and our own beside them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,10 @@ from anomalib_rd.results.files import one_line
 from anomalib_rd.results.table import MEAN_ALL
 
 DATA = "mvtec"
-CATEGORIES = 15
+MVTEC_AD = frozenset({"carpet", "grid", "leather", "tile", "wood", "bottle", "cable"}) | frozenset(
+    {"capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"}
+)
+CATEGORIES = len(MVTEC_AD)
 REPORTED = ("image_auroc", "pixel_auroc", "pro")
 _PACKAGE = Path(__file__).parents[1]
 
@@ -41,12 +44,12 @@ class Published:
         """Our name for a reported metric; None if its protocol is unknown."""
         return self.pro if name == "pro" else name
 
-    def mean_over(self, names: set[str], metric: str) -> float | None:
-        """The mean of a reported metric over some categories; None if it is not reported.
+    def mean_over(self, names: Collection[str], metric: str) -> float | None:
+        """The mean of a reported metric over just these categories; None if it is not reported.
 
-        Over all 15 it is the mean as the source states it.
+        Over all 15 of MVTec AD it is the mean as the source states it.
         """
-        if len(names) == CATEGORIES and (not self.categories or names == set(self.categories)):
+        if set(names) == MVTEC_AD:
             return self.mean.get(metric)
         values = [self.categories.get(name, {}).get(metric) for name in names]
         known = [value for value in values if value is not None]

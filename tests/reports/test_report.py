@@ -10,7 +10,7 @@ from rich.console import Console
 from anomalib_rd.cli.report import run as run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import Example, write_heatmaps
-from anomalib_rd.reports.report import report
+from anomalib_rd.reports.report import report, show
 from anomalib_rd.results.record import write_failure
 
 
@@ -115,6 +115,42 @@ def test_mistakes_are_one_line(tmp_path):
 
 
 def test_standard_output_that_is_no_terminal_gets_a_hundred_columns(tmp_path, capsys):
-    fake_run(tmp_path / "run")
+    for category in ("bottle", "pill"):
+        fake_run(tmp_path / category, category)
     report([tmp_path])
     assert "RD++ WRN50*" in capsys.readouterr().out
+
+
+def test_others_numbers_are_printed_beside_a_single_run_only_if_asked_for(tmp_path, capsys):
+    fake_run(tmp_path / "run")
+    show(tmp_path / "run")
+    assert run_command([str(tmp_path)]) == 0
+    assert "RD4AD" not in capsys.readouterr().out
+    assert "RD4AD WRN50" in (tmp_path / "table.md").read_text()
+    assert run_command([str(tmp_path), "--published"]) == 0
+    assert "100/98.7/96.6" in capsys.readouterr().out
+
+
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_files_are_written_before_anything_is_printed(tmp_path, monkeypatch):
+    folder = sweep(tmp_path / "sweep")
+    monkeypatch.setattr("sys.stdout", ClosedPipe())
+    with pytest.raises(BrokenPipeError):
+        run_command([str(folder), "--html", "--figures"])
+    names = ["summary.csv", "means.csv", "table.md", "table.tex", "heatmaps.png", "report.html"]
+    assert [name for name in names if not (folder / name).is_file()] == []
+    assert list((folder / "figures").glob("*.pdf"))
+
+
+def test_what_cannot_be_written_is_printed_all_the_same(tmp_path, capsys):
+    fake_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError):
+        run_command([str(tmp_path), "--out", str(tmp_path / "file")])
+    assert "98.00" in capsys.readouterr().out

@@ -4,8 +4,9 @@ import sys
 import pytest
 from fake_runs import OBJECTS, TEXTURES, fake_run
 
+from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.published import CATEGORIES, compare, load_published
+from anomalib_rd.results.published import CATEGORIES, MVTEC_AD, compare, load_published
 from anomalib_rd.results.table import category_table, load_runs
 
 # The source's own README states 96.9; its categories average 97.35.
@@ -81,6 +82,19 @@ def test_methods_with_means_only_need_all_categories(tmp_path, published):
     assert ours["difference"].item() == pytest.approx(98.0 - 99.1)
     fewer = compare(category_table(load_runs([tmp_path / "bottle"])), published)
     assert "fmg_rd" not in set(fewer["method"])
+
+
+def test_the_fifteen_are_those_of_the_data_set():
+    assert MVTEC_AD == MVTEC_TEXTURES | MVTEC_OBJECTS
+    assert len(MVTEC_AD) == CATEGORIES
+
+
+def test_fifteen_other_categories_have_no_mean(published):
+    others = MVTEC_AD - {"zipper"} | {"metal_plate"}
+    for method in published.values():
+        assert [method.mean_over(others, metric) for metric in method.mean] == [None] * len(
+            method.mean
+        )
 
 
 def test_other_data_is_not_compared(tmp_path, published):

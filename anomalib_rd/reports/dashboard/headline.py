@@ -127,21 +127,25 @@ def short_labels(variants: Sequence[str]) -> dict[str, str]:
 def beside_published(
     summary: pd.DataFrame, published: Mapping[str, Published], variants: Sequence[str]
 ) -> list[Beside]:
-    """The reported means over the same categories, where protocol and metric are the same."""
+    """The reported means over the same categories, where protocol and metric are the same.
+
+    Where variants cover different categories there is a line for each reported mean.
+    """
     found = compare(summary, published)
     found = found[found["category"] == MEAN_ALL]
     lines = []
-    for (metric, method), part in found.groupby(["metric", "method"], sort=False):
-        theirs = published[str(method)]
+    for key, part in found.groupby(["metric", "method", "reported"], sort=False):
+        metric, method, reported = (str(value) for value in key)
+        theirs = published[method]
         by_variant = {r["variant"]: r for r in records(part)}
         differences = [
             points(by_variant[v]["difference"] / 100) if v in by_variant else "" for v in variants
         ]
         lines.append(
             Beside(
-                metric=str(metric),
+                metric=metric,
                 method=theirs.name + ("" if theirs.verified else "*"),
-                reported=reported_percent(float(part["reported"].iloc[0])),
+                reported=reported_percent(float(reported)),
                 differences=differences,
                 source=source(theirs),
             )

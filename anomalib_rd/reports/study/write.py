@@ -21,7 +21,7 @@ from anomalib_rd.reports.study.tables import agreement_table, equal_budget_table
 from anomalib_rd.results.agreement import rank_agreement, validations
 from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.files import one_line, write_atomically
-from anomalib_rd.results.published import CATEGORIES, DATA, Published, load_published
+from anomalib_rd.results.published import DATA, MVTEC_AD, Published, load_published
 from anomalib_rd.results.record import find_failures
 from anomalib_rd.results.sweeps import failure_reason
 from anomalib_rd.results.table import RUN_COLUMNS, category_table, load_runs, write_csv
@@ -120,7 +120,7 @@ def _tables(runs: pd.DataFrame, compared: pd.DataFrame, validated: pd.DataFrame)
 
 def _published(runs: pd.DataFrame) -> dict[str, Published]:
     """Others' numbers, where they compare: on all of MVTec AD's categories."""
-    all_there = runs["data"].iloc[0] == DATA and runs["category"].nunique() == CATEGORIES
+    all_there = runs["data"].iloc[0] == DATA and set(runs["category"]) == MVTEC_AD
     return dict(load_published()) if all_there else {}
 
 
