@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.provenance import mask_arguments, mask_text
 
+TERMINATED = 128 + signal.SIGTERM
 SEVERAL = {"ablation", "study", "hparams_search"}
 
 log = logging.getLogger("anomalib_rd")
@@ -53,15 +55,16 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         again: what is repeated, if that is asked for.
     """
     typed, errors = list(sys.argv), []
-    ReportAtEnd.sweep = single = None
+    ReportAtEnd.sweep = single = current = None
 
     def job(cfg: DictConfig) -> Any:
-        nonlocal single
+        nonlocal single, current
         # As it was typed, for the record; W&B keeps it too.
         sys.argv = [typed[0], *mask_arguments(typed[1:])]
         hide_credentials()
         many = HydraConfig.get().mode == RunMode.MULTIRUN
         single = None if many else HydraConfig.get().run.dir
+        current = Path(cfg.run_dir)
         try:
             said = repeat.say_what_differs(again, cfg) if again else []
             objective = work(cfg)
@@ -82,8 +85,15 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         if errors:  # a sweeper trips over a job that failed: the job's error says why
             raise errors[0] from None
         raise
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(how_to_go_on(asked, ReportAtEnd.sweep, single)) from stop
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != TERMINATED:
+            raise
+        again_by = how_to_go_on(asked, ReportAtEnd.sweep, single)
+        line = "; ".join(filter(None, [where_it_goes_on(current), again_by]))
+        if isinstance(stop, KeyboardInterrupt):
+            raise KeyboardInterrupt(line) from stop
+        print(f"anomalib-rd: terminated; {line}", file=sys.stderr)
+        raise
     finally:
         sys.argv = typed
     if errors:
@@ -194,6 +204,22 @@ def how_to_go_on(words: list[str], sweep: str | None, folder: str | None) -> str
     if sweep is None and folder is None:
         return ""
     return f"go on with: {command(['anomalib-rd', 'train', *words])}"
+
+
+def where_it_goes_on(run_dir: Path | None) -> str:
+    """From which epoch an interrupted run goes on.
+
+    Args:
+        run_dir: of the run that was going on in this process, if any.
+    """
+    if run_dir is None:
+        return ""
+    from anomalib_rd.training.checkpoints import saved_epochs
+
+    epochs = saved_epochs(run_dir)
+    if not epochs:
+        return f"{run_dir}: no finished epoch is saved, it starts from the beginning"
+    return f"{run_dir}: saved up to epoch {epochs}, it goes on from there"
 
 
 def show_result(cfg: DictConfig) -> None:

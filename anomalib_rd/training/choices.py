@@ -19,7 +19,7 @@ def check_choices(cfg: DictConfig) -> None:
         UserError: a validation that is not made, or the test set without the user's word.
     """
     for name, spec in cfg.callbacks.items():
-        monitor = str(spec.get("monitor", ""))
+        monitor = str((spec or {}).get("monitor", ""))  # callbacks.progress=null: without it
         _require_validation(f"callbacks.{name}.monitor={monitor}", monitor, cfg)
         if on_test(monitor):
             raise UserError(

@@ -22,7 +22,7 @@ def make_loggers(cfg: DictConfig, run_dir: Path, resumed: bool) -> list[Logger]:
         resumed: whether the run goes on from a checkpoint, in W&B too.
     """
     loggers = []
-    for spec in cfg.logger.values():
+    for spec in filter(None, cfg.logger.values()):
         more: dict[str, Any] = {}
         # An agent of a W&B sweep says the id itself.
         own_id = spec.get("id") or os.environ.get("WANDB_RUN_ID")

@@ -236,7 +236,7 @@ PARTS = ("teacher", "masking", "fusion", "student")
 def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
     """Lightning's trainer with the config's callbacks."""
     hush()
-    callbacks = [instantiate(spec) for spec in cfg.callbacks.values()]
+    callbacks = [instantiate(spec) for spec in cfg.callbacks.values() if spec]
     if cfg.averaging:
         callbacks.append(instantiate(cfg.averaging))
     callbacks.append(Heartbeat(Path(cfg.run_dir)))

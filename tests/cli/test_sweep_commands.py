@@ -106,8 +106,9 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     stopped = process(*again, *stop, "speed.feature_cache=off")
     assert stopped.returncode == 130 and "resumed after epoch 2 of 4" in stopped.stdout
     assert "Traceback" not in stopped.stderr
-    said = "anomalib-rd: interrupted; go on with: anomalib-rd train -m data=mvtec"
-    assert stopped.stderr.strip().splitlines()[-1].startswith(said)
+    last = stopped.stderr.strip().splitlines()[-1]
+    assert last.startswith("anomalib-rd: interrupted; ") and "epoch 1" in last
+    assert "go on with: anomalib-rd train -m data=mvtec" in last
     done, cut = sweep_states(folder)
     assert (done.state, cut.state, cut.running.epoch) == ("done", "cut off", 1)
     first = written(folder)
@@ -119,6 +120,18 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     assert first.items() < written(folder).items()
     assert leaving(folder) == leaving(place / "multirun/whole") and len(leaving(folder)) == 2
     assert {state.state for state in sweep_states(folder)} == {"done"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, number, status):
+    words = [*SMALL, "data.category=cloth,cable", "trainer.max_epochs=3"]
+    stop = stopping(sweep.folder.parents[1] / "marker", epoch=1, signal=number)
+    ended, _, errors = sweep(*words, *stop)
+    assert ended == status
+    last = errors.strip().splitlines()[-1]
+    assert "epoch 1" in last and "go on with: anomalib-rd train -m" in last
+    first, second = sweep_states(sweep.folder)
+    assert (first.state, first.running.epoch, second.state) == ("cut off", 1, "missing")
 
 
 SKIPPED = """

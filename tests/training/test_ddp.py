@@ -20,7 +20,9 @@ from small_data import make_mvtec
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.processes import in_processes, processes_to_start
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.progress import read_running
 from anomalib_rd.training import run
+from anomalib_rd.training.checkpoints import saved_epochs
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 # With one image a batch there are none of the other category in it.
@@ -298,3 +300,31 @@ def test_a_multirun_goes_on_after_a_job_that_failed_in_one_process(mvtec_copy, t
     record = json.loads(result.read_text())
     assert record["data"]["category"] == "knot" and record["protocol"]["epochs"] == 2
     assert len((result.parent / "scores.csv").read_text().splitlines()) == 1 + 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_epoch_of_all_processes(mvtec_root, tmp_path, number, status):
+    """As a terminal sends Ctrl-C, to every process, or as Slurm does to one; none is due."""
+    words = [*SMALL, *DDP, "trainer.max_epochs=500", "callbacks=default", "hydra.run.dir=run"]
+    words += [f"data.root={mvtec_root}", "callbacks.checkpoint.every_s=1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anomalib_rd", "train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while (running := read_running(tmp_path / "run")) is None or not running.epoch:
+            assert process.poll() is None
+            time.sleep(0.1)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        errors = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == status
+    epochs = saved_epochs(tmp_path / "run")
+    assert epochs >= running.epoch
+    assert f"epoch {epochs}" in errors.strip().splitlines()[-1]

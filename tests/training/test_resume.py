@@ -2,7 +2,10 @@
 
 import logging
 import shutil
+import signal
+import time
 
+import lightning as L
 import pytest
 import torch
 from interrupting import PowerCutError, stopping
@@ -10,7 +13,7 @@ from interrupting import PowerCutError, stopping
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
 from anomalib_rd.training import checkpoints
-from anomalib_rd.training.checkpoints import AtomicCheckpointIO, find_restart
+from anomalib_rd.training.checkpoints import AtomicCheckpointIO, find_restart, saved_epochs
 from anomalib_rd.training.run import make_data, make_module, plain, train
 
 # 6 training images: two batches an epoch, the second is short.
@@ -247,3 +250,73 @@ def test_checkpoints_are_as_far_apart_as_asked_and_the_last_epoch_has_one(
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", keep)
     run("run", f"callbacks.checkpoint.every_s={every_s}")
     assert written == epochs
+
+
+def as_in_a_shell(number):
+    """What a signal ends a run with."""
+    return KeyboardInterrupt if number == signal.SIGINT else SystemExit
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("grace", "epochs"), [(10, 3), (0, 2)], ids=["short epochs", "long epochs"]
+)
+def test_signal_saves_the_last_finished_epoch(
+    run, whole, tmp_path, monkeypatch, number, grace, epochs
+):
+    """No checkpoint is due: a short epoch ends first, of long ones the last is in memory."""
+    monkeypatch.setattr(checkpoints, "GRACE", grace)
+    handlers = [signal.getsignal(n) for n in checkpoints.SIGNALS]
+    words = ("callbacks.checkpoint.every_s=1000", *stopping(tmp_path / "marker", signal=number))
+    with pytest.raises(as_in_a_shell(number)) as stop:
+        run("cut", *words)
+    if number == signal.SIGTERM:
+        assert stop.value.code == 128 + signal.SIGTERM
+    assert saved_epochs(tmp_path / "cut") == epochs
+    assert [signal.getsignal(n) for n in checkpoints.SIGNALS] == handlers
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    cut = run("cut", *words)
+    assert leaving(cut) == whole
+    assert read_record(cut)["protocol"]["resumed_from_epoch"] == epochs
+
+
+class Signals(L.Callback):
+    """Sends signals to this process in an epoch, some seconds apart, and waits for the end."""
+
+    def __init__(self, epoch, after):
+        self.epoch, self.after = epoch, after
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch:
+            for seconds in self.after:
+                time.sleep(seconds)
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(20)
+
+
+@pytest.mark.parametrize(
+    ("grace", "epoch", "after"),
+    [(10, 1, [0, 0.3]), (0.3, 1, [0]), (10, 0, [0])],
+    ids=["second signal", "time is over", "no epoch finished"],
+)
+def test_signal_that_must_not_wait(run, tmp_path, monkeypatch, grace, epoch, after):
+    monkeypatch.setattr(checkpoints, "GRACE", grace)
+    monkeypatch.setattr(checkpoints, "SAME_SIGNAL", 0.1)
+    words = (
+        "callbacks.checkpoint.every_s=1000",
+        f"+callbacks.signals._target_={__name__}.Signals",
+        f"+callbacks.signals.epoch={epoch}",
+        f"+callbacks.signals.after={after}",
+    )
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", *words)
+    assert time.monotonic() - started < 15
+    assert saved_epochs(tmp_path / "cut") == 0
+
+
+def test_error_in_an_epoch_leaves_the_last_long_one(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "GRACE", 0)
+    with pytest.raises(PowerCutError):
+        run("cut", "callbacks.checkpoint.every_s=1000", *stopping(tmp_path / "marker"))
+    assert saved_epochs(tmp_path / "cut") == 2
