@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.identity import config_digest, require_same_run
-from anomalib_rd.results.record import RESULT
+from anomalib_rd.results.record import RESULT, limits_of
 
 LISTED = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -84,7 +84,7 @@ def tracked(batch: list[list[str]]) -> Iterable[list[str]]:
 
 
 def holds_run(folder: Path, cfg: DictConfig) -> bool:
-    """Whether a folder holds the finished run of a config.
+    """Whether a folder holds the finished run of a config, and all of it: see ``protocol.partial``.
 
     Raises:
         UserError: it holds another config's, or a record that cannot be read.
@@ -93,7 +93,7 @@ def holds_run(folder: Path, cfg: DictConfig) -> bool:
         return False
     record = read_json(folder / RESULT)
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
-    return True
+    return not limits_of(record)
 
 
 @contextmanager

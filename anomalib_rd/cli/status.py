@@ -14,15 +14,22 @@ from anomalib_rd.cli.arguments import Parser
 if TYPE_CHECKING:
     from anomalib_rd.results.sweeps import RunState
 
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yellow"}
+COLOURS = {
+    "done": "green",
+    "partial": "yellow",
+    "running": "cyan",
+    "failed": "red",
+    "cut off": "yellow",
+}
 
 
 def run(words: list[str]) -> int:
     """Print the state of every run of a sweep; 1 if one failed, else 0."""
     parser = Parser(
         prog="anomalib-rd status",
-        description="The runs of a sweep: done, running, failed, cut off (the same command goes "
-        "on with them) or missing, and the time left.",
+        description="The runs of a sweep: done, partial (cut short by limits of the trainer), "
+        "running, failed, cut off (the same command goes on with them) or missing, and the time "
+        "left.",
     )
     parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -61,7 +68,7 @@ def details(state: "RunState", now: float) -> str:
     """What else is known of a run."""
     if state.state == "done":
         return "" if state.seconds is None else f"in {duration(state.seconds)}"
-    if state.state == "failed":
+    if state.state in ("failed", "partial"):
         return state.reason or ""
     if state.running is None:
         return ""

@@ -54,7 +54,7 @@ class ReportAtEnd(Callback):
         states = [run_state(folder, run) for run in runs]
         # Another process may have taken some up, with the same command; of a search's runs
         # only those that failed are known to be wrong.
-        fine = {"done", "running"} | (set() if self.runs is not None else {"cut off"})
+        fine = {"done", "partial", "running"} | (set() if self.runs is not None else {"cut off"})
         wrong = [state for state in states if state.state not in fine]
         made, page, hindrance = None, "", None
         try:
@@ -72,7 +72,7 @@ class ReportAtEnd(Callback):
         if hindrance is not None:
             print(f"anomalib-rd: {explain(hindrance) or hindrance}", file=sys.stderr)
             # With no complete run there is no report; else it can't be written.
-            if not wrong and any(state.state == "done" for state in states):
+            if not wrong and any(state.state in ("done", "partial") for state in states):
                 raise SystemExit(2) from hindrance
         if wrong:
             print(f"anomalib-rd: {len(wrong)} of {len(states)} runs failed:", file=sys.stderr)

@@ -1,15 +1,17 @@
 """The record of one run: files written when the run is over, and read back for tables.
 
 ``<run>/result.json`` (``schema_version`` 1) is written last, so its presence means that the
-run is complete:
+run is complete, unless ``protocol.partial`` says otherwise:
 
 =================== ============================================================================
 ``name``            the run's name
 ``data``            ``name, category, group ("texture"|"object"), fingerprint (sha256),
-                    train_images, test_images {defect: count}``
+                    train_images, test_images {defect: count}`` of the data set
 ``model``           ``name, teacher``
 ``seed``            int
 ``protocol``        ``headline ("last epoch"), epochs, resumed_from_epoch (null: in one go),
+                    partial (null, or {limits: {trainer argument: value}, judged_images}: cut
+                    short by Lightning's limits; never complete, never pooled with whole runs),
                     image_size [H, W], test_curve (bool), validation (null, or {kind: "synthetic",
                     images: {good, synthetic}, share}: held out of train_images),
                     chosen_on_test (bool: a search was given a metric of the test set)``
@@ -156,6 +158,12 @@ def read_record(run: Path | str) -> dict[str, Any]:
         record["validation"] = _nan(record["validation"])
     record["test_curve"] = [_nan(point) for point in record.get("test_curve") or []]
     return record
+
+
+def limits_of(record: Mapping[str, Any]) -> str:
+    """The limits that a run was cut short by, such as ``limit_test_batches=1``; "" if whole."""
+    partial = (record.get("protocol") or {}).get("partial") or {}
+    return ", ".join(f"{name}={value}" for name, value in (partial.get("limits") or {}).items())
 
 
 def read_scores(run_dir: Path | str) -> pd.DataFrame:

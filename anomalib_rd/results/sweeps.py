@@ -17,12 +17,12 @@ from typing import Any, Literal
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import locked, read_json, write_json
 from anomalib_rd.results.progress import RUNNING, Running, is_alive, read_running
-from anomalib_rd.results.record import FAILURE, RESULT, read_failure
+from anomalib_rd.results.record import FAILURE, RESULT, limits_of, read_failure
 
 SWEEP, LOCK = "sweep.json", ".sweep.lock"
 CHECKPOINTS = "checkpoints"
-State = Literal["done", "running", "failed", "cut off", "missing"]
-STATES: tuple[State, ...] = ("done", "running", "failed", "cut off", "missing")
+State = Literal["done", "partial", "running", "failed", "cut off", "missing"]
+STATES: tuple[State, ...] = ("done", "partial", "running", "failed", "cut off", "missing")
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class RunState:
 
     Attributes:
         run: its folder below the sweep's.
-        state: ``cut off`` has begun and is left; ``missing`` has not begun.
+        state: ``partial`` is over, but was cut short by Lightning's limits; ``cut off`` has begun
+            and is left; ``missing`` has not begun.
         running: who works on it or was the last to; None if done, failed or missing.
-        reason: why it failed, in one line.
+        reason: why it failed or is partial, in one line.
         seconds: what it took if done; None if unknown.
         whole: whether those seconds are the whole run's: it was not resumed on the way.
     """
@@ -111,6 +112,8 @@ def run_state(sweep: Path, run: str) -> RunState:
     folder = sweep / run
     if (folder / RESULT).is_file():
         record = read_json(folder / RESULT)
+        if limits := limits_of(record):
+            return RunState(run, "partial", reason=limits)
         seconds = (record.get("duration_s") or {}).get("total")
         resumed = (record.get("protocol") or {}).get("resumed_from_epoch")
         return RunState(run, "done", seconds=seconds, whole=resumed is None)

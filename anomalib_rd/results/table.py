@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.results.files import write_atomically
-from anomalib_rd.results.record import find_runs, read_record
+from anomalib_rd.results.record import find_runs, limits_of, read_record
 from anomalib_rd.results.variants import label_order, variant_labels
 
 METRICS = (
@@ -46,6 +46,7 @@ RUN_COLUMNS = (
     "test_images_per_s",
     "undefined",
     "notes",
+    "partial",
 )
 _NOT_IN_CSV = ("undefined", "notes")
 ORACLE = "oracle_"
@@ -62,7 +63,8 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
     runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason,
-    ``notes`` a list of what else is to be known about the metrics.
+    ``notes`` a list of what else is to be known about the metrics, ``partial`` the limits that a
+    run was cut short by (see `limits_of`), "" for a whole one.
 
     Raises:
         UserError: no complete run, or a record that cannot be read.
@@ -168,7 +170,8 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "group": data["group"],
         "model": model["name"],
         "teacher": model["teacher"],
-        "variant": variant,
+        # Never pooled with whole runs, and marked wherever its variant is named.
+        "variant": f"{variant} (part of a run)" if limits_of(record) else variant,
         "unified": bool((record["config"].get("data") or {}).get("unified")),
         "seed": record["seed"],
         "headline": protocol["headline"],
@@ -176,6 +179,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "image_size": "x".join(str(side) for side in size) if size else None,
         "undefined": record.get("undefined") or {},
         "notes": _notes(record.get("notes")),
+        "partial": limits_of(record),
     }
     row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
     row |= {f"{part}_images_per_s": speed.get(part, np.nan) for part in ("train", "test")}

@@ -77,7 +77,7 @@ def anomaly_maps(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
     module = outcome.module
     assert module.predictions is not None
     if len(module.predictions.maps):
-        return module.predictions.maps[list(rows)]
+        return module.predictions.maps_at(rows)
     images = torch.stack([outcome.data.test_set[row]["image"] for row in rows])
     return score_as_tested(module, outcome.trainer, images).maps
 

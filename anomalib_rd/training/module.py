@@ -192,6 +192,11 @@ class DistillationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """A validation, and a point of the curve: by that one nothing is chosen."""
+        if self.trainer.sanity_checking:  # of trainer.num_sanity_val_steps: no epoch is over
+            for stage in (VAL, TEST_CURVE):
+                self._gathered(stage).reset()
+                self.finite_maps[stage].clear()
+            return
         epoch = self._epochs_trained
         if self._looked_at(VAL):
             judged = self._judge(VAL, {})[1]

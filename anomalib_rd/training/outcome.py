@@ -18,6 +18,7 @@ from anomalib_rd.results.unified import set_name
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.choices import on_test
 from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.partial import limits_in_force
 
 
 @dataclass
@@ -43,9 +44,10 @@ class Outcome:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row a test image, in the data set's order."""
+        """One row a judged test image, in the data set's order; the index is the place there."""
         predictions = self.module.predictions
         assert predictions is not None
+        places, test = predictions.rows.tolist(), self.data.split.test
         rows = [
             {
                 "path": sample.path.relative_to(self.data.root).as_posix(),
@@ -55,15 +57,25 @@ class Outcome:
                 "score": float(score),
             }
             for sample, score in zip(
-                self.data.split.test, predictions.scores.cpu().numpy(), strict=True
+                (test[place] for place in places), predictions.scores.cpu().numpy(), strict=True
             )
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, index=places)
+
+    @property
+    def partial(self) -> dict[str, Any] | None:
+        """The limits that make this less than a whole run, and the test images judged; or None."""
+        assert self.module.predictions is not None
+        limits = limits_in_force(self.trainer, self.data)
+        judged = len(self.module.predictions.scores)
+        return {"limits": limits, "judged_images": judged} if limits else None
 
     @property
     def result(self) -> dict[str, Any]:
         """The record, as ``results.record`` describes it."""
         data, judgement = self.data, self.module.judgement
+        judged = self.module.predictions
+        assert judged is not None
         names = data.categories
         epochs = self.trainer.current_epoch
         trained_here = epochs - (self.resumed_from or 0)
@@ -86,6 +98,7 @@ class Outcome:
                 "headline": "last epoch",
                 "epochs": epochs,
                 "resumed_from_epoch": self.resumed_from,
+                "partial": self.partial,
                 "image_size": list(data.image_size),
                 "test_curve": self.config["test_curve"],
                 "validation": validation(self, names),
@@ -106,8 +119,11 @@ class Outcome:
                 "total": self.total_s,
             },
             "images_per_s": {
-                "train": rate(trained_here * len(data.train_set), self.train_s),
-                "test": rate(len(data.split.test), self.test_s),
+                # How many images a limit has left is not known.
+                "train": rate(
+                    0 if self.partial else trained_here * len(data.train_set), self.train_s
+                ),
+                "test": rate(len(judged.scores), self.test_s),
             },
             "provenance": provenance(accelerator_name(self.trainer)),
             "checkpoint": checkpoint(Path(self.config["run_dir"])),

@@ -24,12 +24,20 @@ class Predictions(NamedTuple):
         labels: (N,) int64, 1 for a defect.
         maps: (N, H, W) float32 anomaly maps; none if the pixel metrics were streamed.
         masks: (N, H, W) bool ground truth, likewise.
+        rows: (N,) int64 place of each image in the data set, ascending. A limit on the batches
+            leaves some out.
     """
 
     scores: Tensor
     labels: Tensor
     maps: Tensor
     masks: Tensor
+    rows: Tensor
+
+    def maps_at(self, rows: Sequence[int]) -> Tensor:
+        """The maps (len(rows), H, W) of images, by their places in the data set."""
+        places = torch.searchsorted(self.rows.cpu(), torch.tensor(rows, dtype=torch.int64))
+        return self.maps[places.to(self.maps.device)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ class PredictionGatherer(Metric):
     """
 
     full_state_update = False
-    index: list[Tensor]
+    rows: list[Tensor]
     scores: list[Tensor]
     labels: list[Tensor]
     maps: list[Tensor]
@@ -138,13 +146,12 @@ class PredictionGatherer(Metric):
         self.part = torch.tensor([self.names.index(name) for name in categories or []])
         for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
-        self.add_state("index", [], dist_reduce_fx="cat")
         count = 0 if pixel_bins is None else len(self.names)
         self.streamed = nn.ModuleList([StreamedPixelMetrics(pixel_bins or 0) for _ in range(count)])
 
     def update(self, batch: dict[str, Tensor], maps: Tensor, scores: Tensor) -> None:
         """Add a batch: the data set's items, maps (B, H, W) and scores (B,)."""
-        self.index.append(batch["index"])
+        self.rows.append(batch["index"])
         self.labels.append(batch["label"])
         self.scores.append(scores.float())
         masks = batch["mask"]
@@ -162,7 +169,7 @@ class PredictionGatherer(Metric):
 
     def compute(self) -> Predictions:
         """All predictions in the data set's order."""
-        index = dim_zero_cat(self.index)
+        index = dim_zero_cat(self.rows)
         order = torch.argsort(index, stable=True)
         first = torch.ones_like(order, dtype=torch.bool)
         first[1:] = index[order].diff() != 0
@@ -174,12 +181,14 @@ class PredictionGatherer(Metric):
             labels=dim_zero_cat(self.labels)[order],
             maps=maps[kept],
             masks=masks[kept],
+            rows=index[order],
         )
 
     def predictions(self) -> Predictions:
         """What ``compute`` gives, of a single image too: torchmetrics takes its dimension away."""
         found = self.compute()
-        return found._replace(scores=found.scores.reshape(-1), labels=found.labels.reshape(-1))
+        flat = {name: getattr(found, name).reshape(-1) for name in ("scores", "labels", "rows")}
+        return found._replace(**flat)
 
     def by_category(
         self, predictions: Predictions
@@ -193,7 +202,7 @@ class PredictionGatherer(Metric):
         for number, name in enumerate(self.names):
             own = predictions
             if len(self.names) > 1:
-                rows = (self.part == number).nonzero().squeeze(1)
+                rows = (self.part[predictions.rows.cpu()] == number).nonzero().squeeze(1)
                 # Without maps there is none to choose from.
                 own = Predictions(*(v[rows] if len(v) else v for v in predictions))
             yield name, own, streams[number] if streams else None

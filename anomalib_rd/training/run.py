@@ -49,6 +49,7 @@ from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.normals import fit_scorer
 from anomalib_rd.training.outcome import Outcome
+from anomalib_rd.training.partial import require_some_batches
 from anomalib_rd.training.threshold import check_threshold, set_threshold
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,10 @@ def train(cfg: DictConfig) -> float | None:
         require_optimizer(module)
         if first_process():
             require_readable(data)
-    loggers = make_loggers(cfg, run_dir, resumed=restart is not None)
+    fast = bool(cfg.trainer.get("fast_dev_run"))  # Lightning logs nothing then
+    loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
+    require_some_batches(trainer, data, fit=cfg.model.fit)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):
         for logger in loggers:
@@ -241,13 +244,15 @@ def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
         callbacks.append(instantiate(cfg.averaging))
     callbacks.append(Heartbeat(Path(cfg.run_dir)))
     plugins = instantiate(cfg.trainer.get("plugins")) or []
+    looks = cfg.test_curve or cfg.data.val
+    limit = cfg.trainer.get("limit_val_batches")
     try:
         trainer: L.Trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,
             logger=loggers,
             plugins=[*plugins, AtomicCheckpointIO()],
-            limit_val_batches=1.0 if cfg.test_curve or cfg.data.val else 0,
+            limit_val_batches=(1.0 if limit is None else limit) if looks else 0,
         )
     except Exception as error:
         cause = error.__cause__ or error

@@ -58,7 +58,14 @@ def test_a_failed_run_is_named_with_its_reason_and_the_exit_status_is_1(sweep, c
 def test_as_json_for_programs(sweep, capsys):
     assert main(["status", str(sweep), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["totals"] == {"done": 1, "running": 1, "failed": 0, "cut off": 1, "missing": 1}
+    assert found["totals"] == {
+        "done": 1,
+        "partial": 0,
+        "running": 1,
+        "failed": 0,
+        "cut off": 1,
+        "missing": 1,
+    }
     assert found["seconds_left"] == pytest.approx(25)
     assert found["runs"][1]["run"] == "a/live" and found["runs"][1]["running"]["epoch"] == 2
 

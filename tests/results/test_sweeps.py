@@ -52,7 +52,7 @@ def test_every_run_is_in_its_state(sweep):
     assert states["bottle/done"].seconds == 12.5
     assert states["bottle/live"].running.epoch == states["pill/killed"].running.epoch + 1 == 2
     assert states["pill/broken"].reason == "ValueError: image 3 is broken"
-    totals = {"done": 1, "running": 1, "failed": 1, "cut off": 2, "missing": 1}
+    totals = {"done": 1, "partial": 0, "running": 1, "failed": 1, "cut off": 2, "missing": 1}
     assert counts(list(states.values())) == totals
 
 
