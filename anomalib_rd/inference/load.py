@@ -20,6 +20,8 @@ NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."
 PARTS = ("teacher", "masking", "fusion", "student")
 NAMED_WEIGHTS = ("timm", "embedded", "random")
 HALVES = {"bf16": torch.bfloat16, "16": torch.float16}
+PRECISIONS = (FLOAT32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+ALIASES = {"32": FLOAT32, "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}  # Lightning's
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ def load_run(
         trust: whether code outside of this project that the run's config names may be run.
 
     Raises:
-        UserError: whatever is wrong with the run, the teacher's weights or the device.
+        UserError: whatever is wrong with the run, the teacher's weights, the device or the
+            precision.
     """
     trained = read_run(run, trust)
     place = find_device(device)
@@ -53,7 +56,7 @@ def load_run(
     model = trained.config["model"]
     scorer = make_scorer(trained)
     tiling: Tiling | None = instantiate(model.get("tiling"))  # older runs lack it
-    precision = precision or str(trained.config["trainer"].get("precision") or FLOAT32)
+    precision = find_precision(precision or trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
         network=TorchNetwork(networks, scorer, place, precision, tiling),
         image_size=trained.config["data"]["image_size"],
@@ -74,7 +77,7 @@ class TorchNetwork:
         networks: of the run; moved to the device.
         scorer: of the run.
         device: where to compute.
-        precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``, ``bf16-true`` ...
+        precision: one of ``PRECISIONS``, Lightning's names.
         tiling: of the run; None: the networks see whole images.
     """
 
@@ -175,3 +178,15 @@ def find_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name}: torch finds no such CUDA device; choose cpu or auto")
     return device
+
+
+def find_precision(name: str | int) -> str:
+    """The precision of that name, one of ``PRECISIONS``.
+
+    Raises:
+        UserError: there is none, or it is one that only training has.
+    """
+    known = ALIASES.get(str(name), str(name))
+    if known not in PRECISIONS:
+        raise UserError(f"precision {name}: choose one of {', '.join(PRECISIONS)}")
+    return known

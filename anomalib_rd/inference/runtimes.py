@@ -17,6 +17,7 @@ FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 """Formats by the names that ``export`` takes, and what their files end in."""
 FLOAT32, BF16 = "32-true", "bf16-true"
 """Precisions by Lightning's names."""
+CUDA = "CUDAExecutionProvider"
 
 
 class Opened(NamedTuple):
@@ -58,7 +59,7 @@ def open_model(
 def open_onnx(path: Path, device: str, precision: str, threads: int) -> Opened:  # noqa: ARG001
     """Open by ONNX Runtime; arguments as of `open_model`, threads 0: as it chooses."""
     ort = runtime("onnxruntime", path)
-    on_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    on_cuda = CUDA in ort.get_available_providers()
     if device.startswith("cuda") and not on_cuda:
         raise UserError(f"device {device}: this ONNX Runtime has no CUDA; choose cpu or auto")
     number = device.partition(":")[2] or "0"
@@ -68,7 +69,7 @@ def open_onnx(path: Path, device: str, precision: str, threads: int) -> Opened: 
     if on_cuda and device != "cpu":
         # TF32 would round the scores to three digits.
         options = {"device_id": number, "use_tf32": "0"}
-        providers.insert(0, ("CUDAExecutionProvider", options))
+        providers.insert(0, (CUDA, options))
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     session = opened(path, lambda: ort.InferenceSession(path, settings, providers=providers))
@@ -78,7 +79,23 @@ def open_onnx(path: Path, device: str, precision: str, threads: int) -> Opened: 
         maps, scores = session.run([MAP, SCORE], {IMAGE: np.ascontiguousarray(images)})
         return maps, scores
 
-    return Opened(network, metadata, f"cuda:{number}" if len(providers) > 1 else "cpu")
+    return Opened(network, metadata, device_of(session, path, device))
+
+
+def device_of(session: Any, path: Path, asked: str) -> str:
+    """The device that ONNX Runtime really took: without CUDA's libraries it falls back to the CPU.
+
+    Raises:
+        UserError: another than the one asked for by name.
+    """
+    if session.get_providers()[0] == CUDA:
+        return f"cuda:{session.get_provider_options()[CUDA]['device_id']}"
+    if asked.startswith("cuda"):
+        raise UserError(
+            f"device {asked}: ONNX Runtime cannot use CUDA here and would run {path} on the CPU; "
+            "check the CUDA and cuDNN libraries that it needs, or choose cpu or auto"
+        )
+    return "cpu"
 
 
 def open_openvino(path: Path, device: str, precision: str, threads: int) -> Opened:
@@ -102,6 +119,12 @@ def open_openvino(path: Path, device: str, precision: str, threads: int) -> Open
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
     }
     compiled = opened(path, lambda: core.compile_model(model, "CPU", settings))
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if taken != settings["INFERENCE_PRECISION_HINT"]:
+        raise UserError(
+            f"precision {precision}: OpenVINO would compute {path} in {taken} on this CPU; "
+            f"choose {FLOAT32}"
+        )
 
     def network(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = compiled({IMAGE: np.ascontiguousarray(images)})

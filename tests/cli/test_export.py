@@ -238,6 +238,53 @@ def test_openvino_in_bf16_is_near_and_asked_for(exported, files):
     assert half.score == pytest.approx(whole.score, rel=0.1)
 
 
+def test_openvino_says_when_the_cpu_has_no_bf16(exported, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    path, compile_model = exported("openvino")[0], openvino.Core.compile_model
+
+    def without_bf16(self, model, device, settings):
+        return compile_model(self, model, device, settings | {"INFERENCE_PRECISION_HINT": "f32"})
+
+    monkeypatch.setattr(openvino.Core, "compile_model", without_bf16)
+    with pytest.raises(UserError, match=r"bf16-true: .* f32 on this CPU"):
+        load_exported(path, precision="bf16-true")
+    assert load_exported(path).facts["precision"] == "32-true"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_onnx_runtime_that_falls_back_to_the_cpu_says_so(exported, files, monkeypatch):
+    """It has CUDA, and something that CUDA needs is not there: ONNX Runtime takes the CPU."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path, _ = exported("onnx")
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    detector = load_exported(path)
+    assert detector.facts["device"] == "cpu" and detector(files[0]).score > 0
+    assert load_exported(path, device="cpu").facts["device"] == "cpu"
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(UserError, match=f"^device {device}: .*{path.name}"):
+            load_exported(path, device=device)
+
+
+def test_onnx_runtime_on_cuda_says_which_one(exported, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path, _ = exported("onnx")
+    cuda = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    plain = onnxruntime.InferenceSession
+
+    def session(path, settings, providers):
+        made = plain(path, settings, providers=["CPUExecutionProvider"])
+        (name, options), _ = providers
+        monkeypatch.setattr(made, "get_providers", lambda: [name, "CPUExecutionProvider"])
+        monkeypatch.setattr(made, "get_provider_options", lambda: {name: options})
+        return made
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    assert load_exported(path, device="auto").facts["device"] == "cuda:0"
+    assert load_exported(path, device="cuda:1").facts["device"] == "cuda:1"
+
+
 def test_a_threshold_of_ones_own(exported, files):
     path, _ = exported("onnx")
     score = load_exported(path)(files[0]).score

@@ -142,6 +142,20 @@ def test_bf16_is_near_and_asked_for(run, files, detector):
     assert half(files[0]).score != detector(files[0]).score
 
 
+def test_the_short_names_of_precisions_are_those_that_lightning_trains_in(run_copy, files):
+    half = load_run(run_copy, precision="bf16-mixed")(files[0]).score
+    detector = load_run(run_copy, precision="bf16")
+    assert detector.facts["precision"] == "bf16-mixed"
+    assert detector(files[0]).score == half
+    assert load_run(run_copy, precision="32").facts["precision"] == "32-true"
+
+
+def test_a_precision_that_is_none_is_refused(run):
+    for name in ("bf61", "transformer-engine", "8"):
+        with pytest.raises(UserError, match=f"^precision {name}: .*bf16-mixed"):
+            load_run(run, precision=name)
+
+
 def test_damaged_checkpoint(run_copy):
     path = run_copy / "checkpoints/last.ckpt"
     whole = path.read_bytes()
