@@ -20,6 +20,9 @@ Place = Literal["auto", "device", "host", "off"]
 PLACES = ("auto", "device", "host", "off")
 # The rest is for the networks, their gradients and what else runs on the machine.
 SHARE = 0.5
+# Files of a cgroup: its limit, what is used of it, and what in memory.stat counts droppable pages.
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +145,49 @@ def free_bytes(device: torch.device) -> float:
     return min(psutil.virtual_memory().available, cgroup_free_bytes())
 
 
-def cgroup_free_bytes(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container or batch system leaves of its limit (cgroup v2); infinite without one."""
+def cgroup_free_bytes(root: Path = Path("/")) -> float:
+    """What a container or batch system leaves of its limits; infinite without one.
+
+    A limit may be set on the process's own cgroup, as Slurm does for a job's step, or on any above
+    it: the tightest counts. Where a container shows the paths of its host, which do not exist
+    inside, its own limit is at the top. File pages that can be dropped count as free.
+
+    Args:
+        root: of the file system, with ``proc/self/cgroup`` and ``sys/fs/cgroup``.
+    """
     try:
-        limit = int((folder / "memory.max").read_text())
-        return limit - int((folder / "memory.current").read_text())
-    except (OSError, ValueError):  # no such system, or "max"
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # no such system
+        lines = []
+    free = [float("inf")]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mounts, files = ["", "unified"], V2
+        elif "memory" in controllers.split(","):
+            mounts, files = ["memory"], V1
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in mounts:
+            top = root / "sys/fs/cgroup" / mount
+            free += [
+                _group_free_bytes(top.joinpath(*parts[:depth]), *files)
+                for depth in range(len(parts) + 1)
+            ]
+    return min(free)
+
+
+def _group_free_bytes(folder: Path, limit: str, used: str, droppable: str) -> float:
+    try:
+        free = int((folder / limit).read_text()) - int((folder / used).read_text())
+    except (OSError, ValueError):  # not there, or "max"
         return float("inf")
+    try:
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return free + int(stat.get(droppable, 0))
+    except (OSError, ValueError):
+        return free
 
 
 def usable_place(place: Any, transform: Any) -> Place:

@@ -93,13 +93,63 @@ def test_without_room_the_teacher_is_asked_each_epoch(free, teacher):
     assert cache_features(teacher, batches(images), 2, "auto", CPU, silent=True) is None
 
 
-def test_a_containers_limit_counts(tmp_path):
+V1, V2 = "memory.limit_in_bytes memory.usage_in_bytes", "memory.max memory.current"
+STEP = "system.slice/slurmstepd.scope/job_7/step_0"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """``machine(cgroup, {folder: (limit, used)})``: a root of a file system with these cgroups."""
+
+    def make(own, groups, files=V2):
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(own)
+        for folder, values in groups.items():
+            place = tmp_path / "sys/fs/cgroup" / folder
+            place.mkdir(parents=True, exist_ok=True)
+            for name, value in zip(files.split(), values, strict=True):
+                (place / name).write_text(f"{value}\n")
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("groups", "free"),
+    [
+        ({".": (1000, 400)}, 600),  # a container's own
+        ({".": ("max", 400)}, float("inf")),
+        ({STEP: (1000, 300)}, 700),  # Slurm's step
+        ({STEP: ("max", 300), "system.slice/slurmstepd.scope/job_7": (900, 300)}, 600),
+        ({STEP: (1000, 300), "system.slice": (5000, 4900)}, 100),
+        ({STEP: (1000, 300), "system.slice/other": (10, 5)}, 700),
+        ({}, float("inf")),
+    ],
+)
+def test_the_tightest_limit_from_the_own_cgroup_up_counts(machine, groups, free):
+    assert cgroup_free_bytes(machine(f"0::/{STEP}\n", groups)) == free
+
+
+def test_without_cgroups_there_is_no_limit(tmp_path):
     assert cgroup_free_bytes(tmp_path) == float("inf")
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    assert cgroup_free_bytes(tmp_path) == 600
-    (tmp_path / "memory.max").write_text("max\n")
-    assert cgroup_free_bytes(tmp_path) == float("inf")
+
+
+@pytest.mark.parametrize("folder", ["memory/slurm/uid_1/job_7", "memory/slurm", "memory"])
+def test_the_limits_of_cgroup_v1_count_too(machine, folder):
+    """At the top where a container shows its host's paths."""
+    own = "5:cpu,cpuacct:/slurm\n4:memory:/slurm/uid_1/job_7\n1:name=systemd:/x\n0::/\n"
+    groups = {folder: (1000, 400), "memory/other": (10, 5), "cpu/slurm": (10, 5)}
+    assert cgroup_free_bytes(machine(own, groups, V1)) == 600
+
+
+def test_pages_of_files_that_can_be_dropped_are_free(machine):
+    root = machine("0::/job\n", {"job": (1000, 900)})
+    (root / "sys/fs/cgroup/job/memory.stat").write_text("anon 300\ninactive_file 500\n")
+    assert cgroup_free_bytes(root) == 600
+
+
+def test_a_cgroup_outside_of_the_containers_own_is_no_error(machine):
+    assert cgroup_free_bytes(machine("0::/../../job\n", {".": (1000, 400)})) == 600
 
 
 def test_transformed_images_have_no_features_to_keep(caplog):
