@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import anomalib_rd
 
@@ -27,6 +29,14 @@ def test_the_method_knows_no_framework():
 
 def test_results_and_reports_know_no_torch():
     assert lines_that_match(r"^\s*(?:import|from) +torch\b", "results", "reports") == []
+
+
+def test_dependencies_have_the_bounds_that_the_code_needs():
+    """savez_compressed(allow_pickle=) is of NumPy 2.2; Hydra's private interfaces are of 1.3."""
+    bounds = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    needed = {r.name: r.specifier for r in map(Requirement, bounds["dependencies"])}
+    assert "2.2.0" in needed["numpy"] and "2.1.3" not in needed["numpy"]
+    assert "1.3.8" in needed["hydra-core"] and "1.4.0" not in needed["hydra-core"]
 
 
 @pytest.mark.parametrize("code", ["import anomalib_rd", "import anomalib_rd.cli"])

@@ -4,10 +4,13 @@ import hashlib
 import lzma
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +22,7 @@ from rich.progress import (
     wrap_file,
 )
 
+from anomalib_rd.data.cache_folder import cache_folder
 from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES, download_command
 from anomalib_rd.errors import UserError
 
@@ -71,32 +75,72 @@ def download_mvtec(
         )
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise UserError(f"--url {url}: give an address that begins with https:// or http://")
-    wanted = MVTEC_TEXTURES | MVTEC_OBJECTS
-    missing = {name for name in wanted if not (root / name / "train" / "good").is_dir()}
-    if not missing:
-        console.print(f"all of MVTec AD is already in {root}: nothing done", soft_wrap=True)
-        return []
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        archive = root.with_name(MVTEC_ARCHIVE)
-        if not archive.exists():
-            part = archive.with_name(f"{archive.name}.part")
-            _fetch(url, part, archive, console)
-            _verify(part, sha256, remove=True)
-            part.rename(archive)
+        if _missing(root):
+            root.parent.mkdir(parents=True, exist_ok=True)
+            archive = root.with_name(MVTEC_ARCHIVE)
+            with _alone(archive, console):
+                placed = _place(archive, root, url, sha256, keep, console)
         else:
-            _verify(archive, sha256, remove=False)
-        _check_space(archive.parent, _unpacked(archive.stat().st_size))
-        placed = _unpack(archive, root, missing, console)
-        if not keep:
-            archive.unlink()
+            placed = []
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename2 or error.filename or root.parent}:"
             f" {error.strerror or error};"
             " choose another root or make room"
         ) from error
-    console.print(f"MVTec AD is in {root}: {', '.join(placed)}", soft_wrap=True)
+    said = f"MVTec AD is in {root}: {', '.join(placed)}"
+    nothing = f"all of MVTec AD is already in {root}: nothing done"
+    console.print(said if placed else nothing, soft_wrap=True)
+    return placed
+
+
+def _missing(root: Path) -> set[str]:
+    """The categories that are not in ``root``."""
+    wanted = MVTEC_TEXTURES | MVTEC_OBJECTS
+    return {name for name in wanted if not (root / name / "train" / "good").is_dir()}
+
+
+@contextmanager
+def _alone(archive: Path, console: Console) -> Iterator[None]:
+    """Wait until no other process of this user works on the archive or on what is unpacked of it.
+
+    The lock is not beside the archive: there it would be left behind for good.
+    """
+    place = archive.parent.resolve() / archive.name
+    name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        console.print(f"another process downloads {place}: waiting for it", soft_wrap=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _place(
+    archive: Path, root: Path, url: str, sha256: str, keep: bool, console: Console
+) -> list[str]:
+    """Put what is missing into ``root``; nothing where another process has done so meanwhile."""
+    missing = _missing(root)
+    if not missing:
+        return []
+    if not archive.exists():
+        part = archive.with_name(f"{archive.name}.part")
+        _fetch(url, part, archive, console)
+        _verify(part, sha256, remove=True)
+        part.rename(archive)
+    else:
+        _verify(archive, sha256, remove=False)
+    _check_space(archive.parent, _unpacked(archive.stat().st_size))
+    placed = _unpack(archive, root, missing, console)
+    if not keep:
+        archive.unlink()
     return placed
 
 
@@ -203,7 +247,7 @@ def _verify(archive: Path, sha256: str, remove: bool) -> None:
 
 def _unpack(archive: Path, root: Path, wanted: set[str], console: Console) -> list[str]:
     """Unpack beside ``root``, then rename the wanted categories into it, each in one step."""
-    # A fixed name: what a killed run left is cleared away by the next.
+    # A fixed name: what a killed run left is cleared away by the next. No other works there now.
     temporary = root.with_name(f".{root.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

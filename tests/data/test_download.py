@@ -4,6 +4,8 @@ import hashlib
 import io
 import random
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 from dataclasses import dataclass, field
@@ -315,3 +317,46 @@ def test_root_below_a_file(get, root, one_line):
     with pytest.raises(UserError) as info:
         get()
     assert str(root.parent) in one_line(info)
+
+
+TWO = """
+import sys, time
+from anomalib_rd.data import download
+root, url, digest, both = sys.argv[1:]
+unpack = download.tarfile.TarFile.extractall
+def slowly(self, path, **options):
+    time.sleep(1)  # the other would begin to unpack now
+    unpack(self, path, **options)
+    time.sleep(1)
+download.tarfile.TarFile.extractall = slowly
+print(len(download.download_mvtec(root, True, url, digest, keep=both == "keep")))
+"""
+
+
+@pytest.mark.parametrize("kept", ["keep", "drop"])
+def test_two_at_once_place_everything_once(root, server, archive, kept):
+    digest = hashlib.sha256(archive).hexdigest()
+    command = [sys.executable, "-c", TWO, str(root), server.url, digest, kept]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    ended = [process.communicate(timeout=100) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    assert sorted(int(out) for out, _ in ended) == [0, 15]
+    assert MVTecAD(root).categories() == CATEGORIES
+    assert sum(len(p.read_bytes()) for p in root.rglob("*.png")) == 20_000 * 15
+    assert len(server.behaviour.asked) == 1
+    assert beside(root) == ["mvtec", *([MVTEC_ARCHIVE] if kept == "keep" else [])]
+
+
+def test_two_roots_in_one_folder_share_the_archive_in_turn(root, server, archive):
+    digest = hashlib.sha256(archive).hexdigest()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    roots = [root, root.with_name("other")]
+    both = [
+        subprocess.Popen([sys.executable, "-c", TWO, str(one), server.url, digest, "keep"], **pipes)
+        for one in roots
+    ]
+    ended = [process.communicate(timeout=100) for process in both]
+    assert [int(out) for out, _ in ended] == [15, 15], ended
+    assert len(server.behaviour.asked) == 1
+    assert all(MVTecAD(one).categories() == CATEGORIES for one in roots)
