@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import transforms
 
+from anomalib_rd.data.images import FORMATS
 from anomalib_rd.networks import Distilled, Teacher
 
 
@@ -63,7 +64,8 @@ class PlainImages(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        image: Tensor = self.read(Image.open(self.paths[index]).convert("RGB"))
+        stored = Image.open(self.paths[index], formats=FORMATS)
+        image: Tensor = self.read(stored.convert("RGB"))
         return image
 
 

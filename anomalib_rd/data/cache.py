@@ -55,6 +55,14 @@ class ImageCache:
             self._keep(key, image, decoded_mask)
         return image, decoded_mask
 
+    def read_tile(
+        self, path: Path, size: tuple[int, int], rows: slice, columns: slice
+    ) -> torch.Tensor | None:
+        """Of the image that `read` gives, ``[:, rows, columns]``; None if it is not kept."""
+        key = _key(path, None, size)
+        planes = self.store.get_rows(key, (3, *size), rows) if key else None
+        return None if planes is None else torch.from_numpy(planes[..., columns].copy())
+
     def _keep(self, key: str, image: torch.Tensor, mask: torch.Tensor | None) -> None:
         if self._unwritable:
             return

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_rd.data.counts import Counts, counts_of, published_counts
-from anomalib_rd.data.images import load_image, load_mask
+from anomalib_rd.data.images import FORMATS, load_image, load_mask
 from anomalib_rd.data.source import Sample, Source, Split
 from anomalib_rd.errors import UserError
 
@@ -107,7 +107,7 @@ def look(sample: Sample) -> Seen:
     """Decode a sample's image and mask."""
     try:
         image = load_image(sample.path)
-        with Image.open(sample.path) as stored:
+        with Image.open(sample.path, formats=FORMATS) as stored:
             mode = stored.mode
     except UserError as error:
         return Seen(None, "", ((ERROR, str(error)),))

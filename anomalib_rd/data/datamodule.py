@@ -107,7 +107,7 @@ class AnomalyDataModule(L.LightningDataModule):
             )
             train = held_out.train
             self.val_set = SyntheticValidation(held_out, self.root, self.image_size, seed, cache)
-        self.train_set = AnomalyDataset(train, self.image_size, transform, cache)
+        self.train_set = AnomalyDataset(train, self.image_size, transform, cache, masks=False)
         self.train_items: AnomalyDataset | TileDataset = (
             TileDataset(self.train_set, tiles) if tiles else self.train_set
         )

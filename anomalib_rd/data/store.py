@@ -35,6 +35,7 @@ class ArrayStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._checked: dict[str, tuple[int, ...]] = {}
 
     def get(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """The array of this ``shape`` under ``key``; None if there is none that can be read."""
@@ -46,6 +47,33 @@ class ArrayStore:
         if values.size != math.prod(shape) or checksum.tobytes() != _checksum(values):
             return None
         return values.reshape(shape)
+
+    def get_rows(self, key: str, shape: tuple[int, int, int], rows: slice) -> np.ndarray | None:
+        """Of the array that `get` gives, ``[:, rows]``, without reading the others.
+
+        The whole is read and checked the first time, and again once the file is another one.
+        """
+        path = self._entry(key)
+        planes, height, width = shape
+        start, stop, _ = rows.indices(height)
+        try:
+            state = path.stat()
+            file_now = (state.st_ino, state.st_size, state.st_mtime_ns)
+            if self._checked.get(key) != file_now:
+                whole = self.get(key, shape)
+                if whole is None:
+                    return None
+                self._checked[key] = file_now
+                return whole[:, rows]
+            found = np.empty((planes, stop - start, width), np.uint8)
+            with path.open("rb", buffering=0) as file:
+                for plane, values in enumerate(found):
+                    file.seek((plane * height + start) * width)
+                    if file.readinto(values.data) != values.size:
+                        return None
+            return found
+        except OSError:
+            return None
 
     def put(self, key: str, values: np.ndarray) -> None:
         """Keep uint8 ``values``, in the place of what ``key`` had.

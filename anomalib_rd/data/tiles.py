@@ -9,7 +9,7 @@ from anomalib_rd.data.dataset import AnomalyDataset
 
 
 class TileDataset(Dataset[dict[str, Any]]):
-    """The T tiles of every image, each an item as of `AnomalyDataset`, image by image.
+    """The T tiles of every image, each an item as of `AnomalyDataset` without mask, image by image.
 
     Args:
         images: to be cut, after their transform.
@@ -23,14 +23,10 @@ class TileDataset(Dataset[dict[str, Any]]):
         return len(self.images) * len(self.boxes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one image and cut the tile out.
+        """Read one tile.
 
         Raises:
             UserError: an unreadable file.
         """
         image, tile = divmod(index, len(self.boxes))
-        rows, columns = self.boxes[tile]
-        item = self.images[image]
-        # A copy: a view would keep the whole image, and a worker would send it.
-        cut = {key: item[key][..., rows, columns].contiguous() for key in ("image", "mask")}
-        return {**item, **cut, "index": index}
+        return {**self.images.tile(image, *self.boxes[tile]), "index": index}

@@ -232,7 +232,7 @@ def sheet_captions(files: Sequence[Path]) -> pd.DataFrame:
     """``file, path, defect, caption`` of the heatmaps among these files, from their text chunks."""
     rows = []
     for file in files:
-        with Image.open(file) as image:
+        with Image.open(file, formats=["PNG"]) as image:
             text = getattr(image, "text", {})
         if {"path", "defect", "caption"} <= set(text):
             rows.append({"file": file, **{k: str(text[k]) for k in ("path", "defect", "caption")}})

@@ -84,7 +84,7 @@ def _strips(run_dir: Path, count: int) -> list[tuple[Image.Image, str]]:
 
 def _panels(file: Path) -> Image.Image:
     """The three panels, each at ``PANEL`` height and at most as wide."""
-    with Image.open(file) as strip:
+    with Image.open(file, formats=["PNG"]) as strip:
         strip.load()
     panel_width = (strip.width - (PANELS - 1) * GAP) // PANELS
     row = Image.new("RGB", (PANELS * PANEL + (PANELS - 1) * GAP, PANEL), PAPER)

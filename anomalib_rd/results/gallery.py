@@ -140,7 +140,7 @@ class Gallery:
         if name not in self._names:
             return np.zeros(self.size, dtype=bool)
         try:
-            with Image.open(BytesIO(self._read(name))) as picture:
+            with Image.open(BytesIO(self._read(name)), formats=["PNG"]) as picture:
                 return np.asarray(picture, dtype=bool)
         except OSError as error:
             raise self._unreadable(error) from error

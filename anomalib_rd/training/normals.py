@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def as_they_are(data: AnomalyDataModule, samples: Sequence[Sample]) -> AnomalyDataset:
     """The images of samples, without the training's transform or a validation's defects."""
-    return AnomalyDataset(list(samples), data.image_size, cache=data.train_set.cache)
+    return AnomalyDataset(samples, data.image_size, cache=data.train_set.cache, masks=False)
 
 
 def scored(

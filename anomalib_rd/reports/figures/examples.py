@@ -66,7 +66,7 @@ def pictures(run: str) -> dict[str, Picture]:
 
 def _pixels(content: bytes, run: str) -> np.ndarray:
     try:
-        with Image.open(BytesIO(content)) as picture:
+        with Image.open(BytesIO(content), formats=["JPEG"]) as picture:
             return np.asarray(picture)
     except OSError as error:
         raise UserError(f"{run}: an image of its gallery is damaged ({one_line(error)})") from error

@@ -1,0 +1,118 @@
+"""Tiles to train on: the right part of the image, and no more of it read than that."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_data import make_mvtec
+from torchvision.transforms import v2
+
+from anomalib_rd.data import AnomalyDataModule, AnomalyDataset, ImageCache, MVTecAD
+from anomalib_rd.data.store import ENTRY, ArrayStore
+from anomalib_rd.data.tiles import TileDataset
+
+SIZE = (64, 96)
+BOXES = [(slice(top, top + 32), slice(left, left + 64)) for top in (0, 16, 32) for left in (0, 32)]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    root = make_mvtec(tmp_path_factory.mktemp("mvtec"), categories=("cloth",), train=3)
+    return MVTecAD(root).split("cloth").train
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ImageCache(ArrayStore(tmp_path / "store"))
+
+
+def tiles(samples, **options):
+    return TileDataset(AnomalyDataset(samples, SIZE, **options), BOXES)
+
+
+def expected(samples):
+    images = [item["image"] for item in AnomalyDataset(samples, SIZE)]
+    return [image[:, rows, columns] for image in images for rows, columns in BOXES]
+
+
+def assert_tiles(found, wanted):
+    assert len(found) == len(wanted) == 18
+    for index, tile in enumerate(wanted):
+        item = found[index]
+        assert set(item) == {"index", "image", "label"} and item["index"] == index
+        assert torch.equal(item["image"], tile) and item["image"].is_contiguous()
+        assert item["image"].untyped_storage().nbytes() == tile.numel()  # not all of the image
+
+
+def test_tiles_are_the_images_parts_however_they_are_kept(samples, cache):
+    wanted = expected(samples)
+    assert_tiles(tiles(samples), wanted)
+    for _ in ("filled", "used"):
+        assert_tiles(tiles(samples, cache=cache), wanted)
+
+
+def test_the_transform_is_of_the_whole_image(samples, cache):
+    flipped = [tile.flip(-1) for tile in expected(samples)]
+    # Turned round, the left tiles are the right ones.
+    wanted = [flipped[index ^ 1] for index in range(len(flipped))]
+    for kept in (None, cache, cache):
+        flip = v2.RandomHorizontalFlip(p=1)
+        assert_tiles(tiles(samples, cache=kept, transform=flip), wanted)
+
+
+def test_a_transform_does_not_change_what_is_remembered(samples):
+    brighter = tiles(samples, transform=lambda image: image.add_(1))
+    assert torch.equal(brighter[0]["image"], brighter[0]["image"])
+
+
+def test_an_image_is_decoded_once_for_all_of_its_tiles(samples, monkeypatch):
+    read, decoded = AnomalyDataset._read, []
+    monkeypatch.setattr(
+        AnomalyDataset, "_read", lambda self, *words: decoded.append(words[0]) or read(self, *words)
+    )
+    found = tiles(samples)
+    for index in range(len(found)):
+        found[index]
+    assert decoded == [sample.path for sample in samples]
+
+
+def test_of_kept_images_the_tiles_rows_alone_are_read(samples, cache, monkeypatch):
+    list(map(tiles(samples, cache=cache).__getitem__, range(18)))
+    store = cache.store
+    get, whole, parts = store.get, [], []
+    monkeypatch.setattr(store, "get", lambda *words: whole.append(words) or get(*words))
+    rows = store.get_rows
+    monkeypatch.setattr(
+        store, "get_rows", lambda *words: parts.append(found := rows(*words)) or found
+    )
+    found = tiles(samples, cache=cache)
+    for index in np.random.default_rng(0).permutation(18):
+        found[int(index)]
+    assert whole == []  # each was checked when it was read first
+    assert {part.shape for part in parts} == {(3, 32, 96)} and len(parts) == 18
+
+
+def test_an_image_that_was_altered_in_the_store_is_decoded_again(samples, cache):
+    found, wanted = tiles(samples, cache=cache), expected(samples)
+    assert_tiles(found, wanted)
+    for entry in cache.store.folder.glob(f"*{ENTRY}"):
+        content = bytearray(entry.read_bytes())
+        content[5] ^= 1
+        entry.with_suffix(".new").write_bytes(content)
+        entry.with_suffix(".new").replace(entry)
+    assert_tiles(found, wanted)
+
+
+def test_training_batches_have_no_masks_and_test_batches_have(samples):
+    root = samples[0].path.parents[3]
+    for boxes in (None, BOXES):
+        data = AnomalyDataModule(MVTecAD(root), "cloth", SIZE, num_workers=0, tiles=boxes)
+        for loader in (data.train_dataloader(), data.images_once()):
+            assert set(next(iter(loader))) == {"index", "image", "label"}
+        assert "mask" in next(iter(data.test_dataloader()))
+
+
+def test_the_mask_of_a_training_image_is_not_even_opened(samples, tmp_path):
+    given = [replace(sample, mask=tmp_path / "not there.png") for sample in samples]
+    assert "mask" not in AnomalyDataset(given, SIZE, masks=False)[0]
