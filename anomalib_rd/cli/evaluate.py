@@ -47,14 +47,15 @@ def run(words: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.inference.checkpoint import read_run, require_known_code
+    from anomalib_rd.components import require_known_code
+    from anomalib_rd.inference.checkpoint import read_run
 
     register_resolvers()
     trained = read_run(options.run, options.trust)
     folder = trained.folder / EVALUATIONS / name
     cfg = evaluation_config(trained, options.overrides, folder, options.teacher_weights)
     set_device(cfg, options.device)
-    settled: Any = OmegaConf.to_container(cfg)
+    settled: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, settled, options.trust)
     from anomalib_rd.inference.evaluation import evaluate
 

@@ -89,11 +89,11 @@ def images_of(trained: Any, overrides: list[str], trust: bool) -> "AnomalyDataMo
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.evaluate import evaluation_config
-    from anomalib_rd.inference.checkpoint import require_known_code
+    from anomalib_rd.components import require_known_code
     from anomalib_rd.training.data import make_data
 
     cfg = evaluation_config(trained, overrides, trained.folder, None)
-    settled: Any = OmegaConf.to_container(cfg)
+    settled: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, {"data": settled["data"]}, trust)
     try:
         return make_data(cfg)

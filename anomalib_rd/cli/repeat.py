@@ -6,6 +6,7 @@ The run leaves ``repeat.json`` beside its own record: ``record, sha256`` of what
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from anomalib_rd.cli.categories import composed, parsed
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.values import check_types, is_group
+from anomalib_rd.components import (
+    require_inside,
+    require_known_code,
+    require_known_interpolations,
+    require_mappings,
+    require_plain,
+)
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import plain, sha256_file, write_json
 from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
@@ -37,11 +45,13 @@ class Repeat:
         path: of the record.
         record: its content.
         overrides: what is to be other than there.
+        trust: whether the record's config may name code from outside of this project.
     """
 
     path: Path
     record: dict[str, Any]
     overrides: list[str]
+    trust: bool = False
 
 
 def asked_for(words: list[str]) -> tuple[Path | None, bool, list[str]]:
@@ -73,10 +83,8 @@ def read_repeat(path: Path, trust: bool, words: list[str]) -> Repeat:
 
     Raises:
         UserError: no record, one without its config as written or of one of several categories,
-            one that names foreign code without ``trust``, ``-m``, or a group that it lacks.
+            one that could have foreign code run without ``trust``, or ``-m``.
     """
-    from anomalib_rd.inference.checkpoint import require_known_code
-
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"train: {FLAG} repeats one run; leave -m out")
     path = path / RESULT if path.is_dir() else path
@@ -88,10 +96,31 @@ def read_repeat(path: Path, trust: bool, words: list[str]) -> Repeat:
             f"{path}: lacks its config as written, which older versions did not keep; "
             f"give its command again: {command or 'it is not recorded'}"
         )
+    # Hydra would read other files by the first, and the second is this machine's own.
+    for key in {"defaults", "hydra"} & set(written):
+        raise UserError(f"{path}: its config as written has {key!r}, which no record holds")
+    if not trust:
+        require_known_interpolations(path, written)
+    require_known_code(path, written, trust)
+    require_mappings(path, written)
     if written["data"].get("unified") and "categories" not in record:
         raise UserError(f"{path}: of one category of a run of several; give the run's own {RESULT}")
-    require_known_code(path, written, trust)
-    return Repeat(path, record, [words[place] for place in parsed(words)])
+    return Repeat(path, record, [words[place] for place in parsed(words)], trust)
+
+
+def require_safe(repeat: Repeat, resolved: Mapping[str, Any]) -> None:
+    """Check what the config as written has become, before anything is made from it.
+
+    Raises:
+        UserError: it would have foreign code run, and the user does not trust the record.
+    """
+    if repeat.trust:
+        return
+    require_plain(repeat.path, resolved)
+    require_known_code(repeat.path, resolved, trust=False)
+    folders = [Path(resolved["run_dir"]), *map(Path, filter(None, [os.environ.get("WANDB_DIR")]))]
+    given = {one.key_or_group for one in parsed(repeat.overrides).values()}
+    require_inside(repeat.path, resolved, folders, given)
 
 
 @contextmanager
@@ -125,12 +154,13 @@ def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
     """Hold this machine, its software and the images against the record; a warning for each.
 
     Raises:
-        UserError: a value that the record masked was not given anew.
+        UserError: a value that the record masked was not given anew, or what `require_safe` says.
     """
     from anomalib_rd.data import dataset_fingerprint
     from anomalib_rd.training.data import make_data
 
-    resolved = OmegaConf.to_container(cfg, resolve=True)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    require_safe(repeat, resolved)
     for key in masked(resolved):
         raise UserError(f"{key}: the record does not tell it; say {key}=...")
     lines = [*versions(repeat.record.get("provenance") or {})]

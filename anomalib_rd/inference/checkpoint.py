@@ -1,23 +1,20 @@
 """A run's checkpoint read with care: whole, its own, and without running what it names."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from torch import Tensor
 
+from anomalib_rd.components import require_known_code, require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, read_json, sha256_file
 from anomalib_rd.results.record import RESULT
 from anomalib_rd.results.threshold import Threshold, threshold_of
 
 FOLDER, FILE = "checkpoints", "last.ckpt"
-# What a config may name: the rest could be any code, and a checkpoint may come from anyone.
-OWN_FUNCTIONS = {"anomalib_rd.tracking.wandb_logger.wandb_logger"}
-TRUSTED = ("anomalib_rd.", "torch.optim.", "lightning.pytorch.", "torchvision.transforms.")
+PARTS = ("teacher", "masking", "fusion", "student")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class Trained:
         epochs: trained.
         record: ``result.json``, None if the run left none (yet).
         threshold: None if the run has none.
+        trust: whether code from outside of this project that the config names may be run.
     """
 
     path: Path
@@ -45,6 +43,7 @@ class Trained:
     epochs: int
     record: dict[str, Any] | None
     threshold: Threshold | None
+    trust: bool = False
 
 
 def read_run(run: Path | str, trust: bool = False) -> Trained:
@@ -55,8 +54,8 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
         trust: whether networks from outside of this project that the config names may be run.
 
     Raises:
-        UserError: no such run or checkpoint, damaged, not the one that was recorded, or naming
-            foreign code without ``trust``.
+        UserError: no such run or checkpoint, damaged, not the one that was recorded, with a config
+            that is not plain, or naming foreign code without ``trust``.
     """
     path = find_checkpoint(Path(run))
     folder = path.parent.parent if path.parent.name == FOLDER else path.parent
@@ -81,13 +80,16 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             epochs=int(progress["processed"]),
             record=record,
             threshold=threshold_of(kept.get("threshold"), path),
+            trust=trust,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: lacks {one_line(error)}; not a checkpoint of anomalib-rd, or of another "
             "version"
         ) from error
-    require_known_code(path, {"model": trained.config.get("model")}, trust)
+    require_plain(path, trained.config)
+    _require_parts(path, trained.config)
+    require_known_code(path, {"model": trained.config["model"]}, trust)
     return trained
 
 
@@ -112,48 +114,18 @@ def find_checkpoint(run: Path) -> Path:
     raise UserError(f"{run}: no {FOLDER}/{FILE} in it{hint or '; was the run cut off?'}")
 
 
-def require_known_code(path: Path, config: Mapping[str, Any], trust: bool) -> None:
-    """Refuse a config that would have code from outside of this project run.
-
-    Raises:
-        UserError: naming it, unless ``trust``.
-    """
-    foreign = next((k for k, target in targets(config) if not is_known(target)), None)
-    if foreign is not None and not trust:
-        raise UserError(
-            f"{path}: its config names code from outside of anomalib-rd ({foreign}); if you know "
-            "it, say --trust (load_run(..., trust=True))"
-        )
-
-
-def targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All that the config would have instantiated: what and where, and its name."""
-    items: Any = ()
-    if isinstance(config, Mapping):
-        if "_target_" in config:
-            target = str(config["_target_"])
-            yield f"{key}._target_={target}", target
-        items = config.items()
-    elif isinstance(config, list):
-        items = enumerate(config)
-    for name, value in items:
-        yield from targets(value, f"{key}.{name}" if key else str(name))
-
-
-def is_known(target: str) -> bool:
-    """Whether a dotted name is of a class that is defined where it says.
-
-    Not what such a module has imported: that may be any function of any library.
-    """
-    if target in OWN_FUNCTIONS:
-        return True
-    if not target.startswith(TRUSTED):
-        return False
-    try:
-        found = get_object(target)
-    except Exception:  # whatever the name makes Hydra meet
-        return False
-    return isinstance(found, type) and f"{found.__module__}.".startswith(TRUSTED)
+def _require_parts(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a config without what every run has."""
+    keys = ["model", "data", "trainer", "data.source", *(f"model.{part}" for part in PARTS)]
+    for key in [*keys, "model.scoring"]:
+        found: Any = config
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: its config must hold keys and values under {key}")
+    size = config["data"].get("image_size")
+    if not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
+        raise UserError(f"{path}: its config has no data.image_size [height, width] in pixels")
 
 
 def _read(path: Path) -> dict[str, Any]:

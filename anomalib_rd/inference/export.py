@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from anomalib_rd.data.dataset import AnomalyDataset
@@ -19,13 +18,13 @@ from anomalib_rd.inference.checkpoint import Trained
 from anomalib_rd.inference.detector import Network
 from anomalib_rd.inference.folding import fold
 from anomalib_rd.inference.graph import Graph, trace
-from anomalib_rd.inference.load import make_networks, make_scorer
+from anomalib_rd.inference.load import make_networks, make_scorer, make_tiling
 from anomalib_rd.inference.metadata import Metadata
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.inference.writers import WRITERS, quantise, save_openvino, to_openvino
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
 from anomalib_rd.results.files import one_line
-from anomalib_rd.scoring import Scored, Tiling, score_images
+from anomalib_rd.scoring import Scored, score_images
 
 TOLERANCE = 1e-3
 """Scores and maps of the file may differ from torch's by this; those of anomalies are near 1."""
@@ -55,7 +54,6 @@ def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> M
     """
     networks = make_networks(trained, teacher_weights).float().eval()
     config = trained.config
-    tiling: Tiling = instantiate(config["model"].get("tiling")) or Tiling()  # older runs lack it
     height, width = config["data"]["image_size"]
     metadata = Metadata(
         run=config.get("name"),
@@ -69,7 +67,9 @@ def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> M
         model={"name": config["model"].get("name"), "teacher": networks.teacher.name},
         training=training_record(trained),
     )
-    return Model(Graph(networks, make_scorer(trained), tiling, (height, width)), metadata)
+    return Model(
+        Graph(networks, make_scorer(trained), make_tiling(trained), (height, width)), metadata
+    )
 
 
 def training_record(trained: Trained) -> dict[str, Any]:

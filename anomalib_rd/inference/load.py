@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 
+from anomalib_rd.components import build
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import Trained, read_run
+from anomalib_rd.inference.checkpoint import PARTS, Trained, read_run
 from anomalib_rd.inference.detector import Detector, chosen_threshold
 from anomalib_rd.inference.folding import fold
 from anomalib_rd.inference.runtimes import FLOAT32
@@ -17,7 +17,6 @@ from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
 NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."
-PARTS = ("teacher", "masking", "fusion", "student")
 NAMED_WEIGHTS = ("timm", "embedded", "random")
 HALVES = {"bf16": torch.bfloat16, "16": torch.float16}
 PRECISIONS = (FLOAT32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -53,12 +52,10 @@ def load_run(
     if trained.record is None:
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
     networks = make_networks(trained, teacher_weights)
-    model = trained.config["model"]
     scorer = make_scorer(trained)
-    tiling: Tiling | None = instantiate(model.get("tiling"))  # older runs lack it
     precision = find_precision(precision or trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
-        network=TorchNetwork(networks, scorer, place, precision, tiling),
+        network=TorchNetwork(networks, scorer, place, precision, make_tiling(trained)),
         image_size=trained.config["data"]["image_size"],
         threshold=chosen_threshold(trained.threshold, threshold),
         facts={
@@ -115,7 +112,8 @@ def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -
         UserError: the teacher can't be had, or the checkpoint is of other networks.
     """
     model = with_teacher(trained, teacher_weights)["model"]
-    networks = Distiller(**{part: instantiate(model[part]) for part in PARTS})
+    parts = {part: build(model[part], f"model.{part}", trained.trust) for part in PARTS}
+    networks = Distiller(**parts)
     state = {
         name.removeprefix(NETWORKS): value
         for name, value in trained.state.items()
@@ -135,10 +133,17 @@ def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -
 
 def make_scorer(trained: Trained) -> AnomalyScorer:
     """The scorer of a run, with what it has learnt of normal images."""
-    scorer: AnomalyScorer = instantiate(trained.config["model"]["scoring"])
+    spec = trained.config["model"]["scoring"]
+    scorer: AnomalyScorer = build(spec, "model.scoring", trained.trust)
     state = trained.state.items()
     scorer.load_state_dict({k.removeprefix(SCORER): v for k, v in state if k.startswith(SCORER)})
     return scorer
+
+
+def make_tiling(trained: Trained) -> Tiling:
+    """What the networks see of an image at once; older runs lack it."""
+    tiling = build(trained.config["model"].get("tiling"), "model.tiling", trained.trust)
+    return tiling or Tiling()
 
 
 def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]:

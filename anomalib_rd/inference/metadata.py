@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from anomalib_rd.components import require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, plain
 from anomalib_rd.results.threshold import Threshold
@@ -66,12 +67,13 @@ def from_json(text: str | bytes | None, path: Path) -> Metadata:
         path: of the model, named in errors.
 
     Raises:
-        UserError: none of ours, of a younger version, or damaged.
+        UserError: none of ours, of a younger version, damaged, or with more than plain values.
     """
     if not text:
         raise UserError(f"{path}: not exported by anomalib-rd; it has no '{KEY}' in its metadata")
     try:
         found = json.loads(text)
+        require_plain(path, found)
         version = found["format_version"]
         if version > FORMAT_VERSION:
             raise UserError(

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from anomalib_rd.components import build
 from anomalib_rd.data import (
     AnomalyDataModule,
     ImageCache,
@@ -20,7 +21,7 @@ from anomalib_rd.training.module import TEST, TEST_CURVE, VAL
 
 def make_data(cfg: DictConfig) -> AnomalyDataModule:
     """The data module of the category that the config names, or with ``unified`` of the set."""
-    source: Source = instantiate(cfg.data.source)
+    source: Source = build(cfg.data.source, "data.source")
     unified = cfg.data.get("unified", False)  # the records of older runs lack it
     choose = select_together if unified else select_categories
     categories = choose(source, cfg.data.category)
@@ -63,7 +64,7 @@ def require_readable(data: AnomalyDataModule) -> None:
 
 def make_tiling(cfg: DictConfig) -> Tiling:
     """What the networks see of an image at once; the records of older runs lack it."""
-    tiling: Tiling | None = instantiate(cfg.model.get("tiling"))
+    tiling: Tiling | None = build(cfg.model.get("tiling"), "model.tiling")
     return tiling or Tiling()
 
 

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from anomalib_rd.components import build
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.streaming import LEAST_BINS
@@ -210,16 +211,16 @@ def make_module(
         raise UserError(
             "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"
         )
-    parts = {part: instantiate(cfg.model[part]) for part in PARTS}
+    parts = {part: build(cfg.model[part], f"model.{part}") for part in PARTS}
     distiller = Distiller(**parts)
     if cfg.speed.channels_last:
         # The weights alone: the images and features follow them.
         distiller.to(memory_format=torch.channels_last)
     return DistillationModule(
         distiller=distiller,
-        scorer=instantiate(cfg.model.scoring),
+        scorer=build(cfg.model.scoring, "model.scoring"),
         tiling=make_tiling(cfg),
-        loss=instantiate(cfg.loss),
+        loss=build(cfg.loss, "loss"),
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
         categories=categories_of(data),
