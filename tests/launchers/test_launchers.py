@@ -7,6 +7,12 @@ import pytest
 from multiruns import PROBE, start
 
 
+def private(folder):
+    """Locks of their own for the jobs: the machine's GPUs may be in use."""
+    folder.chmod(0o700)
+    return {"XDG_RUNTIME_DIR": str(folder)}
+
+
 def check_same(one, other):
     """Exit status 1, the broken one on record, and what both have done is equal to the bit."""
     done, found = other
@@ -68,7 +74,7 @@ def test_ray_cluster_of_two_machines(sweep, by_hydra, monkeypatch):
 
 def test_joblib_gives_each_job_a_gpu_and_its_share_of_the_cores(probe, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
-    env = {"CUDA_VISIBLE_DEVICES": "3,5", "OMP_NUM_THREADS": None, "TMPDIR": str(tmp_path)}
+    env = {"CUDA_VISIBLE_DEVICES": "3,5", "OMP_NUM_THREADS": None, **private(tmp_path)}
     seen = probe("hydra/launcher=parallel", env=env)
     assert {job["cuda"] for job in seen} == {"3", "5"}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -79,7 +85,7 @@ def test_joblib_gives_each_job_a_gpu_and_its_share_of_the_cores(probe, tmp_path)
 def test_submitit_gives_each_job_a_gpu_and_the_cores_asked_for(probe, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
     asked = ["hydra.launcher.gpus_per_node=2", "hydra.launcher.cpus_per_task=1"]
-    env = {"OMP_NUM_THREADS": None, "TMPDIR": str(tmp_path)}
+    env = {"OMP_NUM_THREADS": None, **private(tmp_path)}
     seen = probe("hydra/launcher=local", *asked, env=env)
     assert {job["cuda"] for job in seen} == {"0", "1"}
     assert all(job["threads"] == 1 for job in seen)
