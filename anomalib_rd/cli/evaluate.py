@@ -2,6 +2,8 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib_rd.cli.run_options import Parser
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import EVALUATIONS
+from anomalib_rd.results.threshold import QUANTILE
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +21,15 @@ if TYPE_CHECKING:
 
 # What the data group says of how the run was trained and judged, kept with other data.
 KEPT = ("image_size", "test_batch_size", "num_workers")
-OPEN = ("data", "heatmaps", "gallery", "pixel_bins", "pro_rd4ad")
+RATE = "threshold.false_positive_rate"
+OPEN = ("data", "heatmaps", "gallery", "pixel_bins", "pro_rd4ad", RATE)
+"""What may change: keys, and groups with all below."""
+SETTLED = ("data.image_size",)
+"""Of these what may not: the networks' and the scorer's view, which the threshold is of too."""
+OF_TRAINING = (
+    *("data.train_batch_size", "data.epochs", "data.val", "data.val_share", "data.transform"),
+)
+"""And what has no effect here."""
 PROGRESS = "lightning.pytorch.callbacks.RichProgressBar"
 # Younger than the first checkpoints.
 DEFAULTS = {"heatmaps": 8, "gallery": "all", "pixel_bins": None, "pro_rd4ad": False}
@@ -37,12 +48,12 @@ def run(words: list[str]) -> int:
         default=[],
         metavar="KEY=VALUE",
         help="other data, such as data.root=... data.category=... or data=visa; also heatmaps, "
-        "gallery, pixel_bins, pro_rd4ad",
+        f"gallery, pixel_bins, pro_rd4ad, {RATE}",
     )
     parser.add_argument("--name", help="of the evaluation; default: date and time")
     options = parser.parsed(words)
     name = options.name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         parser.error(f"--name {name}: a name, not a path")
     from omegaconf import OmegaConf
 
@@ -54,6 +65,7 @@ def run(words: list[str]) -> int:
     trained = read_run(options.run, options.trust)
     folder = trained.folder / EVALUATIONS / name
     cfg = evaluation_config(trained, options.overrides, folder, options.teacher_weights)
+    trained = with_rate(trained, cfg, options.overrides)
     set_device(cfg, options.device)
     settled: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, settled, options.trust)
@@ -64,9 +76,20 @@ def run(words: list[str]) -> int:
 
 
 def evaluation_config(
-    trained: "Trained", overrides: list[str], folder: Path, teacher_weights: str | None
+    trained: "Trained",
+    overrides: list[str],
+    folder: Path,
+    teacher_weights: str | None,
+    may_change: Sequence[str] = OPEN,
 ) -> "DictConfig":
     """The run's config with other data, and without what only training needs.
+
+    Args:
+        trained: the run.
+        overrides: the user's words.
+        folder: where to write.
+        teacher_weights: where they are now; None: as the run's config says.
+        may_change: keys and groups, as of ``OPEN``.
 
     Raises:
         UserError: an override of what the checkpoint has settled, or of an unknown key.
@@ -77,7 +100,7 @@ def evaluation_config(
 
     config: dict[str, Any] = DEFAULTS | with_teacher(trained, teacher_weights)
     cfg = OmegaConf.create(config)
-    override_data(cfg, overrides)
+    override(cfg, overrides, may_change)
     on_terminal = sys.stderr.isatty()
     cfg.update(
         run_dir=str(folder.absolute()),
@@ -109,43 +132,96 @@ def is_one(category: Any) -> bool:
     return isinstance(category, str | int) and str(category) not in GROUPS
 
 
-def override_data(cfg: "DictConfig", overrides: list[str]) -> None:
-    """Put the user's words into a run's config in place."""
+def with_rate(trained: "Trained", cfg: "DictConfig", overrides: list[str]) -> "Trained":
+    """The run with the threshold of the false positive rate that is asked for, if one is.
+
+    Raises:
+        UserError: the run's scores of normal images do not allow it.
+    """
+    if not any(word.lstrip("+").startswith(f"{RATE}=") for word in overrides):
+        return trained
+    rate = cfg.threshold.false_positive_rate
+    if trained.threshold is None:
+        raise UserError(f"{RATE}={rate}: the run has no threshold and no scores of normal images")
+    cfg.threshold.kind = QUANTILE
+    return replace(trained, threshold=trained.threshold.at_rate(rate))
+
+
+def override(cfg: "DictConfig", overrides: list[str], may_change: Sequence[str]) -> None:
+    """Put the user's words into a run's config in place.
+
+    Raises:
+        UserError: not an override, an unknown key, or one that must stay as it is.
+    """
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.categories import composed, in_a_list, parsed
     from anomalib_rd.cli.values import check_values
 
-    wrong = [word for word in overrides if "=" not in word]
+    wrong = [word for word in overrides if "=" not in word or word.startswith("~")]
     if wrong:
-        raise UserError(f"evaluate: {wrong[0]}: not an override; key=value is")
+        raise UserError(f"{wrong[0]}: not an override; key=value is")
     overrides = in_a_list(overrides)
     given = list(parsed(overrides).values())
     for one in given:
         if one.is_sweep_override():
-            raise UserError(f"evaluate: {one.input_line}: one value; evaluate once for each")
-        if one.key_or_group.split(".")[0] not in OPEN:
-            raise UserError(
-                f"evaluate: {one.input_line}: the checkpoint has settled this; what can be said "
-                f"is {', '.join(OPEN)}"
-            )
+            raise UserError(f"{one.input_line}: one value; evaluate once for each")
+        require_changeable(cfg, one, may_change)
     check_values(overrides)
     keys = {one.key_or_group: one.value() for one in given}
     if "data" in keys:
-        words = [one.input_line for one in given if one.key_or_group.split(".")[0] == "data"]
+        words = [one.input_line for one in given if is_part(one.key_or_group, "data")]
         data = composed(words, None).data
         for key in KEPT:
             if f"data.{key}" not in keys and key in cfg.data:
                 data[key] = cfg.data[key]
         cfg.data = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
-        keys = {key: value for key, value in keys.items() if key.split(".")[0] != "data"}
+        keys = {key: value for key, value in keys.items() if not is_part(key, "data")}
     for key, value in keys.items():
-        require_key(cfg, key)
+        if key != RATE:  # which a run of another kind of threshold lacks
+            require_key(cfg, key)
         OmegaConf.update(cfg, key, value)
         # In a resolved config the data's source holds copies of what its group says.
         part, _, name = key.partition(".")
         if part == "data" and name in cfg.data.source:
             OmegaConf.update(cfg, f"data.source.{name}", value)
+
+
+def require_changeable(cfg: "DictConfig", given: Any, may_change: Sequence[str]) -> None:
+    """Refuse an override of what is settled, unless it is the run's own value.
+
+    Raises:
+        UserError: naming the key.
+    """
+    from omegaconf import OmegaConf
+
+    key, line = given.key_or_group, given.input_line
+    if not any(is_part(key, one) for one in may_change):
+        hint = "; --device says where to compute" if is_part(key, "trainer") else ""
+        raise UserError(
+            f"{line}: the checkpoint has settled this; what can change is "
+            f"{', '.join(may_change)}{hint}"
+        )
+    if key == "data" and not isinstance(given.value(), str):
+        raise UserError(f"{line}: 'data' takes a data set's name; set keys by data.KEY=...")
+    if key == "data.source" and not isinstance(given.value(), dict):
+        raise UserError(f"{line}: 'data.source' has keys; set them by data.source.KEY=...")
+    own = OmegaConf.select(cfg, key, default=None)
+    own = OmegaConf.to_container(own) if OmegaConf.is_config(own) else own
+    if own is not None and own == given.value():
+        return
+    if any(is_part(key, one) for one in SETTLED):
+        raise UserError(
+            f"{line}: the run was trained and its threshold was set at {own}; leave {key} out, or "
+            "train a run of this size"
+        )
+    if any(is_part(key, one) for one in OF_TRAINING):
+        raise UserError(f"{line}: only a training uses {key}; leave it out")
+
+
+def is_part(key: str, of: str) -> bool:
+    """Whether a key is the other or below it."""
+    return key == of or key.startswith(f"{of}.")
 
 
 def require_key(cfg: "DictConfig", key: str) -> None:
@@ -177,6 +253,7 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from anomalib_rd.inference.evaluation import part_of
 
@@ -188,10 +265,12 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     of = "mean" if record.get("categories") else data["category"]
     columns = ["metric, %", of, *(["on record"] if beside else [])]
     for number, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        # Text: a category may hold what rich takes for markup.
+        table.add_column(Text(heading), justify="right" if number else "left", no_wrap=True)
     for name, value in record["metrics"].items():
         table.add_row(name, percent(value), *([percent(beside.get(name))] if beside else []))
-    console = Console()
+    # Into a file or pipe rich would assume 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     counted = sum(data["test_images"].values())
     print(f"{made['run']}, {record['protocol']['epochs']} epochs, on {counted} images of ", end="")
     print(f"{data['name']} {data['category']}")
@@ -216,13 +295,14 @@ def by_category(metrics: dict[str, dict[str, float]]) -> "Table":
     """A row for each category of a model for several."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("category, %", no_wrap=True)
     for name in next(iter(metrics.values())):
         table.add_column(name.replace("_", " "), justify="right")
     for category, own in metrics.items():
-        table.add_row(category, *map(percent, own.values()))
+        table.add_row(Text(category), *map(percent, own.values()))
     return table
 
 

@@ -92,7 +92,7 @@ def images_of(trained: Any, overrides: list[str], trust: bool) -> "AnomalyDataMo
     from anomalib_rd.components import require_known_code
     from anomalib_rd.training.data import make_data
 
-    cfg = evaluation_config(trained, overrides, trained.folder, None)
+    cfg = evaluation_config(trained, overrides, trained.folder, None, may_change=("data",))
     settled: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, {"data": settled["data"]}, trust)
     try:

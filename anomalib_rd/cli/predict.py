@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def facts(
     threshold = detector.threshold
     return {
         **detector.facts,
-        "threshold": threshold and asdict(threshold),
+        "threshold": threshold and threshold.summary(),
         "seconds": seconds,
         "images_per_s": len(judged.rows) / seconds,
         "complete": complete,
@@ -133,6 +133,13 @@ def parse(words: list[str]) -> Namespace:
     parser.add_argument(
         "--threshold", type=float, help="the score from which on an image is anomalous"
     )
+    parser.add_argument(
+        "--false-positive-rate",
+        type=float,
+        metavar="RATE",
+        help="the share of normal images that may be called anomalous, such as 0.02; the threshold "
+        "is then taken from the run's scores of normal images",
+    )
     parser.add_argument("--no-heatmaps", action="store_true", help="draw nothing")
     parser.add_argument(
         "--maps", choices=("npy", "tiff"), help="keep the maps: float32, or 16-bit float TIFF"
@@ -149,6 +156,11 @@ def parse(words: list[str]) -> Namespace:
         parser.error(f"--batch-size {options.batch_size}: must be at least 1")
     if options.threshold is not None and not math.isfinite(options.threshold):
         parser.error(f"--threshold {options.threshold}: must be a number")
+    rate = options.false_positive_rate
+    if rate is not None and options.threshold is not None:
+        parser.error("--threshold and --false-positive-rate: give one of them")
+    if rate is not None and not 0 < rate < 1:
+        parser.error(f"--false-positive-rate {rate}: must be between 0 and 1, such as 0.05")
     if options.original_size and options.no_heatmaps and not options.maps:
         parser.error("--original-size goes with heatmaps or --maps")
     options.out = options.out or Path("predictions", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
@@ -162,6 +174,7 @@ def load(options: Namespace) -> "Detector":
     own = {
         "device": options.device,
         "threshold": options.threshold,
+        "false_positive_rate": options.false_positive_rate,
         "precision": options.precision,
         "trust": options.trust,
     }

@@ -148,8 +148,23 @@ class Detector:
             pool.shutdown(cancel_futures=True)
 
 
-def chosen_threshold(own: Threshold | None, given: float | None) -> Threshold | None:
-    """The model's threshold, or the one given in its place."""
+def chosen_threshold(
+    own: Threshold | None, given: float | None, rate: float | None = None
+) -> Threshold | None:
+    """The model's threshold, or in its place the one given or that of a false positive rate.
+
+    Raises:
+        UserError: both are given, or the model's cannot be taken to the rate.
+    """
+    if rate is not None:
+        if given is not None:
+            raise UserError("a threshold and a false positive rate: give one of them")
+        if own is None:
+            raise UserError(
+                f"false positive rate {rate:g}: the model has no threshold and no scores of normal "
+                "images; give a threshold"
+            )
+        return own.at_rate(rate)
     if given is None:
         return own
     return own.moved(given) if own else Threshold("given", image=given, pixel=given)

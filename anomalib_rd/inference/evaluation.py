@@ -10,6 +10,7 @@ without what is of the training (``oracle, test_curve, loss_curve, validation, t
                     whether all metrics and scores equal those on record), ``differing``
                     ``{metric: [on record, now]}``
 ``at_threshold``    null, or what the run's ``threshold`` makes of the test images:
+                    ``threshold``, ``false_positive_rate`` that it promises (null: none),
                     ``false_positives`` of ``normals``, ``true_positives`` of ``defects``
 ``best_f1_from``    the score from which on the F1 of these images is best; null without both kinds
 =================== ============================================================================
@@ -41,9 +42,10 @@ from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.data import make_data
+from anomalib_rd.training.gallery import require_counts
 from anomalib_rd.training.leave import leave_results, of_category, show_images
 from anomalib_rd.training.outcome import Outcome
-from anomalib_rd.training.run import make_module, make_trainer, plain, timed
+from anomalib_rd.training.run import make_module, make_trainer, plain, stoppable, timed
 
 EVALUATION = "evaluation.json"
 OF_TRAINING = (
@@ -76,14 +78,16 @@ def evaluate(
     if (folder / EVALUATION).is_file():
         raise UserError(f"{folder}: holds an evaluation; take another --name, or remove that one")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    require_counts(cfg.gallery, cfg.heatmaps)
     config = plain(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     trainer = make_trainer(cfg, loggers=[])
     outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
-    outcome.test_s = timed(
-        lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
-    )
+    with stoppable():
+        outcome.test_s = timed(
+            lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
+        )
     show_images(outcome, [], folder, count=cfg.heatmaps)
     outcome.total_s = time.perf_counter() - started
     if len(data.categories) == 1:
@@ -173,6 +177,7 @@ def counts(threshold: Threshold, scores: pd.DataFrame) -> dict[str, Any]:
     flagged, defect = scores["score"] >= threshold.image, scores["label"] == 1
     return {
         "threshold": threshold.image,
+        "false_positive_rate": threshold.false_positive_rate,
         "false_positives": int((flagged & ~defect).sum()),
         "normals": int((~defect).sum()),
         "true_positives": int((flagged & defect).sum()),

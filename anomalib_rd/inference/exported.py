@@ -21,6 +21,7 @@ def load_exported(
     precision: str | None = None,
     threads: int | None = None,
     trust: bool = False,
+    false_positive_rate: float | None = None,
 ) -> Detector:
     """Load a model that ``anomalib-rd export`` has written.
 
@@ -32,6 +33,7 @@ def load_exported(
         precision: ``32-true``, the default; OpenVINO also takes ``bf16-true``.
         threads: CPU threads of ONNX Runtime and OpenVINO; None: as they choose.
         trust: whether a ``.pt2`` may be loaded: torch runs code that such a file brings.
+        false_positive_rate: in the place of ``threshold``, as of `load_run`; None: the file's own.
 
     Raises:
         UserError: no such file, damaged, of someone else's, or its runtime is not installed.
@@ -54,7 +56,7 @@ def load_exported(
     return Detector(
         network=network,
         image_size=metadata.image_size,
-        threshold=chosen_threshold(metadata.threshold, threshold),
+        threshold=chosen_threshold(metadata.threshold, threshold, false_positive_rate),
         facts={
             "run": metadata.run,
             "exported": {"path": str(path), "format": kind, "precision": metadata.precision},

@@ -32,6 +32,7 @@ def load_run(
     teacher_weights: Path | str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    false_positive_rate: float | None = None,
 ) -> Detector:
     """Load a trained model.
 
@@ -42,6 +43,8 @@ def load_run(
         teacher_weights: the file of the teacher's weights; None: as the run's config says.
         precision: Lightning's name, such as ``bf16-mixed``; None: as the run was trained.
         trust: whether code outside of this project that the run's config names may be run.
+        false_positive_rate: in the place of ``threshold``: the share of new normal images that may
+            be called anomalous, by the run's kept scores of normal images; None: the run's own.
 
     Raises:
         UserError: whatever is wrong with the run, the teacher's weights, the device or the
@@ -57,7 +60,7 @@ def load_run(
     return Detector(
         network=TorchNetwork(networks, scorer, place, precision, make_tiling(trained)),
         image_size=trained.config["data"]["image_size"],
-        threshold=chosen_threshold(trained.threshold, threshold),
+        threshold=chosen_threshold(trained.threshold, threshold, false_positive_rate),
         facts={
             "run": trained.config.get("name"),
             "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},

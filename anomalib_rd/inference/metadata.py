@@ -1,8 +1,6 @@
 """What an exported model says of itself, the same in every format: one JSON object in the file."""
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 from anomalib_rd.components import require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, plain
-from anomalib_rd.results.threshold import Threshold
+from anomalib_rd.results.threshold import Threshold, threshold_of
 
 KEY = "anomalib_rd"
 """Where the JSON stands: ONNX's ``metadata_props``, OpenVINO's ``rt_info``; with ``.json`` the name
@@ -84,20 +82,12 @@ def from_json(text: str | bytes | None, path: Path) -> Metadata:
         known = {one.name for one in fields(Metadata)}
         return Metadata(
             **{key: value for key, value in found.items() if key in known}
-            | {"image_size": (int(height), int(width)), "threshold": _threshold(found)}
+            | {
+                "image_size": (int(height), int(width)),
+                "threshold": threshold_of(found["threshold"], path),
+            }
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: its metadata are damaged ({one_line(error)[:100]}); export the run again"
         ) from error
-
-
-def _threshold(found: Mapping[str, Any]) -> Threshold | None:
-    kept = found["threshold"]
-    if kept is None:
-        return None
-    known = {one.name for one in fields(Threshold)}
-    threshold = Threshold(**{key: value for key, value in kept.items() if key in known})
-    if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
-        raise ValueError("the threshold is no number")
-    return threshold

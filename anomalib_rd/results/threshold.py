@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from anomalib_rd.errors import UserError
 
 HELD_OUT, TRAINING = "held-out images", "training images"
+QUANTILE = "quantile"
 ANOMALOUS, NORMAL = "anomalous", "normal"
 
 
@@ -29,6 +33,9 @@ class Threshold:
         false_positive_rate: what a ``quantile`` promises of new normal images.
         optimistic: whether the student was trained on the images, so that it does better on them
             than on new ones, and the promise is not kept.
+        normal_scores: of the normal images, from which `at_rate` takes another threshold; empty in
+            files of older versions.
+        normal_peaks: the highest value of each of their maps; empty where these are the scores.
     """
 
     kind: str
@@ -40,6 +47,8 @@ class Threshold:
     defect_images: int = 0
     false_positive_rate: float | None = None
     optimistic: bool = False
+    normal_scores: tuple[float, ...] = field(default=(), repr=False)
+    normal_peaks: tuple[float, ...] = field(default=(), repr=False)
 
     def verdict(self, score: float) -> str:
         """``anomalous`` or ``normal``."""
@@ -69,6 +78,43 @@ class Threshold:
             optimistic=False,
         )
 
+    def at_rate(self, rate: float) -> "Threshold":
+        """The threshold that new normal images reach with a probability of at most ``rate``.
+
+        From the kept scores of the same normal images, see `normal_quantile`.
+
+        Raises:
+            UserError: not between 0 and 1, lower than so few images allow, or no scores are kept.
+        """
+        if not 0 < rate < 1:
+            raise UserError(f"false positive rate {rate:g}: must be between 0 and 1, such as 0.05")
+        count = len(self.normal_scores)
+        if not count:
+            raise UserError(
+                f"false positive rate {rate:g}: the scores of normal images are not kept with this "
+                "threshold; train again, or give predict a --threshold"
+            )
+        if count < images_needed(rate):
+            allowed = math.ceil(10000 / (count + 1)) / 10000
+            raise UserError(
+                f"false positive rate {rate:g}: needs the scores of {images_needed(rate)} normal "
+                f"images, and {count} are kept; they allow {allowed:g} or more"
+            )
+        image, promised = normal_quantile(self.normal_scores, rate)
+        return replace(
+            self,
+            kind=QUANTILE,
+            image=image,
+            pixel=normal_quantile(self.normal_peaks or self.normal_scores, rate)[0],
+            defect_images=0,
+            false_positive_rate=promised,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """All fields but the lists of scores."""
+        lists = ("normal_scores", "normal_peaks")
+        return {name: value for name, value in asdict(self).items() if name not in lists}
+
     def __str__(self) -> str:
         words = f"{self.image:.4g}"
         if self.kind == "given":
@@ -97,11 +143,41 @@ def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None
     """
     if kept is None:
         return None
-    known = {field.name for field in fields(Threshold)}
+    known = {one.name for one in fields(Threshold)}
     try:
-        threshold = Threshold(**{key: value for key, value in kept.items() if key in known})
+        values = {key: value for key, value in kept.items() if key in known}
+        for name in ("normal_scores", "normal_peaks"):
+            values[name] = tuple(map(float, values.get(name, ())))
+        threshold = Threshold(**values)
         if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
             raise TypeError("not a number")
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no threshold in it ({error}); run again") from error
     return threshold
+
+
+def images_needed(rate: float) -> int:
+    """How many normal images a false positive rate needs: 1 / (N + 1) is the lowest of N."""
+    return math.ceil(1 / rate - 1 - 1e-9)
+
+
+def normal_quantile(scores: ArrayLike, rate: float) -> tuple[float, float]:
+    """The threshold that a new normal image reaches with a probability of at most ``rate``.
+
+    Just above the k-th lowest of the N scores, k = ceil((N + 1) (1 - rate)): split conformal
+    prediction (Papadopoulos et al., ECML 2002). The promise holds on average over draws of the N
+    images, if they and the new one are exchangeable, so not for images that the model was trained
+    on. From too few images (k > N) it is just above the highest score, and promises 1 / (N + 1).
+
+    Args:
+        scores: (N,) of normal images, at least one.
+        rate: in (0, 1).
+
+    Returns:
+        The threshold, and the rate that it promises.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    count = len(ordered)
+    # A rate such as 0.1 is a little more or less than a tenth.
+    k = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
+    return float(np.nextafter(ordered[k - 1], np.inf)), (count + 1 - k) / (count + 1)

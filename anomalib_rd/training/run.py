@@ -278,6 +278,7 @@ def hush() -> None:
         "The number of training batches",
         "Checkpoint directory .* exists and is not empty",
         "Be aware that when using .ckpt_path.",  # an evaluation needs no callbacks
+        "You're using the WeightAveraging callback, but loading a checkpoint outside",  # nor this
         "The dirpath has changed from",  # a sweep's folder was moved, and the run resumed
     ):
         warnings.filterwarnings("ignore", expected)

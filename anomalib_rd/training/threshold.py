@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from anomalib_rd.data import AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.functional import rank_images, rank_pixels
 from anomalib_rd.results.files import plain
-from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold
-from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
+from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold, normal_quantile
+from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.checkpoints import CHECKPOINT, keep
 from anomalib_rd.training.normals import as_they_are, scored
 from anomalib_rd.training.outcome import Outcome
@@ -86,15 +87,17 @@ def _quantile_of_normals(
     if not np.isfinite(scores).all():
         return None
     value, promised = normal_quantile(scores, rate)
+    highest = peaks.double().numpy()
     return Threshold(
         kind=QUANTILE,
         image=value,
-        pixel=normal_quantile(peaks.double().numpy(), rate)[0],
+        pixel=normal_quantile(highest, rate)[0],
         spread=float(scores.std()),
         source=HELD_OUT if held_out else TRAINING,
         normal_images=len(scores),
         false_positive_rate=promised,
         optimistic=not held_out,
+        **_kept(scores, highest),
     )
 
 
@@ -105,6 +108,7 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
     labels = np.array([sample.label for sample in images.samples])
     masks = torch.stack([images[row]["mask"] for row in range(len(images))])
     normal = scores[labels == 0]
+    highest = maps.flatten(1).amax(1).double().numpy()[labels == 0]
     return Threshold(
         kind=F1MAX,
         image=best_f1(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
@@ -113,7 +117,17 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
         source=HELD_OUT,
         normal_images=len(normal),
         defect_images=int(labels.sum()),
+        **_kept(normal, highest),
     )
+
+
+def _kept(scores: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
+    """What a threshold keeps of normal images, so that another rate can be asked for later."""
+    same = np.array_equal(scores, peaks)
+    return {
+        "normal_scores": tuple(scores.tolist()),
+        "normal_peaks": () if same else tuple(peaks.tolist()),
+    }
 
 
 def _scored(

@@ -60,6 +60,51 @@ def test_what_the_threshold_makes_of_the_test_images(run_copy):
     assert (made["normals"], made["defects"]) == (3, 4)
 
 
+def test_another_false_positive_rate_is_taken_from_the_kept_scores(run_copy, capsys):
+    kept = read_record(run_copy)["threshold"]
+    assert len(kept["normal_scores"]) == 12
+    words = ("threshold.false_positive_rate=0.25", "heatmaps=0", "gallery=0")
+    assert evaluate(run_copy, *words) == 0
+    made, scores = evaluation(run_copy), read_scores(run_copy)
+    # k = ceil(13 * 0.75) = 10: the tenth of the twelve scores is not anomalous, the next are.
+    tenth = sorted(kept["normal_scores"])[9]
+    assert made["at_threshold"]["threshold"] == np.nextafter(tenth, np.inf)
+    assert made["at_threshold"]["false_positive_rate"] == pytest.approx(3 / 13)
+    flagged = scores["score"] > tenth
+    assert made["at_threshold"]["true_positives"] == sum(flagged & (scores["label"] == 1))
+    assert made["config"]["threshold"]["false_positive_rate"] == 0.25
+    assert made["evaluation"]["equal"] is True
+
+
+def test_the_runs_own_image_size_may_be_repeated(run_copy):
+    assert evaluate(run_copy, "data.image_size=[64,64]", "heatmaps=0", "gallery=0") == 0
+
+
+def test_nothing_is_warned_of(run_copy, recwarn):
+    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert [str(one.message) for one in recwarn if "WeightAveraging" in str(one.message)] == []
+
+
+def test_interruption_has_the_shells_status(run_copy, monkeypatch, capsys):
+    from anomalib_rd.training.module import DistillationModule
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DistillationModule, "test_step", interrupted)
+    assert evaluate(run_copy) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_category_is_shown_as_it_is_called(data_root, run_copy, capsys):
+    shutil.copytree(data_root / "cloth", run_copy / "p[left]")
+    root = f"data.root={run_copy}"
+    assert evaluate(run_copy, root, "data.category='p[left]'", "heatmaps=0", "gallery=0") == 0
+    shown = capsys.readouterr().out
+    (head,) = [line for line in shown.splitlines() if "metric, %" in line]
+    assert head.split()[-1] == "p[left]"
+
+
 def test_an_evaluation_is_no_run(run_copy):
     evaluate(run_copy, "heatmaps=0", "gallery=0")
     assert find_runs(run_copy.parent) == [run_copy]
@@ -149,7 +194,21 @@ def test_checkpoint_by_itself_and_a_run_cut_off(run_copy, capsys):
         (("data.rot=x",), "did you mean 'data.root'"),
         (("data.root=/nowhere",), "/nowhere does not exist"),
         (("data.category=clth",), "did you mean 'cloth'"),
-        (("data.image_size=64",), "must be a list"),
+        (("data.image_size=64",), "data.image_size=64"),
+        (("data.image_size=[96,96]",), "data.image_size=[96,96]"),
+        (("++data.image_size=[96,96]",), "data.image_size=[96,96]"),
+        (("data=demo", "data.image_size=[96,96]"), "data.image_size=[96,96]"),
+        (("data={image_size: [96,96]}",), "data={image_size: [96,96]}"),
+        (("data.source=null",), "data.source=null"),
+        (("data.val=synthetic",), "data.val"),
+        (("data.train_batch_size=2",), "data.train_batch_size"),
+        (("trainer.precision=bf16-mixed",), "trainer.precision"),
+        (("threshold.kind=f1max",), "threshold.kind"),
+        (("~data.root=x",), "~data.root=x"),
+        (("heatmaps=-1",), "heatmaps=-1"),
+        (("threshold.false_positive_rate=0.01",), "99 normal images, and 12 are kept"),
+        (("threshold.false_positive_rate=2",), "2"),
+        (("--name", ".."), "--name .."),
         (("nonsense",), "not an override"),
         (("--name", "a/b"), "a name, not a path"),
         (("--device", "cuda:77"), "no such CUDA device"),

@@ -292,6 +292,14 @@ def test_a_threshold_of_ones_own(exported, files):
     assert verdicts == ["anomalous", "normal"]
 
 
+def test_another_false_positive_rate(exported, run):
+    path, _ = exported("onnx")
+    detector = load_exported(path, false_positive_rate=0.25)
+    assert detector.threshold == load_run(run, device="cpu", false_positive_rate=0.25).threshold
+    with pytest.raises(UserError, match="99 normal images, and 12 are kept"):
+        load_exported(path, false_positive_rate=0.01)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -300,6 +308,8 @@ def test_a_threshold_of_ones_own(exported, files):
         (["format=onnx", "--out", "part.xml"], "format=onnx ends in .onnx"),
         (["--images", "0"], "must be at least 1"),
         (["seed=1"], "the checkpoint has settled this"),
+        (["heatmaps=3"], "heatmaps=3"),
+        (["data.image_size=[96,96]"], "data.image_size"),
         (["data.root=/nowhere"], "data.root=... says where they are now"),
     ],
 )

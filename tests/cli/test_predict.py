@@ -174,6 +174,8 @@ def test_nothing_readable_at_all(predict, table, tmp_path):
         (("{images}", "--original-size", "--no-heatmaps"), "goes with heatmaps or --maps"),
         (("{images}", "--threshold", "nan"), "must be a number"),
         (("{images}", "--maps", "jpg"), "invalid choice"),
+        (("{images}", "--false-positive-rate", "1"), "--false-positive-rate 1.0"),
+        (("{images}", "--false-positive-rate", "0.2", "--threshold", "1"), "give one of them"),
         ((), "the following arguments are required: IMAGES"),
     ],
 )
@@ -376,3 +378,19 @@ def test_a_score_that_is_no_number_is_no_verdict(images, predict, table, monkeyp
     assert predict(images / "rgb.png") == 1
     found, record = table()
     assert len(found) == 0 and record["failed"][0]["path"].endswith("rgb.png")
+
+
+def test_another_false_positive_rate(run, images, predict, table, capsys):
+    kept = load_run(run, device="cpu").threshold
+    assert predict(images, "--no-heatmaps", "--false-positive-rate", 0.25) == 0
+    found, record = table()
+    threshold = kept.at_rate(0.25).image
+    assert record["threshold"]["image"] == threshold < kept.image
+    assert record["threshold"]["false_positive_rate"] == pytest.approx(3 / 13)
+    assert "normal_scores" not in record["threshold"]
+    assert list(found["verdict"] == "anomalous") == list(found["score"] >= threshold)
+    capsys.readouterr()
+    assert predict(images, "--no-heatmaps", "--false-positive-rate", 0.01) == 2
+    told = capsys.readouterr().err
+    assert "needs the scores of 99 normal images, and 12 are kept" in told
+    assert told.count("\n") == 1

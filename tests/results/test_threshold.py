@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -51,12 +51,15 @@ def test_normalised_of_images_without_spread_is_a_step():
 
 def test_what_is_kept_of_it_gives_it_back_to_the_bit():
     exact = Threshold("quantile", image=math.nextafter(0.1, 1), pixel=1 / 3, spread=0.2)
+    exact = replace(exact, normal_scores=(0.1, 1 / 3), normal_peaks=(2 / 3, 0.7))
     kept = json.loads(json.dumps(asdict(exact)))
     assert threshold_of(kept | {"of_a_later_version": 1}, Path("last.ckpt")) == exact
     assert threshold_of(None, Path("last.ckpt")) is None
 
 
-@pytest.mark.parametrize("change", [{"image": None}, {"image": "high"}, {"pixel": math.nan}])
+@pytest.mark.parametrize(
+    "change", [{"image": None}, {"image": "high"}, {"pixel": math.nan}, {"normal_scores": ["x"]}]
+)
 def test_what_is_none_is_said(change):
     with pytest.raises(UserError, match=r"last\.ckpt: no threshold in it"):
         threshold_of(asdict(QUANTILE) | change, Path("last.ckpt"))
@@ -75,3 +78,30 @@ def test_words_say_what_is_promised_and_what_is_not():
     assert str(QUANTILE.moved(3.5)) == "3.5, as given"
     f1 = Threshold("f1max", image=1, pixel=1, normal_images=4, defect_images=5)
     assert "best F1 on 4 normal and 5 synthetic" in str(f1)
+
+
+def test_another_rate_by_the_kept_scores():
+    scores = tuple(float(number) for number in range(19))
+    kept = replace(QUANTILE, normal_scores=scores, normal_images=19)
+    wider = kept.at_rate(0.2)
+    assert wider.image == wider.pixel == math.nextafter(15, 16)
+    assert (wider.kind, wider.false_positive_rate) == ("quantile", pytest.approx(0.2))
+    # The least of 19 is 1 / 20.
+    assert kept.at_rate(0.05).image == math.nextafter(18, 19)
+    with pytest.raises(UserError, match=r"needs the scores of 24 .* 19 are kept.* 0\.05 or more"):
+        kept.at_rate(0.04)
+    other_scale = replace(kept, normal_peaks=tuple(10 * score for score in scores))
+    assert other_scale.at_rate(0.2).pixel == math.nextafter(150, 151)
+    f1max = replace(kept, kind="f1max", defect_images=4, false_positive_rate=None)
+    assert f1max.at_rate(0.2) == wider
+
+
+@pytest.mark.parametrize("rate", [0, 1, -1, math.nan])
+def test_a_rate_is_between_0_and_1(rate):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        replace(QUANTILE, normal_scores=(1.0,) * 40).at_rate(rate)
+
+
+def test_no_other_rate_without_scores():
+    with pytest.raises(UserError, match="not kept"):
+        QUANTILE.at_rate(0.05)

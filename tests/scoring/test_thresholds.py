@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from anomalib_rd.metrics.functional import rank_images
-from anomalib_rd.scoring.thresholds import best_f1, normal_quantile
+from anomalib_rd.results.threshold import normal_quantile
+from anomalib_rd.scoring.thresholds import best_f1
 
 
 @pytest.mark.parametrize(("count", "rate"), [(5, 0.05), (19, 0.05), (20, 0.05), (40, 0.1)])

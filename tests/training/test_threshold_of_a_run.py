@@ -9,8 +9,7 @@ from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.load import load_run
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.results.threshold import threshold_of
-from anomalib_rd.scoring.thresholds import normal_quantile
+from anomalib_rd.results.threshold import normal_quantile, threshold_of
 from anomalib_rd.training.checkpoints import keep
 from anomalib_rd.training.run import make_data, train
 
@@ -48,6 +47,8 @@ def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(r
     assert threshold.image == threshold.pixel == pytest.approx(value, abs=1e-5)
     assert threshold.false_positive_rate == promised == pytest.approx(1 / 7)
     assert threshold.spread == pytest.approx(np.std(scores), abs=1e-5)
+    assert threshold.normal_scores == pytest.approx(scores, abs=1e-5)
+    assert threshold.at_rate(0.2).image == threshold.image
     record = read_record(folder)
     assert threshold_of(record["threshold"], folder) == threshold
     assert sha256_file(folder / "checkpoints/last.ckpt") == record["checkpoint"]["sha256"]
@@ -88,6 +89,8 @@ def test_best_f1_on_the_validation(run, larger):
         return 2 * (truth & flagged).sum() / (truth.sum() + flagged.sum())
 
     labels = np.array([sample.label for sample in validation.samples]) == 1
+    kept = [p.score for p, label in zip(found, labels, strict=True) if not label]
+    assert threshold.normal_scores == pytest.approx(kept, abs=1e-5)
     scores = np.array([p.score for p in found])
     slack = threshold.image - 1e-6
     assert f1(labels, scores >= slack) == max(f1(labels, scores >= t - 1e-6) for t in scores)
