@@ -145,6 +145,10 @@ def as_primary(repeat: Repeat, words: list[str]) -> Iterator[list[str]]:
             OmegaConf.update(config, key, OmegaConf.select(today, key), merge=False)
     check_types([o for i, o in overrides.items() if i not in groups], config)
     config["hydra"] = OmegaConf.load(conf_dir() / "train.yaml").hydra
+    # Hydra knows the choices of what it composes itself: here of nothing.
+    choices = dict(repeat.record.get("choices") or {})
+    choices |= {o.key_or_group: str(o.value()) for o in groups.values()}
+    OmegaConf.update(config, "hydra.runtime.choices", choices, force_add=True)
     with TemporaryDirectory() as folder:
         OmegaConf.save(config, Path(folder, "train.yaml"))
         yield ["--config-path", folder, *(w for i, w in enumerate(words) if i not in groups)]

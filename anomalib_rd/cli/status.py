@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -34,22 +34,29 @@ def run(words: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(words)
-    from anomalib_rd.results.sweeps import counts, seconds_left, sweep_states
+    from anomalib_rd.results.sweeps import counts, job_names, seconds_left, sweep_states
 
     states, now = sweep_states(options.folder), time.time()
+    names = job_names(options.folder)
     totals, left = counts(states), seconds_left(states, now)
     if options.json:
-        runs = [asdict(state) for state in states]
+        runs = [asdict(state) | {"name": names.get(state.run)} for state in states]
         print(json.dumps({"totals": totals, "seconds_left": left, "runs": runs}, indent=2))
     else:
-        show(states, now)
+        show(states, names, now)
         shown = [f"{number} {state}" for state, number in totals.items() if number]
         print(f"{len(states)} runs: {', '.join(shown)}{time_left(left)}")
     return 1 if totals["failed"] else 0
 
 
-def show(states: "Sequence[RunState]", now: float) -> None:
-    """Print the table, as wide as its lines."""
+def show(states: "Sequence[RunState]", names: Mapping[str, str], now: float) -> None:
+    """Print the table, as wide as its lines.
+
+    Args:
+        states: of `sweep_states`.
+        names: of `job_names`: what runs are called; the others by their folders.
+        now: seconds since the epoch.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -59,7 +66,11 @@ def show(states: "Sequence[RunState]", now: float) -> None:
         table.add_column(heading, overflow="fold")
     for state in states:
         coloured = Text(state.state, style=COLOURS.get(state.state, ""))
-        table.add_row(Text(state.run), coloured, Text(details(state, now)))
+        known = [details(state, now)]
+        if state.run in names and state.state in ("failed", "cut off", "running"):
+            known.append(f"in {state.run}")
+        name = Text(names.get(state.run, state.run))
+        table.add_row(name, coloured, Text(", ".join(filter(None, known))))
     # Into a file or pipe rich would assume 80 columns, too few for the folders' names.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 

@@ -1,6 +1,6 @@
 """From the table of runs to the finished cells that terminal and Markdown share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from anomalib_rd.results.table import (
     category_table,
     without_repeats,
 )
+from anomalib_rd.results.variants import shared_words, short_labels
 
 HEADINGS = {
     "image_auroc": Column(("image", "AUROC", "%"), 0),
@@ -87,6 +88,7 @@ def overview_table(
     """All variants of one data: a row for each with its means over the categories."""
     notes = Notes()
     metrics = shown_metrics(runs)
+    short = short_labels(list(runs["variant"].unique()))
     sets = {v: frozenset(part["category"]) for v, part in runs.groupby("variant", sort=False)}
     rows = []
     for variant, part in summary[summary["category"] == MEAN_ALL].groupby("variant", sort=False):
@@ -95,7 +97,7 @@ def overview_table(
         why = why_undefined(own)
         values = [_cell(by_metric[metric], own, why, notes) for metric in metrics]
         counts = (str(len(sets[variant])), str(own["seed"].nunique()))
-        rows.append(Row(str(variant), (*values, *counts)))
+        rows.append(Row(short[str(variant)], (*values, *counts)))
     columns = [*_headings(metrics), Column(("cate-", "gories", "")), Column(("seeds", ""))]
     remarks = _about_metrics(runs)
     sections: list[list[Row]] = [rows]
@@ -113,6 +115,12 @@ def overview_table(
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table's rows as dicts."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+
+
+def what_all_share(variants: Iterable[str]) -> str:
+    """A sentence, with the space after it, on what all of several variants have in common."""
+    words = shared_words(list(variants))
+    return f"All variants: {' '.join(words)}. " if words else ""
 
 
 def _defined(summary: pd.DataFrame, names: Collection[str]) -> dict[str, set[str]]:
@@ -164,7 +172,7 @@ def _percent(mean: float, std: float) -> str:
 
 
 def _statement(runs: pd.DataFrame) -> str:
-    """Protocol and data on one line."""
+    """What all variants share, protocol and data on one line."""
     seeds = sorted(runs["seed"].unique())
     sizes = ", ".join(runs["image_size"].dropna().unique())
     epochs = sorted(runs["epochs"].unique())
@@ -172,6 +180,7 @@ def _statement(runs: pd.DataFrame) -> str:
     categories = runs["category"].nunique()
     spread = " (± is the std over seeds)" if len(seeds) > 1 else ""
     return (
+        f"{what_all_share(runs['variant'].unique())}"
         f"Protocol: {', '.join(runs['headline'].unique())}, {span} "
         f"{'epoch' if span == '1' else 'epochs'}{f', {sizes} pixels' if sizes else ''}. "
         f"{'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))}{spread}. "

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anomalib_rd.reports.cells import HEADINGS, records
+from anomalib_rd.reports.cells import HEADINGS, records, what_all_share
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.undefined import HEADLINE as HEADLINE
 from anomalib_rd.results.noise import ALPHA, MOST_SEEDS, spread_factors
 from anomalib_rd.results.statistics import FEWEST_FOR_P
+from anomalib_rd.results.variants import short_labels
 
 COLUMNS = [
     Column(("metric", "")),
@@ -31,16 +32,19 @@ def comparison_table(compared: pd.DataFrame) -> Table:
             least one.
     """
     notes = Notes()
-    sections, verdicts = [], ["Is it noise? By the spread over seeds:"]
-    for variant, part in compared.groupby("variant", sort=False):
-        rows = records(part)
-        sections.append([Row(str(variant), _cells(row, notes)) for row in rows])
-        verdicts += [f"{variant}: {verdict(row, _family(compared, row))}" for row in rows]
     first = compared.iloc[0]
-    title = f"Differences to {first['baseline']} on {first['data']}"
+    labels = [first["baseline"], *compared["variant"].unique()]
+    short = short_labels(labels)
+    sections, verdicts = [], ["Is it noise? By the spread over seeds:"]
+    for label, part in compared.groupby("variant", sort=False):
+        rows, variant = records(part), short[str(label)]
+        sections.append([Row(variant, _cells(row, notes)) for row in rows])
+        verdicts += [f"{variant}: {verdict(row, _family(compared, row))}" for row in rows]
+    title = f"Differences to {short[first['baseline']]} on {first['data']}"
     statement = (
-        "Each variant less the baseline, in percentage points: the mean over the categories of "
-        "the mean over the seeds that both have. Other metrics: comparisons.csv."
+        f"{what_all_share(labels)}Each variant less the baseline, in percentage points: the mean "
+        "over the categories of the mean over the seeds that both have. Other metrics: "
+        "comparisons.csv."
     )
     remarks = [*verdicts, *_method(compared)]
     return Table(title, statement, "variant", COLUMNS, sections, notes, remarks)

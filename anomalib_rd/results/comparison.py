@@ -11,6 +11,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.noise import over_seeds
 from anomalib_rd.results.statistics import holm, mean_interval, sign_flip_p
 from anomalib_rd.results.table import metric_columns, without_repeats
+from anomalib_rd.results.variants import matching_labels, short_labels
 
 BASELINE_MODEL = "rd4ad"
 COLUMNS = (
@@ -57,7 +58,7 @@ def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.Data
 
     Args:
         runs: of `load_runs`.
-        baseline: a variant, or words that only one variant's label holds. If None, for each
+        baseline: a variant, or words that mean only one (see `matching_labels`). If None, for each
             data the first variant of model ``rd4ad``, else the first variant.
 
     Returns:
@@ -103,21 +104,22 @@ def choose_baselines(runs: pd.DataFrame, baseline: str | None = None) -> dict[st
         elif found := _matching(variants, baseline):
             chosen[str(data)] = found
         else:
-            known = "; ".join(variants)
             raise UserError(
-                f"baseline {baseline!r}: no variant on {data} is called so; give one of: {known}"
+                f"baseline {baseline!r}: no variant on {data} is called so; give one of: "
+                f"{_names(variants)}"
             )
     return chosen
 
 
 def _matching(variants: Sequence[str], name: str) -> str | None:
-    if name in variants:
-        return name
-    words = set(name.split())
-    found = [variant for variant in variants if words and words <= set(variant.split())]
+    found = matching_labels(variants, name)
     if len(found) > 1:
-        raise UserError(f"baseline {name!r}: which one? Give one of: {'; '.join(found)}")
+        raise UserError(f"baseline {name!r}: which one? Give one of: {_names(found)}")
     return found[0] if found else None
+
+
+def _names(variants: Sequence[str]) -> str:
+    return "; ".join(short_labels(variants).values())
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:

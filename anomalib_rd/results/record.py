@@ -29,6 +29,8 @@ run is complete, unless ``protocol.partial`` says otherwise:
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
+``choices``         absent, or ``{config group: the choice in it}``, such as
+                    ``{"model/masking": "none"}``: the words by which variants are called
 ``config_as_written`` the same with its interpolations, which `train --from` repeats; else null
 ``config_digest``   what makes it another run (see `anomalib_rd.results.identity`)
 ``categories``      only of a run of several (``data.unified``): ``{category: metrics}``; all other

@@ -127,6 +127,26 @@ def run_state(sweep: Path, run: str) -> RunState:
     return RunState(run, "missing")
 
 
+def job_names(sweep: Path) -> dict[str, str]:
+    """Run's folder below the sweep's -> the overrides in which it differs from other jobs.
+
+    As they were typed. Jobs that differ in none, or of a single job, are not in it.
+
+    Raises:
+        UserError: ``sweep.json`` is damaged.
+    """
+    jobs = {run: words for c in read_commands(sweep) for run, words in c["jobs"].items()}
+    common = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
+    # The seed comes last: it tells apart what is otherwise the same.
+    names = {
+        run: " ".join(
+            sorted(set(words) - common, key=lambda w: (w.startswith("seed="), words.index(w)))
+        )
+        for run, words in jobs.items()
+    }
+    return {run: name for run, name in names.items() if name} if len(jobs) > 1 else {}
+
+
 def failure_reason(folder: Path) -> str:
     """Why a run failed, in one line."""
     try:

@@ -31,7 +31,8 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
     The label is ``model teacher``, plus ``key=value`` for every config key in which the
     records with the same data, model and teacher differ (a key is shortened to the part
-    that is unique in the config).
+    that is unique in the config). Keys that differ because another choice of their config group
+    was made are replaced by that choice, as it was typed: ``masking=none``.
     Seed, category, paths, logger, kind of device, sweep and name do not count; the set of
     categories that one model is trained on does, and so do other images of the same category.
     """
@@ -42,6 +43,7 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = [""] * len(records)
     for (_, model_name, teacher), indices in alike.items():
         configs = [dict(config_leaves(records[index]["config"])) for index in indices]
+        configs = _with_choices(configs, [records[i].get("choices") or {} for i in indices])
         _add_data([records[index] for index in indices], configs)
         for index, suffix in zip(indices, _differences(configs), strict=True):
             labels[index] = " ".join([model_name, teacher, *suffix])
@@ -101,6 +103,102 @@ def _is_ignored(key: str, value: Any) -> bool:
     # A number is no path: timm's "drop_path" is a rate.
     is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
     return is_path or key in SAME_VARIANT_KEYS
+
+
+def short_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Label -> its words that not all labels have; the model where there is no other.
+
+    A single label, and labels that would no longer be told apart, stay as they are.
+    """
+    common = set(shared_words(labels))
+    short = {
+        label: " ".join(word for word in label.split() if word not in common) or label.split()[0]
+        for label in labels
+    }
+    return short if len(set(short.values())) == len(short) else {label: label for label in labels}
+
+
+def shared_words(labels: Sequence[str]) -> list[str]:
+    """The words that all of several labels have, in their order."""
+    words = [label.split() for label in dict.fromkeys(labels)]
+    if len(words) < 2:
+        return []
+    return [word for word in words[0] if all(word in others for others in words)]
+
+
+def matching_labels(labels: Sequence[str], name: str) -> list[str]:
+    """The labels that a user may mean by a name.
+
+    A label as it is; else those that hold every word of the name: as it stands in the label, as
+    it was typed (``model/masking=none`` for ``masking=none``, ``model=rd4ad`` for ``rd4ad``), or
+    the value alone (``none``).
+    """
+    if name in labels:
+        return [name]
+    wanted = name.split()
+    for fits in (_equals, _means):
+        found = [
+            label
+            for label in labels
+            if wanted and all(any(fits(word, part) for part in label.split()) for word in wanted)
+        ]
+        if found:
+            return found
+    return []
+
+
+def _equals(typed: str, part: str) -> bool:
+    return typed == part
+
+
+def _means(typed: str, part: str) -> bool:
+    """Whether a typed word says the same as a word of a label."""
+    key, _, value = typed.rpartition("=")
+    own_key, _, own_value = part.rpartition("=")
+    if not own_key:
+        return value in (own_value, own_value.partition(".")[0])
+    path = key.lstrip("+").replace("/", ".")
+    return value == own_value and (not path or f".{path}".endswith(f".{own_key}"))
+
+
+def _with_choices(
+    configs: Sequence[Mapping[str, Any]], choices: Sequence[Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """The configs with a choice in the place of the keys that differ because of it.
+
+    Args:
+        configs: dotted key -> value.
+        choices: config group -> choice, of the same runs. A group that some run lacks, as the
+            records of older versions do, is left as it is.
+    """
+    found = [dict(config) for config in configs]
+    groups = [group for group in choices[0] if all(group in own for own in choices)]
+    # A choice brings those of the groups below it: the outer one says it all.
+    for group in sorted(groups, key=lambda group: group.count("/")):
+        names = [own[group] for own in choices]
+        path = group.partition("@")[0].replace("/", ".")
+        inside = [k for k in dict.fromkeys(k for c in found for k in c) if _below(k, path)]
+        explained = [k for k in inside if _is_explained(k, found, names)]
+        if not explained:
+            continue
+        called: dict[tuple[str, ...], str] = {}
+        for index, config in enumerate(found):
+            values = tuple(_exact(config.get(key, ABSENT)) for key in explained)
+            # Two choices with the same content make one variant.
+            name = called.setdefault(values, names[index])
+            rest = {k: v for k, v in config.items() if k not in explained and _stem(k) != path}
+            found[index] = {path: name, **rest}
+    return found
+
+
+def _below(key: str, path: str) -> bool:
+    return key.startswith(f"{path}.") or key == path
+
+
+def _is_explained(key: str, configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Whether a key differs, and only where the choices do."""
+    values = [_exact(config.get(key, ABSENT)) for config in configs]
+    return len(set(values)) > 1 and len(set(zip(names, values, strict=True))) == len(set(names))
 
 
 def _differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -164,6 +262,11 @@ def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str
         key: next((e for e in _endings(key) if endings[e] == 1), _endings(key)[-1])
         for key in differing
     }
+
+
+def _stem(key: str) -> str:
+    """The key of the group that a key stands for, if it says which class the group is."""
+    return key.removesuffix("._target_")
 
 
 def _endings(key: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample, dataset_fingerprint
 from anomalib_rd.results.files import sha256_file
@@ -128,6 +129,7 @@ class Outcome:
             "provenance": provenance(accelerator_name(self.trainer)),
             "checkpoint": checkpoint(Path(self.config["run_dir"])),
             "config": self.config,
+            "choices": chosen(),
             "config_as_written": self.written,
             "config_digest": self.module.config_digest,
         } | ({"categories": self.by_category} if len(names) > 1 else {})
@@ -136,6 +138,18 @@ class Outcome:
     def by_category(self) -> dict[str, dict[str, float]]:
         """The metrics of each category."""
         return {name: judgement.metrics for name, judgement in self.module.judged.items()}
+
+
+def chosen() -> dict[str, str]:
+    """Config group -> the choice in it, as typed; empty where Hydra did not compose the config."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {
+        str(key): str(value)
+        for key, value in choices.items()
+        if value is not None and not str(key).startswith("hydra/")
+    }
 
 
 def group(data: AnomalyDataModule, categories: Sequence[str]) -> str:

@@ -58,6 +58,8 @@ def test_the_same_metrics_to_the_bit_in_another_process(done, repeat):
     assert ended.status == 0, ended.err
     assert f"The same metrics as {record}, to the bit" in ended.out
     left, there = (json.loads(p.read_text()) for p in (repeat.folder / "result.json", record))
+    assert there["choices"]["model/masking"] == "random"
+    assert left["choices"] == there["choices"] | {"logger": "none"}
     assert left["metrics"] == there["metrics"] and left["loss_curve"] == there["loss_curve"]
     assert left["config_digest"] != there["config_digest"]  # the note is another
     assert left["provenance"]["command"].startswith("anomalib-rd train --from ")

@@ -70,6 +70,27 @@ def test_as_json_for_programs(sweep, capsys):
     assert found["runs"][1]["run"] == "a/live" and found["runs"][1]["running"]["epoch"] == 2
 
 
+def test_runs_are_called_by_what_was_typed_for_them(tmp_path, capsys):
+    folder = tmp_path / "multirun/s"
+    jobs = {
+        f"bottle/run-{number}-86716939": ["seed=0", "data.category=bottle", f"model/masking={name}"]
+        for number, name in enumerate(("none", "random", "p[left]"))
+    }
+    add_jobs(folder, "train -m", jobs)
+    done, failed, _ = jobs
+    fake_run(folder / done)
+    write_failure(folder / failed, ValueError("boom"))
+    assert main(["status", str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    words = [line.split()[0] for line in lines]
+    assert words == ["model/masking=none", "model/masking=random", "model/masking=p[left]"]
+    assert done not in lines[0] and lines[1].rstrip().endswith(failed)
+    assert main(["status", str(folder), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["run"] for run in found] == list(jobs)
+    assert found[0]["name"] == "model/masking=none"
+
+
 def test_all_done_leaves_nothing(tmp_path, capsys):
     fake_run(tmp_path / "x")
     assert main(["status", str(tmp_path)]) == 0

@@ -70,7 +70,7 @@ def make_table(folder, differences):
 
 def test_the_table_says_difference_interval_p_and_seeds(tmp_path):
     table = make_table(tmp_path, {"bottle": [0.01, 0.03, 0.02], "cable": [0.0, 0.0, 0.03]})
-    assert table.title == "Differences to rd4ad resnet18 on mvtec"
+    assert table.title == "Differences to rd4ad on mvtec"
     assert "percentage points" in table.statement
     row = table.rows()[0]
     assert row.label == "fmg_rd resnet18"

@@ -12,6 +12,7 @@ from anomalib_rd.reports.reported import source
 from anomalib_rd.results.published import Published, compare
 from anomalib_rd.results.table import MEAN_ALL
 from anomalib_rd.results.unified import whole_run
+from anomalib_rd.results.variants import short_labels
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,6 @@ def variant_lines(
             )
         )
     return lines
-
-
-def short_labels(variants: Sequence[str]) -> dict[str, str]:
-    """Label -> its model and the words that not all variants have."""
-    words = [variant.split() for variant in variants]
-    common = set.intersection(*map(set, words)) if len(words) > 1 else set()
-    return {
-        variant: " ".join([own[0], *(word for word in own[1:] if word not in common)])
-        for variant, own in zip(variants, words, strict=True)
-    }
 
 
 def beside_published(

@@ -3,10 +3,10 @@ import pytest
 from fake_runs import full_run
 
 from anomalib_rd.reports.dashboard.collected import collect
-from anomalib_rd.reports.dashboard.headline import short_labels
 from anomalib_rd.reports.dashboard.numbers import points, rate, seconds
 from anomalib_rd.reports.dashboard.sections import data_sections
 from anomalib_rd.results.published import load_published
+from anomalib_rd.results.variants import short_labels
 
 
 @pytest.fixture(scope="module")
