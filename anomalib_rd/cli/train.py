@@ -180,7 +180,10 @@ def work(cfg: DictConfig) -> float | None:
             log.info("%s is complete: skipped", cfg.name)
             return None
         try:
-            return train(cfg)
+            objective = train(cfg)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                contained(state_threshold, run_dir)
+            return objective
         finally:
             # Networks and loaders refer to each other in circles: the next run would begin with
             # this one's memory, on the device too, and with its data workers.
@@ -223,17 +226,54 @@ def where_it_goes_on(run_dir: Path | None) -> str:
 
 
 def show_result(cfg: DictConfig) -> None:
-    """Print the table of a single run and leave its page; a multirun has its own at the end."""
-    from anomalib_rd.reports.report import show
+    """Print the table and threshold of a single run, and leave its page.
+
+    A multirun has its own table and page at the end.
+    """
+    run_dir = Path(cfg.run_dir)
+    # In a DDP run every process but the first comes here without a record of its own.
+    page = leave_page(run_dir) if cfg.page and has_record(run_dir) else ""
+    # Printing comes last: whoever reads may have enough after a line, and close the pipe.
+    contained(show_table, run_dir)
+    contained(state_threshold, run_dir)
+    if page:
+        print(page)
+
+
+def has_record(run_dir: Path) -> bool:
+    """Whether this process is the one to show the run's record."""
     from anomalib_rd.results.record import RESULT
 
-    # In a DDP run every process but the first comes here without a record of its own.
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and Path(cfg.run_dir, RESULT).is_file():
-        # Printing comes last: whoever reads may have enough after a line, and close the pipe.
-        page = leave_page(Path(cfg.run_dir)) if cfg.page else ""
-        show(cfg.run_dir)
-        if page:
-            print(page)
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and (run_dir / RESULT).is_file()
+
+
+def contained(show: Callable[[Path], None], run_dir: Path) -> None:
+    """Show something of a run's record; what goes wrong is one line: the result is on disk."""
+    if not has_record(run_dir):
+        return
+    try:
+        show(run_dir)
+    except Exception as error:
+        line = explain(error) or f"{type(error).__name__}: {error}"
+        log.warning("%s: the result is written but cannot be shown: %s", run_dir, line)
+
+
+def show_table(run_dir: Path) -> None:
+    """Print the run's metrics."""
+    from anomalib_rd.reports.report import show
+
+    show(run_dir)
+
+
+def state_threshold(run_dir: Path) -> None:
+    """Log the run's threshold, its rate and its source, and whether the run is whole."""
+    from anomalib_rd.results.record import RESULT, limits_of, read_record
+    from anomalib_rd.results.threshold import threshold_line
+
+    record = read_record(run_dir)
+    log.info("Threshold: %s", threshold_line(record, run_dir / RESULT))
+    if limits := limits_of(record):
+        log.warning("Only a part of a run, no result: the trainer had %s", limits)
 
 
 def note_failure(cfg: DictConfig, error: Exception) -> None:

@@ -131,6 +131,32 @@ class Threshold:
         return f"{words}, reached by at most {rate} of normal images like {images}"
 
 
+def images_needed(rate: float) -> int:
+    """How many normal images allow a false positive rate: from N comes at best 1 / (N + 1)."""
+    return max(1, math.ceil(1 / rate - 1 - 1e-9))
+
+
+def threshold_line(record: Mapping[str, Any], path: Path) -> str:
+    """The threshold of a run, its rate and its source, and the rate that was asked for.
+
+    Args:
+        record: of the run.
+        path: of the record, named in the error.
+
+    Raises:
+        UserError: its threshold is damaged.
+    """
+    threshold = threshold_of(record.get("threshold"), path)
+    if threshold is None:
+        return "none"
+    asked = ((record.get("config") or {}).get("threshold") or {}).get("false_positive_rate")
+    rate = threshold.false_positive_rate
+    if asked is None or rate is None or rate <= asked + 1e-9:
+        return str(threshold)
+    needed = images_needed(asked)
+    return f"{threshold}; {100 * asked:.2g} % was asked for, which needs {needed} such images"
+
+
 def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None:
     """The threshold of its fields as a file keeps them; None of None.
 
@@ -154,11 +180,6 @@ def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no threshold in it ({error}); run again") from error
     return threshold
-
-
-def images_needed(rate: float) -> int:
-    """How many normal images a false positive rate needs: 1 / (N + 1) is the lowest of N."""
-    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def normal_quantile(scores: ArrayLike, rate: float) -> tuple[float, float]:

@@ -112,7 +112,9 @@ class Outcome:
             "test_curve": self.module.curve,
             "loss_curve": self.module.loss_curve,
             "validation": {k: v for k, v in self.module.validation.items() if k != "epoch"} or None,
-            "threshold": asdict(self.threshold) if self.threshold else None,
+            "threshold": self.threshold
+            and asdict(self.threshold)
+            | {"requested_rate": self.config["threshold"].get("false_positive_rate")},
             "duration_s": {
                 "train": self.train_s,
                 "test": self.test_s,

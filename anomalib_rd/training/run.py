@@ -51,7 +51,7 @@ from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.normals import fit_scorer
 from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.partial import require_some_batches
-from anomalib_rd.training.threshold import check_threshold, set_threshold
+from anomalib_rd.training.threshold import check_threshold, set_threshold, tell_possible_rate
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ def train(cfg: DictConfig) -> float | None:
     loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
     require_some_batches(trainer, data, fit=cfg.model.fit)
+    if first_process():
+        tell_possible_rate(cfg, data)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):
         for logger in loggers:

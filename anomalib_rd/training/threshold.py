@@ -1,5 +1,6 @@
 """The threshold that a run leaves: from images of the training split, never from the test set."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +11,23 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_rd.data import AnomalyDataset
+from anomalib_rd.data import AnomalyDataModule, AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.functional import rank_images, rank_pixels
 from anomalib_rd.results.files import plain
-from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold, normal_quantile
+from anomalib_rd.results.threshold import (
+    HELD_OUT,
+    TRAINING,
+    Threshold,
+    images_needed,
+    normal_quantile,
+)
 from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.checkpoints import CHECKPOINT, keep
 from anomalib_rd.training.normals import as_they_are, scored
 from anomalib_rd.training.outcome import Outcome
+
+log = logging.getLogger(__name__)
 
 QUANTILE, F1MAX, NONE = KINDS = ("quantile", "f1max", "none")
 
@@ -45,6 +54,30 @@ def check_threshold(cfg: DictConfig) -> None:
         raise UserError(
             f"threshold.train_images={wanted.train_images}: must be at least 1, or null for all"
         )
+
+
+def tell_possible_rate(cfg: DictConfig, data: AnomalyDataModule) -> None:
+    """Log which false positive rate the normal images at hand allow, before anything is trained."""
+    wanted = cfg.threshold
+    if wanted.kind != QUANTILE or not cfg.model.fit:
+        return
+    rate, needed = wanted.false_positive_rate, images_needed(wanted.false_positive_rate)
+    if data.val_set is not None:
+        count, source = len(data.val_set), "held-out"
+        way = f"raise data.val_share={cfg.data.val_share} (at most 0.5)"
+    else:
+        count, source = len(data.train_set), "training"
+        if wanted.train_images is not None and wanted.train_images < count:
+            count = wanted.train_images
+        way = "raise threshold.train_images"
+    line = (
+        f"threshold.false_positive_rate={rate} needs {needed} normal images; the {count} {source} "
+        f"images allow {100 / (count + 1):.2g} %"
+    )
+    if count < needed:
+        log.warning("%s: %s, add images, or ask for another rate", line, way)
+    else:
+        log.info("%s", line)
 
 
 def set_threshold(outcome: Outcome) -> None:

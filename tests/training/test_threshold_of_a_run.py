@@ -9,9 +9,15 @@ from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.load import load_run
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.results.threshold import normal_quantile, threshold_of
+from anomalib_rd.results.threshold import (
+    images_needed,
+    normal_quantile,
+    threshold_line,
+    threshold_of,
+)
 from anomalib_rd.training.checkpoints import keep
 from anomalib_rd.training.run import make_data, train
+from anomalib_rd.training.threshold import tell_possible_rate
 
 
 @pytest.fixture
@@ -160,3 +166,39 @@ def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
     # A run resumed after its training, and told otherwise.
     keep(path, threshold=None)
     assert torch.load(path, weights_only=True)["threshold"] is None
+
+
+def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, larger, caplog):
+    """Of 12 normal images 4 are held out: they allow 1 in 5, and 2 % needs 49."""
+    words = ("data.val=synthetic", "threshold.false_positive_rate=0.02")
+    with caplog.at_level("INFO", "anomalib_rd"):
+        folder = run(f"data.root={larger}", "trainer.max_epochs=1", *words)[1]
+    (told,) = [r for r in caplog.records if "false_positive_rate=0.02" in r.message]
+    assert told.levelname == "WARNING"
+    assert " 49 " in told.message and " 4 held-out" in told.message and "20 %" in told.message
+    record = read_record(folder)
+    kept = record["threshold"]
+    assert (kept["requested_rate"], kept["false_positive_rate"]) == (0.02, 0.2)
+    line = threshold_line(record, folder)
+    assert all(part in line for part in ("20 %", "4 held-out images", "2 %", "49"))
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [(("threshold.false_positive_rate=0.2",), "14 %"), (("threshold.train_images=3",), "25 %")],
+)
+def test_what_training_images_allow_is_told_too(compose_config, caplog, words, allowed):
+    cfg = compose_config(*words)
+    with caplog.at_level("INFO", "anomalib_rd"):
+        tell_possible_rate(cfg, make_data(cfg))
+    (told,) = caplog.records
+    assert allowed in told.message
+    assert (told.levelname == "INFO") == (allowed == "14 %")
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.02, 49), (0.05, 19), (0.1, 9), (0.3, 3), (0.9, 1)])
+def test_so_few_images_are_enough_for_a_rate(rate, needed):
+    assert images_needed(rate) == needed
+    assert normal_quantile(np.arange(needed), rate)[1] <= rate + 1e-9
+    if needed > 1:
+        assert normal_quantile(np.arange(needed - 1), rate)[1] > rate

@@ -12,8 +12,9 @@ import pandas as pd
 from anomalib_rd.reports.cells import records
 from anomalib_rd.reports.dashboard.curves import drawn_curves, training_loss
 from anomalib_rd.reports.dashboard.defects import best_threshold, defect_types
-from anomalib_rd.results.record import CURVES, read_curves, read_record, read_scores
+from anomalib_rd.results.record import CURVES, RESULT, read_curves, read_record, read_scores
 from anomalib_rd.results.table import metric_columns
+from anomalib_rd.results.threshold import threshold_line
 
 
 @dataclass(eq=False)
@@ -71,6 +72,7 @@ class Run:
             "duration": record.get("duration_s") or {},
             "speed": record.get("images_per_s") or {},
             "threshold": _short(self.threshold),
+            "verdicts": threshold_line(record, self.folder / RESULT),
             "spread": self.spread,
             "scores": [_short(self.scores.get(path)) for path in self.group.images],
             "defects": self.defects,

@@ -18,6 +18,7 @@ function showRun(key) {
     facts(run),
     run.chosen_on_test ? make("p", { class: "banner" }, "A search that was given a metric of the test set chose this run's config: its numbers are no fair estimate.") : null,
     undefinedMetrics(run),
+    make("p", { class: "about" }, `Threshold for the verdicts of predict: ${run.verdicts}.`),
     validation(run),
     make("h2", {}, "Curves"), plots(run),
     make("h2", {}, "Defect types"), ...defectTable(run),
