@@ -59,15 +59,18 @@ def list_categories(overrides: list[str]) -> int:
     from rich.table import Table
 
     from anomalib_rd.cli.data_check import chosen
+    from anomalib_rd.data.left_out import left_out
     from anomalib_rd.data.source import select_categories
 
     source, wanted = chosen(overrides)
+    notes: list[str] = []
     table = Table(title=f"{source.root}", title_justify="left")
     for heading in ("category", "group", "train", "test", "defect types (images)"):
         table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
     for category in select_categories(source, wanted or "all"):
         split = source.split(category)
         counts = Counter(sample.defect for sample in split.test)
+        notes += [f"{category}: {kind.text}" for kind in left_out(source, category, split)]
         table.add_row(
             category,
             "texture" if category in source.textures else "object",
@@ -76,6 +79,8 @@ def list_categories(overrides: list[str]) -> int:
             ", ".join(f"{defect} ({count})" for defect, count in counts.items()),
         )
     Console().print(table)
+    for note in notes:
+        print(note)
     return 0
 
 

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path, PurePath
 from stat import S_ISDIR
 
-from anomalib_rd.data.source import Split, list_images
+from anomalib_rd.data.source import Split
+from anomalib_rd.data.walk import list_images
 from anomalib_rd.errors import UserError
 
 

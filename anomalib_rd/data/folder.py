@@ -9,12 +9,13 @@ from anomalib_rd.data.source import (
     Sample,
     Split,
     check_category,
-    list_images,
+    named_folders,
     pair_masks,
     root_folder,
-    subfolders,
 )
+from anomalib_rd.data.walk import list_images, why_no_images
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import printable
 
 
 class Folder:
@@ -68,8 +69,8 @@ class Folder:
         if not self.root.is_dir():
             raise UserError(f"dataset folder {self.root} does not exist; set data.root")
         if (self.root / self.normal).is_dir():
-            return [self.root.resolve().name]
-        names = [path.name for path in subfolders(self.root) if (path / self.normal).is_dir()]
+            return [printable(self.root.resolve().name)]
+        names = named_folders(self.root, lambda path: (path / self.normal).is_dir())
         if not names:
             raise UserError(
                 f"no folder {self.root / self.normal}, nor one in a folder below {self.root};"
@@ -84,14 +85,23 @@ class Folder:
             UserError: no such category, too few images, or a mask without its image.
         """
         check_category(category, self.categories(), self.root)
-        single = (self.root / self.normal).is_dir()
-        folder = self.root if single else self.root / category
+        folder = self._home(category)
         train, held_back = self._normal(folder)
         return Split(
             [Sample(path, category, GOOD, 0) for path in train],
             [Sample(path, category, GOOD, 0) for path in held_back]
             + self._defects(folder, category),
         )
+
+    def places(self, category: str) -> list[Path]:
+        """The folders that hold the category's images, to look for what is left out."""
+        home = self._home(category)
+        parts = (self.normal, self.normal_test, self.defect, self.masks)
+        return [home / part for part in parts if part is not None]
+
+    def _home(self, category: str) -> Path:
+        single = (self.root / self.normal).is_dir()
+        return self.root if single else self.root / category
 
     def _normal(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Normal images to train on and to test on."""
@@ -100,9 +110,9 @@ class Folder:
         if self.normal_test is not None:
             test = list_images(folder / self.normal_test, recursive=True)
             if not test:
-                raise UserError(
-                    f"no images in {folder / self.normal_test} (data.source.normal_test)"
-                )
+                home = folder / self.normal_test
+                why = why_no_images(home, recursive=True)
+                raise UserError(f"no images in {home}{why} (data.source.normal_test)")
             # The one folder may lie in the other.
             train = sorted(set(images) - set(test))
         else:
@@ -110,8 +120,9 @@ class Folder:
             train = sorted(set(images) - set(test))
         if not (train and test):
             raise UserError(
-                f"{len(images)} normal images in {home}: too few to train and test on; add some"
-                " (at least 2, or set data.source.normal_test to a folder of normal test images)"
+                f"{len(images)} normal images in {home}{why_no_images(home, True)}: too few to"
+                " train and test on; add some (at least 2, or set data.source.normal_test to a"
+                " folder of normal test images)"
             )
         return train, test
 
@@ -122,8 +133,9 @@ class Folder:
         images = list_images(home, recursive=True)
         if not images:
             raise UserError(
-                f"no images in {home}; put defect images there, or set data.source.defect to what"
-                " the folder is called (null if there are no defect images)"
+                f"no images in {home}{why_no_images(home, True)}; put defect images there, or set"
+                " data.source.defect to what the folder is called (null if there are no defect"
+                " images)"
             )
         masks = pair_masks(images, home, folder / self.masks) if self.masks is not None else {}
         samples = []
@@ -133,7 +145,7 @@ class Folder:
                 raise UserError(
                     f"{home / GOOD}: '{GOOD}' is the name of normal images; rename the folder"
                 )
-            defect = parents[0] if parents else "defect"
+            defect = printable(parents[0]) if parents else "defect"
             samples.append(Sample(path, category, defect, 1, masks.get(path)))
         return samples
 
@@ -143,8 +155,11 @@ def hold_back(images: list[Path], folder: Path, share: float) -> list[Path]:
     if len(images) < 2:
         return []
 
+    def name(path: Path) -> bytes:
+        return path.relative_to(folder).as_posix().encode(errors="surrogateescape")
+
     def draw(path: Path) -> float:
-        digest = hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest()
+        digest = hashlib.sha256(name(path)).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
     by_draw = sorted(images, key=draw)

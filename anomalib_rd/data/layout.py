@@ -8,12 +8,13 @@ from anomalib_rd.data.source import (
     Sample,
     Split,
     check_category,
-    list_images,
+    named_folders,
     pair_masks,
     root_folder,
-    subfolders,
 )
+from anomalib_rd.data.walk import distinct_subfolders, list_images, subfolders, why_no_images
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import printable
 
 
 class CategoryFolders:
@@ -56,7 +57,7 @@ class CategoryFolders:
                 f"dataset folder {self.root} does not exist; set data.root to where {self.title}"
                 f" is, or get it: {self.how_to_get()}"
             )
-        names = [path.name for path in subfolders(self.root) if self._is_category(path)]
+        names = named_folders(self.root, self._is_category)
         if not names:
             raise UserError(f"no category in {self.root}: {self._hint()}")
         return names
@@ -74,15 +75,23 @@ class CategoryFolders:
         if not home.is_dir():
             raise UserError(f"no folder {home}; put test images in {self.test}/<defect type>")
         # In MVTec AD 2 the masks' folder lies among the defect types.
-        kinds = [path for path in subfolders(home) if path != masks]
+        kinds = [path for path in distinct_subfolders(home) if path != masks]
         test = [sample for kind in kinds for sample in self._test_samples(kind, masks, category)]
         if not test:
             raise UserError(
-                f"no images in the folders of {home};"
+                f"no images in the folders of {home}{why_no_images(home)};"
                 f" put normal ones in {self.good}, defect ones in a folder for each defect type"
             )
         self._check_mask_folders(home, masks)
         return Split([Sample(path, category, GOOD, 0) for path in train], test)
+
+    def places(self, category: str) -> list[Path]:
+        """The folders that hold the category's files, to look for what is left out."""
+        return [self.root / category]
+
+    def ignored(self, category: str) -> list[Path]:
+        """Folders of images that the data set has and that are not used here."""
+        return [self.root / category / self.masks / self.good]
 
     def how_to_get(self) -> str:
         """Where the dataset comes from: an address or a command."""
@@ -99,7 +108,9 @@ class CategoryFolders:
     def _train_images(self, folder: Path) -> list[Path]:
         images = list_images(folder)
         if not images:
-            raise UserError(f"no training images in {folder}; put normal images there")
+            raise UserError(
+                f"no training images in {folder}{why_no_images(folder)}; put normal images there"
+            )
         return images
 
     def _test_samples(self, folder: Path, masks: Path, category: str) -> list[Sample]:
@@ -107,13 +118,14 @@ class CategoryFolders:
         if folder.name == self.good:
             return [Sample(path, category, GOOD, 0) for path in images]
         pairs = self.pair(images, folder, masks / folder.name)
-        return [Sample(path, category, folder.name, 1, pairs.get(path)) for path in images]
+        defect = printable(folder.name)
+        return [Sample(path, category, defect, 1, pairs.get(path)) for path in images]
 
     def _check_mask_folders(self, test: Path, masks: Path) -> None:
         """Masks of a defect type that has no test folder: a renamed or forgotten folder."""
         if not masks.is_dir():
             return
-        for folder in subfolders(masks):
+        for folder in distinct_subfolders(masks):
             if folder.name != self.good and not (test / folder.name).is_dir():
                 self.pair([], test / folder.name, folder)
 
@@ -151,3 +163,7 @@ class WithValidation(CategoryFolders):
         self.train_on_validation = train_on_validation
         if train_on_validation:
             self.train = (*self.train, self.validation)
+
+    def ignored(self, category: str) -> list[Path]:
+        """As of `CategoryFolders`; without ``train_on_validation`` the validation images too."""
+        return [*super().ignored(category), self.root / category / self.validation]

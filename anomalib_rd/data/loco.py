@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anomalib_rd.data.layout import WithValidation
-from anomalib_rd.data.source import pair_masks, subfolders
+from anomalib_rd.data.source import pair_masks
+from anomalib_rd.data.walk import subfolders
 
 
 class MVTecLOCO(WithValidation):

@@ -1,5 +1,7 @@
 """The layout of MVTec AD 2 (Heckler-Kram et al., 2025, arXiv 2503.21622), as downloaded."""
 
+from pathlib import Path
+
 from anomalib_rd.data.layout import WithValidation
 
 
@@ -22,3 +24,8 @@ class MVTecAD2(WithValidation):
     page = "https://www.mvtec.com/company/research/datasets/mvtec-ad-2"
     test = "test_public"
     masks = "test_public/ground_truth"
+
+    def ignored(self, category: str) -> list[Path]:
+        """As of `WithValidation`, and the test images without public labels."""
+        private = ("test_private", "test_private_mixed")
+        return [*super().ignored(category), *(self.root / category / name for name in private)]

@@ -2,15 +2,16 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from anomalib_rd.data.walk import list_images, subfolders
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import printable
 
 GOOD = "good"
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,19 @@ def root_folder(root: object) -> Path:
     return Path(text).expanduser()
 
 
-def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Image files in ``folder`` by their endings, sorted; none if there is no such folder.
+def named_folders(root: Path, wanted: Callable[[Path], bool]) -> list[str]:
+    """Names of the wanted folders directly inside ``root``, sorted: they become categories.
 
-    Hidden files are left out: macOS writes ``._000.png`` beside ``000.png`` on foreign disks.
+    Raises:
+        UserError: a name that is not UTF-8, which neither records nor W&B can hold.
     """
-    if not folder.is_dir():
-        return []
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(
-        path
-        for path in found
-        if path.suffix.lower() in IMAGE_ENDINGS and path.name[0] != "." and path.is_file()
-    )
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Folders directly inside ``folder``, hidden ones left out, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    names = [path.name for path in subfolders(root) if wanted(path)]
+    for name in names:
+        if printable(name) != name:
+            raise UserError(
+                f"{root}: the name of the folder {printable(name)} is not UTF-8; rename it"
+            )
+    return names
 
 
 def pair_masks(

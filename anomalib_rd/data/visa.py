@@ -4,7 +4,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from anomalib_rd.data.source import GOOD, Sample, Split, check_category, root_folder, subfolders
+from anomalib_rd.data.source import GOOD, Sample, Split, check_category, root_folder
+from anomalib_rd.data.walk import subfolders
 from anomalib_rd.errors import UserError
 
 VISA_URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA.tar"

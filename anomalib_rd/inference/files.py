@@ -2,7 +2,9 @@
 
 import csv
 import glob
+import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -13,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from anomalib_rd.data.images import load_image
-from anomalib_rd.data.source import IMAGE_ENDINGS, list_images
+from anomalib_rd.data.left_out import of_walk
+from anomalib_rd.data.walk import IMAGE_ENDINGS, has_image_ending, is_hidden, walk, why_no_images
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
@@ -21,6 +24,8 @@ from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png
 from anomalib_rd.results.files import plain, short_name, write_atomically, write_json
 
 CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
+log = logging.getLogger(__name__)
+
 COLUMNS = ["path", "score", "normalised", "verdict"]
 MapFormat = Literal["npy", "tiff"]
 
@@ -58,18 +63,34 @@ def endings() -> str:
 def _meant(word: str) -> Iterable[tuple[Path, Path]]:
     path = Path(word).expanduser()
     if path.is_dir():
-        images = list_images(path, recursive=True)
-        if not images:
-            raise UserError(f"{word}: no image in this folder; {endings()} are")
-        return [(image, image.relative_to(path)) for image in images]
+        found = walk(path)
+        if not found.images:
+            raise UserError(f"{word}: no image in this folder{why_no_images(path, recursive=True)}")
+        for kind in of_walk(found):
+            log.warning("%s: %s", word, kind.text)
+        return [(image, image.relative_to(path)) for image in found.images]
     if glob.has_magic(word) and not path.exists():
-        # Path.glob takes no absolute patterns.
-        paths = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-        images = [p for p in paths if p.suffix.lower() in IMAGE_ENDINGS and p.is_file()]
+        images = _matched(path)
         if not images:
             raise UserError(f"{word}: matches no image; {endings()} are")
         return [(image, Path(image.name)) for image in images]
     return [(path, Path(path.name))]
+
+
+def _matched(pattern: Path) -> list[Path]:
+    """The images that a pattern matches, each once, without those in hidden folders."""
+    # Path.glob takes no absolute patterns.
+    paths = [Path(p) for p in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207
+    typed, seen, images = set(pattern.parts), set(), []
+    # A folder may be reached by a link too, and a link may lead to a folder that it lies in.
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        if any(is_hidden(name) and name not in typed for name in path.parts):
+            continue
+        place = (os.path.realpath(path.parent), path.name)
+        if has_image_ending(path) and path.is_file() and place not in seen:
+            seen.add(place)
+            images.append(path)
+    return sorted(images)
 
 
 @dataclass(frozen=True)

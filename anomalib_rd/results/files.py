@@ -177,6 +177,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def printable(name: Path | str) -> str:
+    """A path or name as text that any UTF-8 file takes; bytes that are no UTF-8 as ``\\xfc``."""
+    text = name.as_posix() if isinstance(name, Path) else name
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def one_line(error: BaseException) -> str:
     """The error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
