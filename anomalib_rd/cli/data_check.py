@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from anomalib_rd.data.check import (
     missing_categories,
 )
 from anomalib_rd.data.counts import Counts
+from anomalib_rd.data.mask_levels import check_mask_rule
 from anomalib_rd.data.source import Source, select_categories
 
 LISTED = 20
@@ -35,10 +37,11 @@ def check(overrides: list[str], as_json: bool) -> int:
     Raises:
         UserError: no such data set or category.
     """
-    source, wanted = chosen(overrides)
+    data, wanted = settings(overrides)
+    source = instantiate_source(data)
     available = source.categories()
     names = select_categories(source, wanted or "all")
-    results = [*checked_all(source, names)]
+    results = [*checked_all(source, names, data.mask_rule)]
     general = [] if wanted else missing_categories(source, available)
     findings = [*(finding for result in results for finding in result.findings), *general]
     if as_json:
@@ -50,18 +53,32 @@ def check(overrides: list[str], as_json: bool) -> int:
 
 def chosen(overrides: list[str]) -> tuple[Source, list[str]]:
     """The data set, and what ``data.category`` says; nothing if the words do not."""
+    data, wanted = settings(overrides)
+    return instantiate_source(data), wanted
+
+
+def instantiate_source(data: DictConfig) -> Source:
+    """The data set that the group ``data`` of the config names."""
     from hydra.utils import instantiate
 
+    source: Source = instantiate(data.source)
+    return source
+
+
+def settings(overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """The group ``data`` of the config, and what ``data.category`` says."""
     from anomalib_rd.cli.config import register_resolvers
 
     register_resolvers()
     given = {index: o for index, o in parsed(overrides).items() if o.key_or_group == KEY}
     others = [word for index, word in enumerate(overrides) if index not in given]
     wanted = values(list(given.values())[-1]) if given else []
-    return instantiate(composed(others, None).data.source), wanted
+    data: DictConfig = composed(others, None).data
+    check_mask_rule(data.mask_rule)
+    return data, wanted
 
 
-def checked_all(source: Source, names: list[str]) -> Iterable[Checked]:
+def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[Checked]:
     """Each category in turn, with a bar on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -74,7 +91,7 @@ def checked_all(source: Source, names: list[str]) -> Iterable[Checked]:
             def advance(done: int, total: int, task: TaskID = task) -> None:
                 bars.update(task, completed=done, total=total)
 
-            yield examine(source, name, advance)
+            yield examine(source, name, advance, mask_rule)
             bars.remove_task(task)
 
 
@@ -83,6 +100,9 @@ def show(root: Path, results: list[Checked], findings: list[Finding]) -> None:
     console = Console()
     console.print(counts_table(root, results))
     console.print(formats_table(results))
+    for result in results:
+        if result.masks:
+            print(f"{result.category}: {masks_read(result)}")
     shown: Counter[tuple[str, str]] = Counter()
     for finding in findings:
         shown[finding.category, finding.severity] += 1
@@ -121,6 +141,16 @@ def formats_table(results: list[Checked]) -> Table:
     return table
 
 
+def masks_read(result: Checked) -> str:
+    """By which limit the masks are read."""
+    kinds = {
+        "by all but the background": result.masks - result.soft_masks,
+        "with soft edges, above half of white": result.soft_masks,
+    }
+    parts = [f"{count} {how}" for how, count in kinds.items() if count]
+    return f"masks: {', '.join(parts)} (data.mask_rule)"
+
+
 def agreement(result: Checked) -> str:
     """Whether the counts are the published ones, or what those are."""
     if result.published is None:
@@ -153,6 +183,7 @@ def as_data(root: Path, results: list[Checked], findings: list[Finding]) -> dict
                 "counts": dict(zip(keys, triple(result.counts), strict=False)) or None,
                 "published": dict(zip(keys, triple(result.published), strict=False)) or None,
                 "masks": result.masks,
+                "soft_masks": result.soft_masks,
                 "formats": [
                     {"width": width, "height": height, "mode": mode, "images": count}
                     for (width, height, mode), count in result.formats.most_common()

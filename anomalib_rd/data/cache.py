@@ -10,6 +10,7 @@ import torch
 
 from anomalib_rd.data.fingerprint import content_hash
 from anomalib_rd.data.images import READING, read_pair
+from anomalib_rd.data.mask_levels import AUTO
 from anomalib_rd.data.store import ArrayStore, image_store
 
 log = logging.getLogger(__name__)
@@ -37,21 +38,23 @@ class ImageCache:
             self._unwritable.share_memory_()
 
     def read(
-        self, path: Path, mask: Path | None, size: tuple[int, int]
+        self, path: Path, mask: Path | None, size: tuple[int, int], rule: str = AUTO
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Image (3, H, W) uint8 and mask (H, W) bool or None, of ``size`` (H, W).
+
+        ``rule`` is one of `mask_levels.MASK_RULES`.
 
         Raises:
             UserError: as `read_pair`.
         """
-        key = _key(path, mask, size)
+        key = _key(path, mask, size, rule)
         planes = self.store.get(key, (3 if mask is None else 4, *size)) if key else None
         if planes is not None:
             kept = torch.from_numpy(planes)
             return kept[:3], None if mask is None else kept[3].bool()
-        image, decoded_mask = read_pair(path, mask, size)
+        image, decoded_mask = read_pair(path, mask, size, rule)
         # The file may have been replaced since it was hashed.
-        if key and key == _key(path, mask, size):
+        if key and key == _key(path, mask, size, rule):
             self._keep(key, image, decoded_mask)
         return image, decoded_mask
 
@@ -59,7 +62,7 @@ class ImageCache:
         self, path: Path, size: tuple[int, int], rows: slice, columns: slice
     ) -> torch.Tensor | None:
         """Of the image that `read` gives, ``[:, rows, columns]``; None if it is not kept."""
-        key = _key(path, None, size)
+        key = _key(path, None, size, AUTO)  # without a mask no rule counts
         planes = self.store.get_rows(key, (3, *size), rows) if key else None
         return None if planes is None else torch.from_numpy(planes[..., columns].copy())
 
@@ -80,7 +83,7 @@ class ImageCache:
                 )
 
 
-def _key(path: Path, mask: Path | None, size: tuple[int, int]) -> str | None:
+def _key(path: Path, mask: Path | None, size: tuple[int, int], rule: str) -> str | None:
     """What the decoded pixels depend on; None if a file cannot be read: decoding says why."""
     try:
         contents = [content_hash(file) for file in (path, mask) if file is not None]
@@ -88,4 +91,6 @@ def _key(path: Path, mask: Path | None, size: tuple[int, int]) -> str | None:
         return None
     # Pillow too: another version may decode or resize to other values.
     parts = [READING, PIL.__version__, *map(str, size), *contents]
+    if mask is not None:
+        parts.append(rule)
     return sha256(" ".join(parts).encode()).hexdigest()

@@ -4,7 +4,8 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import numpy as np
 from PIL import Image
 
 from anomalib_rd.data.counts import Counts, counts_of, published_counts
-from anomalib_rd.data.images import FORMATS, load_image, load_mask
+from anomalib_rd.data.images import FORMATS, load_image, load_mask, orientation
+from anomalib_rd.data.left_out import left_out, many
+from anomalib_rd.data.mask_levels import AUTO, lost_spots
 from anomalib_rd.data.source import Sample, Source, Split
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import printable
 
 SEVERITIES = ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -42,6 +46,8 @@ class Checked:
         counts: images on disk; None where the layout is broken.
         published: images of the published dataset; None where there is none.
         masks: defect images that have a mask.
+        soft_masks: those of them with soft edges: above half of white is defect. In the others all
+            but the background is.
         formats: how many images are of which (width, height, mode as stored).
         findings: errors first.
     """
@@ -50,6 +56,7 @@ class Checked:
     counts: Counts | None = None
     published: Counts | None = None
     masks: int = 0
+    soft_masks: int = 0
     formats: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -58,17 +65,27 @@ class Checked:
 class Seen:
     """An image that was decoded: its format, a hash of its pixels, and what is wrong.
 
-    ``highest`` is the highest value of an image deeper than 8 bit, as 8 bit.
+    Attributes:
+        highest: the highest value of an image deeper than 8 bit, as 8 bit.
+        soft: whether its mask has soft edges, of which half of white is the limit; None: no mask.
+        lost: whether a spot of such a mask stays below half of white, so that it counts as normal.
+        doubtful: whether image or mask is turned by EXIF data, and both ways would fit.
     """
 
     format: tuple[int, int, str] | None
     pixels: str
     problems: tuple[tuple[str, str], ...] = ()
     highest: int | None = None
+    soft: bool | None = None
+    lost: bool = False
+    doubtful: bool = False
 
 
 def examine(
-    source: Source, category: str, step: Callable[[int, int], None] | None = None
+    source: Source,
+    category: str,
+    step: Callable[[int, int], None] | None = None,
+    mask_rule: str = AUTO,
 ) -> Checked:
     """Decode every image and mask of ``category`` and compare them.
 
@@ -76,6 +93,7 @@ def examine(
         source: the dataset.
         category: one of its categories.
         step: called after each image with the number of images done and of all of them.
+        mask_rule: which values of a mask are defect, see `anomalib_rd.data.mask_levels`.
     """
     checked = Checked(category, published=published_counts(source).get(category))
     try:
@@ -89,21 +107,26 @@ def examine(
     seen = []
     # Decoding and hashing let go of the interpreter's lock.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for view in pool.map(look, samples):
+        for view in pool.map(partial(look, mask_rule=mask_rule), samples):
             seen.append(view)
             if step is not None:
                 step(len(seen), len(samples))
     checked.formats.update(view.format for view in seen if view.format is not None)
     for sample, view in zip(samples, seen, strict=True):
         checked.findings += [Finding(s, category, t, sample.path) for s, t in view.problems]
-    checked.findings += [*_count_findings(checked), *_mask_findings(split, category)]
+    checked.findings += count_findings(category, checked.counts, checked.published)
+    checked.findings += _kind_findings(category, checked.counts)
+    checked.findings += _mask_findings(split, category)
+    checked.soft_masks = sum(view.soft is True for view in seen)
+    checked.findings += _doubtful_masks(samples, seen, category)
     checked.findings += [*_dark_findings(seen, category)]
     checked.findings += _repeats(samples, seen, len(split.train))
+    checked.findings += left_out_findings(source, category, split)
     checked.findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return checked
 
 
-def look(sample: Sample) -> Seen:
+def look(sample: Sample, mask_rule: str = AUTO) -> Seen:
     """Decode a sample's image and mask."""
     try:
         image = load_image(sample.path)
@@ -112,17 +135,50 @@ def look(sample: Sample) -> Seen:
     except UserError as error:
         return Seen(None, "", ((ERROR, str(error)),))
     digest = sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    problems: tuple[tuple[str, str], ...] = ()
-    if sample.mask is not None:
-        try:
-            mask = load_mask(sample.mask, (image.height, image.width), sample.path)
-            if not (np.asarray(mask) >= 128).any():
-                text = f"mask {sample.mask} marks nothing: all pixels of {sample.path} count as"
-                problems = ((ERROR, f"{text} normal; draw it anew, or delete it"),)
-        except UserError as error:
-            problems = ((ERROR, str(error)),)
     highest = int(np.asarray(image).max()) if mode[0] in "IF" else None
-    return Seen((*image.size, mode), digest, problems, highest)
+    seen = Seen((*image.size, mode), digest, highest=highest)
+    if sample.mask is None:
+        return seen
+    try:
+        mask = load_mask(sample.mask, (image.height, image.width), sample.path, mask_rule)
+        levels = np.asarray(mask)
+        defect = levels >= 128
+        doubtful = is_doubtful(sample.mask, sample.path)
+    except UserError as error:
+        return replace(seen, problems=((ERROR, str(error)),))
+    problems: tuple[tuple[str, str], ...] = ()
+    if not defect.any():
+        text = f"mask {printable(sample.mask)} marks nothing: all pixels of"
+        text += f" {printable(sample.path)} count as normal; draw it anew, or delete it"
+        problems = ((ERROR, text),)
+    elif defect.all():
+        text = f"mask {printable(sample.mask)} marks all pixels as defect; is black its background?"
+        problems = ((WARNING, text),)
+    soft = bool(((levels > 0) & (levels < 255)).any())
+    return replace(
+        seen, problems=problems, soft=soft, lost=soft and lost_spots(levels), doubtful=doubtful
+    )
+
+
+def is_doubtful(mask: Path, image: Path) -> bool:
+    """Whether a mask would fit its image as it is stored too, and only one of them is turned."""
+    if mask.is_dir():
+        return False
+    turns = orientation(image), orientation(mask)
+    if turns[0] == turns[1]:
+        return False
+    with Image.open(image, formats=FORMATS) as one:
+        # A quarter turn shows in the sizes, unless the image is square.
+        return one.width == one.height or max(turns) < 5
+
+
+def left_out_findings(source: Source, category: str, split: Split) -> list[Finding]:
+    """What lies among the category's images and is not used."""
+    return [
+        Finding(NOTE if kind.harmless else WARNING, category, f"{category}: {kind.text}", path)
+        for kind in left_out(source, category, split)
+        for path in kind.paths[:1]
+    ]
 
 
 def missing_categories(source: Source, categories: list[str]) -> list[Finding]:
@@ -134,9 +190,8 @@ def missing_categories(source: Source, categories: list[str]) -> list[Finding]:
     return [Finding(NOTE, "", text, source.root)]
 
 
-def _count_findings(checked: Checked) -> Iterator[Finding]:
-    counts, published = checked.counts, checked.published
-    assert counts is not None
+def count_findings(category: str, counts: Counts, published: Counts | None) -> Iterator[Finding]:
+    """An error where the counts are not the published ones."""
     if published is not None and counts != published:
         parts = zip(
             ("training", "normal test", "defect test"),
@@ -146,28 +201,59 @@ def _count_findings(checked: Checked) -> Iterator[Finding]:
         )
         wrong = ", ".join(f"{n} {kind} images, not {due}" for kind, n, due in parts if n != due)
         text = (
-            f"{checked.category} is not as published: {wrong}; its results compare with no others:"
+            f"{category} is not as published: {wrong}; its results compare with no others:"
             " unpack it again, or give the folder another name"
         )
-        yield Finding(ERROR, checked.category, text)
+        yield Finding(ERROR, category, text)
+
+
+def _kind_findings(category: str, counts: Counts) -> Iterator[Finding]:
+    """A warning where all test images are of one kind."""
     for kind, count in (("normal", counts.good), ("defect", counts.defect)):
         if not count:
-            text = f"{checked.category} has no {kind} test images: the metrics will be undefined"
-            yield Finding(WARNING, checked.category, f"{text}; add some")
+            text = f"{category} has no {kind} test images: the metrics will be undefined"
+            yield Finding(WARNING, category, f"{text}; add some")
 
 
 def _mask_findings(split: Split, category: str) -> list[Finding]:
-    """Defect images without mask: one warning for all, or one for each of a few."""
+    """Defect images without mask: one warning for all, or one for each defect type."""
     defects = [sample for sample in split.test if sample.label]
     without = [sample for sample in defects if sample.mask is None]
     undefined = "the pixel metrics will be undefined, the image metrics not"
     if without and len(without) == len(defects):
         text = f"{category} has no masks for its {len(defects)} defect images: {undefined}"
         return [Finding(WARNING, category, f"{text}; add them if there are any")]
-    return [
-        Finding(WARNING, category, f"{s.path} has no mask: {undefined}; add it", s.path)
-        for s in without
-    ]
+    findings = []
+    for kind in dict.fromkeys(sample.defect for sample in without):
+        lacking = [sample.path for sample in without if sample.defect == kind]
+        every = sum(sample.defect == kind for sample in defects)
+        text = (
+            f"{category}: {len(lacking)} of {many(every, f'{kind} image')} without mask, such as"
+            f" {printable(lacking[0])}: {undefined}; add them, or set data.pixel_metrics_on=masked"
+        )
+        findings.append(Finding(WARNING, category, text, lacking[0]))
+    return findings
+
+
+def _doubtful_masks(samples: list[Sample], seen: list[Seen], category: str) -> Iterator[Finding]:
+    """Masks that may be read otherwise than they were meant, in a line for each kind."""
+    pairs = list(zip(samples, seen, strict=True))
+    lost = [sample for sample, view in pairs if view.lost]
+    if lost:
+        text = (
+            f"{category}: {many(len(lost), 'mask')} with grey spots below half of white, which"
+            f" count as normal, such as {printable(lost[0].mask or '')}; if greys are classes, set"
+            " data.mask_rule=nonzero"
+        )
+        yield Finding(NOTE, category, text, lost[0].path)
+    turned = [sample for sample, view in pairs if view.doubtful]
+    if turned:
+        text = (
+            f"{category}: {many(len(turned), 'image')} or mask turned by EXIF data, where its mask"
+            f" or image is not, such as {printable(turned[0].path)}: read as if both were drawn"
+            " upright; store them without EXIF orientation if that is wrong"
+        )
+        yield Finding(WARNING, category, text, turned[0].path)
 
 
 def _dark_findings(seen: list[Seen], category: str) -> Iterator[Finding]:

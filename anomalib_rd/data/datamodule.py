@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.mask_levels import AUTO, check_mask_rule
 from anomalib_rd.data.source import Source, Split
 from anomalib_rd.data.tiles import TileDataset
 from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
@@ -41,10 +42,12 @@ class AnomalyDataModule(L.LightningDataModule):
             them synthetic defects; None trains on all.
         val_share: of each category's normal training images, to hold out.
         test_curve: whether the test images are looked at between epochs.
+        mask_rule: which values of a mask are defect, see `anomalib_rd.data.mask_levels`.
         tiles: rows and columns of the tiles to train on in each image's place; None: whole images.
 
     Attributes:
         splits: each category's, as the source has it, in the order asked for.
+        source: where the images are.
         split: all of them, category by category; what is held out is still in ``split.train``.
         train_set, val_set, test_set: what is read; ``val_set`` is None without ``val``.
         train_items: what training batches are made of: ``train_set``, or its tiles.
@@ -71,6 +74,7 @@ class AnomalyDataModule(L.LightningDataModule):
         val_share: float = 0.2,
         test_curve: bool = False,
         tiles: Sequence[tuple[slice, slice]] | None = None,
+        mask_rule: str = AUTO,
     ) -> None:
         super().__init__()
         sides = tuple(image_size or ())
@@ -89,6 +93,7 @@ class AnomalyDataModule(L.LightningDataModule):
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
         if val not in (None, SYNTHETIC):
             raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
+        check_mask_rule(mask_rule)
         self.image_size, self.seed = (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
         self.num_workers = num_workers
@@ -98,7 +103,7 @@ class AnomalyDataModule(L.LightningDataModule):
             train=[sample for split in self.splits.values() for sample in split.train],
             test=[sample for split in self.splits.values() for sample in split.test],
         )
-        self.root, self.textures = source.root, source.textures
+        self.source, self.root, self.textures = source, source.root, source.textures
         train = self.split.train
         self.val_set: SyntheticValidation | None = None
         if val is not None:
@@ -111,7 +116,9 @@ class AnomalyDataModule(L.LightningDataModule):
         self.train_items: AnomalyDataset | TileDataset = (
             TileDataset(self.train_set, tiles) if tiles else self.train_set
         )
-        self.test_set = AnomalyDataset(self.split.test, self.image_size, cache=cache)
+        self.test_set = AnomalyDataset(
+            self.split.test, self.image_size, cache=cache, mask_rule=mask_rule
+        )
         self.test_curve, self.train_by_index = test_curve, False
 
     @property

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.images import read_pair
+from anomalib_rd.data.mask_levels import AUTO
 from anomalib_rd.data.source import Sample
 
 
@@ -23,6 +24,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         samples: what to read.
         image_size: (H, W) of image and mask.
         transform: applied to the uint8 image alone, so for training (torchvision v2).
+        mask_rule: how masks are read, see `anomalib_rd.data.mask_levels`.
         cache: where decoded images are kept and looked for; None decodes anew. Same items.
         masks: whether anybody looks at the masks; of training images nobody does.
     """
@@ -33,13 +35,14 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         image_size: Sequence[int],
         transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
         cache: ImageCache | None = None,
+        mask_rule: str = AUTO,
         masks: bool = True,
     ) -> None:
         height, width = image_size
         self.samples = list(samples)
         self.image_size = (int(height), int(width))
         self.transform = transform
-        self.cache = cache
+        self.cache, self.mask_rule = cache, mask_rule
         self.masks = masks
         self._last: tuple[int, torch.Tensor] | None = None  # read for a tile
 
@@ -85,4 +88,4 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def _read(self, path: Path, mask: Path | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         read = read_pair if self.cache is None else self.cache.read
-        return read(path, mask, self.image_size)
+        return read(path, mask, self.image_size, self.mask_rule)

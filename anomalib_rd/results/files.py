@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, err
 _TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
 # A lock is held for milliseconds; whoever holds it longer hangs. Seconds.
 LOCK_TIMEOUT = 30.0
+# Unicode's categories: control codes, lone surrogates, line and paragraph separators.
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 # What a file system answers that has no locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -74,9 +77,17 @@ def short_name(name: str, ending: str) -> str:
     return name + ending
 
 
-def printable(name: str) -> str:
-    r"""The name on one line: line breaks, control codes and bytes that are no text as ``\xXX``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+def printable(name: Path | str) -> str:
+    r"""A path or name as one line of text that any UTF-8 file and terminal takes.
+
+    Bytes that are not UTF-8, control codes and line breaks are written as ``\xfc``, ``\n``.
+    """
+    text = name.as_posix() if isinstance(name, Path) else name
+    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNPRINTABLE else c
+        for c in text
+    )
 
 
 def refusal(error: BaseException | None) -> OSError | None:
@@ -175,12 +186,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not a record; run it again")
     return value
-
-
-def printable(name: Path | str) -> str:
-    """A path or name as text that any UTF-8 file takes; bytes that are no UTF-8 as ``\\xfc``."""
-    text = name.as_posix() if isinstance(name, Path) else name
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """The images of a run, from its config."""
 
+import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from hydra.utils import instantiate
@@ -14,9 +16,18 @@ from anomalib_rd.data import (
     select_categories,
     select_together,
 )
+from anomalib_rd.data.check import count_findings
+from anomalib_rd.data.counts import counts_of, published_counts
+from anomalib_rd.data.fingerprint import content_hash
+from anomalib_rd.data.left_out import left_out, many
+from anomalib_rd.data.mask_levels import AUTO
+from anomalib_rd.data.source import Split
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import printable
 from anomalib_rd.scoring import Tiling
 from anomalib_rd.training.module import TEST, TEST_CURVE, VAL
+
+log = logging.getLogger(__name__)
 
 
 def make_data(cfg: DictConfig) -> AnomalyDataModule:
@@ -45,6 +56,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
         val=cfg.data.val,
         val_share=cfg.data.val_share,
         test_curve=cfg.test_curve,
+        mask_rule=cfg.data.get("mask_rule", AUTO),  # the records of older runs lack it
         tiles=tiling.boxes(cfg.data.image_size) if tiling.size else None,
     )
 
@@ -52,14 +64,71 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
 def require_readable(data: AnomalyDataModule) -> None:
     """Read each test image and mask once: an unreadable one is not to be found after the training.
 
-    It is little work, and none again where decoded images are cached.
+    It is little work, and none again where decoded images are cached. Masks that mark nothing, or
+    everything, get a warning.
 
     Raises:
         UserError: naming the file.
     """
+    empty, full = [], []
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(data.test_set.__getitem__, range(len(data.test_set))):
-            pass
+        items = pool.map(data.test_set.__getitem__, range(len(data.test_set)))
+        for sample, item in zip(data.test_set.samples, items, strict=True):
+            if sample.mask is None:
+                continue
+            if not item["mask"].any():
+                empty.append(sample)
+            elif item["mask"].all():
+                full.append(sample)
+    size = "{}x{}".format(*data.image_size)
+    for masks, what, then in (
+        (
+            empty,
+            "mark nothing",
+            "the defect counts as normal there; draw them anew, or delete them",
+        ),
+        (full, "mark all pixels", "is black their background? `anomalib-rd data check` says more"),
+    ):
+        if masks:
+            log.warning(
+                "%s of %d masks %s at %s pixels, such as %s: %s",
+                len(masks),
+                sum(sample.mask is not None for sample in data.test_set.samples),
+                what,
+                size,
+                printable(masks[0].mask or ""),
+                then,
+            )
+
+
+def warn_of_data(data: AnomalyDataModule) -> None:
+    """Warn of what `anomalib-rd data check` finds without decoding, in a line for each kind."""
+    for category, split in data.splits.items():
+        for kind in left_out(data.source, category, split):
+            level = logging.INFO if kind.harmless else logging.WARNING
+            log.log(level, "%s: %s", category, kind.text)
+        published = published_counts(data.source).get(category)
+        for finding in count_findings(category, counts_of(split), published):
+            log.warning("%s", finding.text)
+        for text in copies(category, split):
+            log.warning("%s", text)
+
+
+def copies(category: str, split: Split) -> Iterator[str]:
+    """Test images that are copies of training images, or of a test image of the other label."""
+    trained = {content_hash(sample.path): sample for sample in split.train}
+    normal = {content_hash(s.path): s for s in split.test if not s.label}
+    pairs = [(s, trained.get(content_hash(s.path))) for s in split.test]
+    both = [(s, normal.get(content_hash(s.path))) for s in split.test if s.label]
+    for found, why in (
+        (pairs, "copied from the training images"),
+        (both, "both normal and defect"),
+    ):
+        wrong = [(one.path, other.path) for one, other in found if other is not None]
+        if wrong:
+            one, other = map(printable, wrong[0])
+            text = f"{category}: {many(len(wrong), 'test image')} {why}, such as {one} of {other}"
+            yield f"{text}; delete one of each"
 
 
 def make_tiling(cfg: DictConfig) -> Tiling:

@@ -38,6 +38,7 @@ from anomalib_rd.training.data import (
     categories_of,
     make_tiling,
     require_readable,
+    warn_of_data,
     why_no_masks,
 )
 from anomalib_rd.training.data import make_data as make_data
@@ -83,6 +84,7 @@ def train(cfg: DictConfig) -> float | None:
         require_optimizer(module)
         if first_process():
             require_readable(data)
+            warn_of_data(data)
     fast = bool(cfg.trainer.get("fast_dev_run"))  # Lightning logs nothing then
     loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)

@@ -27,6 +27,9 @@ def btad(tmp_path):
         places = ("train/ok/0", "train/ok/1", "test/ok/0", "test/ko/0", "ground_truth/ko/0")
         for value, place in enumerate(places, start=200):
             paint(tmp_path / product / f"{place}.bmp", value)
+        half = np.zeros((4, 6), np.uint8)
+        half[:, :3] = 255
+        Image.fromarray(half).save(tmp_path / product / "ground_truth/ko/0.bmp")
     return tmp_path
 
 

@@ -71,7 +71,11 @@ def truncate(path):
         (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "is 6x4"),
         (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png has no image"),
         (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "error", "nothing"),
-        (lambda p: (p / "ground_truth/hole/0_mask.png").unlink(), "warning", "hole/0.png has no"),
+        (
+            lambda p: (p / "ground_truth/hole/0_mask.png").unlink(),
+            "warning",
+            "1 of 2 hole images without mask",
+        ),
         (lambda p: shutil.rmtree(p / "ground_truth"), "warning", "no masks for its 2 defect"),
         (lambda p: shutil.rmtree(p / "test/good"), "warning", "no normal test images"),
         (

@@ -173,7 +173,7 @@ def test_changed_content_gives_the_new_image(tmp_path, cache, new_process, keep_
 def test_file_replaced_while_it_is_read_is_not_kept(tmp_path, cache, monkeypatch):
     path = write_image(tmp_path / "a.png", value=10)
 
-    def replace_and_read(path, mask, size):
+    def replace_and_read(path, mask, size, rule):
         write_image(path, (24, 16), value=200)
         return read_pair(path, mask, size)
 

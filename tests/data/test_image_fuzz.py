@@ -17,7 +17,7 @@ from anomalib_rd.errors import UserError
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"]
 FORMATS = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "tif": "TIFF", "webp": "WEBP"}
-FOREIGN = {"eps": "EPS", "gif": "GIF", "ppm": "PPM", "ico": "ICO"}
+FOREIGN = {"eps": "EPS", "pdf": "PDF", "tga": "TGA", "ico": "ICO"}
 # Turned so, the stored image is upright: EXIF's orientation -> numpy's way.
 TURNS = {
     1: lambda a: a,
