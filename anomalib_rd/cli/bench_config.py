@@ -10,9 +10,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from anomalib_rd.cli.categories import composed, quoted
+from anomalib_rd.cli.categories import composed
 from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.values import check_values
+from anomalib_rd.cli.words import as_typed, literal
 from anomalib_rd.data import AnomalyDataModule, read_image
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
@@ -83,15 +84,16 @@ def measured_run(overrides: list[str], device: str) -> MeasuredRun:
         raise UserError("--device cuda: torch finds no CUDA device; choose cpu or auto")
     cuda = device != "cpu" and torch.cuda.is_available()
     register_resolvers()
+    overrides = as_typed(overrides, many=False)
     check_values(overrides)
     data = make_data(OmegaConf.create(resolved(overrides, cuda)))
     # Contestants have cache folders of their own, where the demo data would be made anew.
-    return MeasuredRun([*overrides, f"data.root={quoted(str(data.root))}"], cuda, data)
+    return MeasuredRun([*overrides, f"data.root={literal(str(data.root))}"], cuda, data)
 
 
 def resolved(overrides: Sequence[str], cuda: bool, run_dir: Path = Path()) -> dict[str, Any]:
     """The config of a run that keeps quiet, in plain types."""
-    place = f"run_dir={quoted(str(run_dir))}"
+    place = f"run_dir={literal(str(run_dir))}"
     accelerator = f"trainer.accelerator={'gpu' if cuda else 'cpu'}"
     cfg = composed([*DEFAULTS, *overrides, *FIXED, place, accelerator], None)
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])

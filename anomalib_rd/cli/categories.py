@@ -1,13 +1,13 @@
 """``-m data.category=all``: names for groups, before Hydra makes the jobs or the one job."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
+from anomalib_rd.cli.words import CATEGORY, as_typed, is_multirun, literal
 from anomalib_rd.errors import UserError
 
-KEY, UNIFIED = "data.category", "data.unified"
+KEY, UNIFIED = CATEGORY, "data.unified"
 GROUPS = {"all", "textures", "objects"}
 
 
@@ -22,8 +22,8 @@ def expand_categories(words: list[str]) -> list[str]:
     Raises:
         UserError: several data sets at once, both kinds at once, unknown categories, a set of one.
     """
-    many = bool({"-m", "--multirun"} & set(words))
-    words = list(words) if many else in_a_list(words)
+    many = is_multirun(words)
+    words = as_typed(words, many)
     folder, overrides = config_folder(words), parsed(words)
     require_one_kind(overrides)
     given = [i for i, o in overrides.items() if o.key_or_group == KEY]
@@ -39,9 +39,13 @@ def expand_categories(words: list[str]) -> list[str]:
     if given:
         wanted: Any = values(overrides[given[-1]])
     else:
-        wanted = (cfg.hydra.sweeper.get("params") or {}).get(KEY) if many else None
-        wanted = cfg.data.category if wanted is None else wanted
-        wanted = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+        swept = (cfg.hydra.sweeper.get("params") or {}).get(KEY) if many else None
+        if swept is not None:
+            (override,) = parsed(as_typed([f"{KEY}={swept}"], many)).values()
+            wanted = values(override)
+        else:
+            wanted = cfg.data.category
+            wanted = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
     if not cfg.data.unified and not (many and (given or GROUPS & set(wanted))):
         return words
 
@@ -70,15 +74,6 @@ def require_one_kind(overrides: dict[int, Any]) -> None:
         )
 
 
-def in_a_list(words: list[str]) -> list[str]:
-    """The words with ``data.category=a,b`` as ``[a,b]``: without ``-m`` Hydra takes no sweep."""
-    words = list(words)
-    for place, override in parsed(words).items():
-        if override.key_or_group == KEY and override.is_sweep_override():
-            words[place] = f"{KEY}=[{listed(values(override))}]"
-    return words
-
-
 def put(words: list[str], given: list[int], categories: str) -> list[str]:
     """The words with the categories in their last place, or at the end."""
     place = given[-1:] or [len(words)]
@@ -88,16 +83,38 @@ def put(words: list[str], given: list[int], categories: str) -> list[str]:
 
 def listed(names: Iterable[Any]) -> str:
     """The names with commas between them, in Hydra's grammar."""
-    return ",".join(quoted(str(name)) for name in names)
+    return ",".join(literal(str(name)) for name in names)
 
 
 def parsed(words: list[str]) -> dict[int, Any]:
     """The overrides among the words (flags and their values are none), by their place."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    places = [i for i, word in enumerate(words) if "=" in word and not word.startswith("-")]
-    overrides = OverridesParser.create().parse_overrides([words[i] for i in places])
+    places = [
+        i
+        for i, word in enumerate(words)
+        if word.startswith("~") or ("=" in word and not word.startswith("-"))
+    ]
+    # Only glob(...) needs to know the choices of a group.
+    globs = any("glob(" in words[i] for i in places)
+    loader = config_loader(config_folder(words)) if globs else None
+    overrides = OverridesParser.create(loader).parse_overrides([words[i] for i in places])
     return dict(zip(places, overrides, strict=True))
+
+
+def config_loader(folder: str | None) -> Any:
+    """Hydra's loader of our configs and of those in the user's folder."""
+    from pathlib import Path
+
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
+    from anomalib_rd.cli.config import conf_dir
+
+    path = create_config_search_path(str(conf_dir()))
+    if folder is not None:
+        path.append("command-line", f"file://{Path(folder).resolve()}")
+    return ConfigLoaderImpl(path)
 
 
 def config_folder(words: list[str]) -> str | None:
@@ -117,21 +134,23 @@ def composed(overrides: list[str], folder: str | None) -> Any:
     from anomalib_rd.cli.config import conf_dir
 
     if folder is not None:
-        overrides = [*overrides, f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
+        place = literal(f"file://{Path(folder).resolve()}")
+        overrides = [*overrides, f"hydra.searchpath=[{place}]"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=overrides, return_hydra_config=True)
 
 
 def values(override: Any) -> list[str]:
     """All that an override of the category names."""
-    if override.is_sweep_override():
-        found = [str(value).strip("'\"") for value in override.sweep_string_iterator()]
+    each = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    return [name for value in each for name in names_in(value)]
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """The names in a value, or in a list of them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from names_in(item)
     else:
-        value = override.value()
-        found = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-    return [name for value in found for name in value.strip("[]").split(",")]
-
-
-def quoted(name: str) -> str:
-    """The name as Hydra's grammar takes it."""
-    return name if re.fullmatch(r"[\w.\-]+", name) else "'" + name.replace("'", r"\'") + "'"
+        # In a sweep Hydra keeps a text with its quotes.
+        yield str(getattr(value, "text", value))

@@ -57,6 +57,7 @@ def list_categories(overrides: list[str]) -> int:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from anomalib_rd.cli.data_check import chosen
     from anomalib_rd.data.left_out import left_out
@@ -64,7 +65,7 @@ def list_categories(overrides: list[str]) -> int:
 
     source, wanted = chosen(overrides)
     notes: list[str] = []
-    table = Table(title=f"{source.root}", title_justify="left")
+    table = Table(title=Text(str(source.root)), title_justify="left")
     for heading in ("category", "group", "train", "test", "defect types (images)"):
         table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
     for category in select_categories(source, wanted or "all"):
@@ -72,11 +73,11 @@ def list_categories(overrides: list[str]) -> int:
         counts = Counter(sample.defect for sample in split.test)
         notes += [f"{category}: {kind.text}" for kind in left_out(source, category, split)]
         table.add_row(
-            category,
+            Text(category),
             "texture" if category in source.textures else "object",
             str(len(split.train)),
             str(len(split.test)),
-            ", ".join(f"{defect} ({count})" for defect, count in counts.items()),
+            Text(", ".join(f"{defect} ({count})" for defect, count in counts.items())),
         )
     Console().print(table)
     for note in notes:

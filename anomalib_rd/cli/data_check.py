@@ -8,8 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from anomalib_rd.cli.categories import KEY, composed, parsed, values
 from anomalib_rd.data.check import (
@@ -68,8 +70,10 @@ def instantiate_source(data: DictConfig) -> Source:
 def settings(overrides: list[str]) -> tuple[DictConfig, list[str]]:
     """The group ``data`` of the config, and what ``data.category`` says."""
     from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.cli.words import as_typed
 
     register_resolvers()
+    overrides = as_typed(overrides, many=False)
     given = {index: o for index, o in parsed(overrides).items() if o.key_or_group == KEY}
     others = [word for index, word in enumerate(overrides) if index not in given]
     wanted = values(list(given.values())[-1]) if given else []
@@ -86,7 +90,7 @@ def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[Ch
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
         for name in names:
-            task = bars.add_task(name, total=None)
+            task = bars.add_task(escape(name), total=None)
 
             def advance(done: int, total: int, task: TaskID = task) -> None:
                 bars.update(task, completed=done, total=total)
@@ -117,7 +121,7 @@ def show(root: Path, results: list[Checked], findings: list[Finding]) -> None:
 
 def counts_table(root: Path, results: list[Checked]) -> Table:
     """Images on disk beside those published."""
-    table = Table(title=str(root), title_justify="left")
+    table = Table(title=Text(str(root)), title_justify="left")
     table.add_column("category")
     for heading in ("train", "test good", "test defect", "masks", "published"):
         table.add_column(heading, justify="right")
@@ -126,7 +130,7 @@ def counts_table(root: Path, results: list[Checked]) -> Table:
         counts = [str(count) for count in triple(result.counts)] or ["?", "?", "?"]
         masks = "?" if result.counts is None else str(result.masks)
         found = summary(result.findings) or "-"
-        table.add_row(result.category, *counts, masks, agreement(result), found)
+        table.add_row(Text(result.category), *counts, masks, agreement(result), found)
     return table
 
 
@@ -137,7 +141,7 @@ def formats_table(results: list[Checked]) -> Table:
         table.add_column(heading, justify="right" if heading == "images" else "left")
     for result in results:
         for (width, height, mode), count in result.formats.most_common():
-            table.add_row(result.category, f"{width} x {height}", mode, str(count))
+            table.add_row(Text(result.category), f"{width} x {height}", mode, str(count))
     return table
 
 

@@ -1,6 +1,5 @@
 """``anomalib-rd evaluate``: judge a run's checkpoint again, or on other data."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -155,13 +154,14 @@ def override(cfg: "DictConfig", overrides: list[str], may_change: Sequence[str])
     """
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import composed, in_a_list, parsed
+    from anomalib_rd.cli.categories import composed, parsed
     from anomalib_rd.cli.values import check_values
+    from anomalib_rd.cli.words import as_typed
 
     wrong = [word for word in overrides if "=" not in word or word.startswith("~")]
     if wrong:
         raise UserError(f"{wrong[0]}: not an override; key=value is")
-    overrides = in_a_list(overrides)
+    overrides = as_typed(overrides, many=False)
     given = list(parsed(overrides).values())
     for one in given:
         if one.is_sweep_override():
@@ -229,13 +229,12 @@ def require_key(cfg: "DictConfig", key: str) -> None:
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.mistakes import dotted
+    from anomalib_rd.cli.suggestions import did_you_mean
 
     plain: Any = OmegaConf.to_container(cfg)
     known = dotted(plain)
     if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1)
-        meant = f", did you mean '{nearest[0]}'?" if nearest else ""
-        raise UserError(f"no key '{key}' in the run's config{meant}")
+        raise UserError(f"no key '{key}' in the run's config{did_you_mean(key, known)}")
 
 
 def set_device(cfg: "DictConfig", device: str) -> None:

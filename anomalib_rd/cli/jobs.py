@@ -1,7 +1,8 @@
 """The jobs of a multirun, each with its folder, before the first one starts."""
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from anomalib_rd.cli.values import require_texts
+from anomalib_rd.cli.words import as_typed
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.identity import config_digest, require_same_run
@@ -26,19 +29,22 @@ class Job:
         overrides: what the job's config is composed from.
         digest: of its config.
         complete: whether its folder holds the finished run.
+        config: as the job will see it.
     """
 
     folder: str
     overrides: list[str]
     digest: str
     complete: bool
+    config: DictConfig
 
 
-def list_jobs(config: DictConfig) -> list[Job] | None:
+def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) -> list[Job] | None:
     """The jobs that Hydra is about to launch, as it will name and compose them.
 
     Args:
         config: of the multirun, Hydra's own part included.
+        first: called with the first job, before the others are composed.
 
     Returns:
         One job for each folder; None for a search, whose jobs nobody knows in advance.
@@ -54,7 +60,7 @@ def list_jobs(config: DictConfig) -> list[Job] | None:
         return None
     sweep = Path(config.hydra.sweep.dir)
     loader = GlobalHydra.instance().config_loader()
-    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    words = [f"{key}={value}" for key, value in params_as_typed(config).items()]
     # As typed: an interpolation among them is the job's to resolve.
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     words += task
@@ -65,13 +71,94 @@ def list_jobs(config: DictConfig) -> list[Job] | None:
     for number, overrides in enumerate(tracked(batch)):
         composed = loader.load_sweep_config(config, list(overrides))
         with as_launched(composed, number) as (folder, task):
-            job = Job(folder, overrides, config_digest(task), holds_run(sweep / folder, task))
+            require_texts(task)
+            complete = holds_run(sweep / folder, task)
+            job = Job(folder, overrides, config_digest(task), complete, task)
+            if first is not None and not jobs:
+                first(job)
         if job.digest != jobs.setdefault(folder, job).digest:
             raise UserError(
                 f"{sweep / folder}: two jobs would share this folder ({' '.join(overrides)} and "
                 f"{' '.join(jobs[folder].overrides)}); leave hydra.sweep.subdir as it is"
             )
     return list(jobs.values())
+
+
+def params_as_typed(config: DictConfig) -> dict[str, Any]:
+    """What a config sweeps over, with names and paths quoted as on the command line."""
+    params = config.hydra.sweeper.get("params") or {}
+    typed: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, str):
+            key, _, value = as_typed([f"{key}={value}"], many=True)[0].partition("=")
+        typed[str(key)] = value
+    return typed
+
+
+def require_data(jobs: list[Job]) -> None:
+    """Look for the images of all jobs, before each of them would miss the same ones.
+
+    Raises:
+        UserError: a data set or category that is not there, or none whose images can be listed.
+    """
+    sources: dict[str, Any] = {}
+    tried: dict[str, UserError | None] = {}
+    for job in jobs:
+        if job.complete:
+            continue
+        config = OmegaConf.to_container(job.config.data, resolve=True)
+        assert isinstance(config, dict)
+        place = json.dumps(config["source"], sort_keys=True, default=str)
+        sources[place], categories = categories_found(job, sources.get(place))
+        for category in categories:
+            if f"{place} {category}" not in tried:
+                tried[f"{place} {category}"] = error_of(sources[place], category)
+    errors = [error for error in tried.values() if error is not None]
+    if errors and len(errors) == len(tried):
+        raise errors[0]
+
+
+def categories_found(job: Job, source: Any = None) -> tuple[Any, list[str]]:
+    """A job's data set, and the categories that it trains on.
+
+    Args:
+        job: of the multirun.
+        source: its data set, if it is there already.
+
+    Raises:
+        UserError: a data set or category that is not there.
+    """
+    from hydra.utils import instantiate
+
+    from anomalib_rd.data.source import categories_of_run
+
+    data = job.config.data
+    source = source or instantiate(data.source)
+    return source, categories_of_run(source, data.category, data.unified)
+
+
+def error_of(source: Any, category: str) -> UserError | None:
+    """What is wrong with the images of a category; None if they can be listed."""
+    try:
+        source.split(category)
+    except UserError as error:
+        return error
+    return None
+
+
+def require_own_ids(jobs: list[Job]) -> None:
+    """Refuse one W&B id for several runs: they would overwrite each other.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for job in jobs if len(jobs) > 1 else []:
+        for name, spec in (job.config.logger or {}).items():
+            if spec.get("id") is not None:
+                raise UserError(
+                    f"logger.{name}.id={spec.id}: one id for {len(jobs)} runs, which would "
+                    "overwrite each other; leave it out"
+                )
 
 
 def tracked(batch: list[list[str]]) -> Iterable[list[str]]:

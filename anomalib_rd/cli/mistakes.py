@@ -2,10 +2,12 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from anomalib_rd.cli.disk import of_disk
+from anomalib_rd.cli.suggestions import did_you_mean, trainer_keys
 from anomalib_rd.errors import UserError
 
 
@@ -28,6 +30,8 @@ def of_config(error: BaseException) -> str:
     """What Hydra or OmegaConf found wrong, in our words where theirs are many lines."""
     from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
     from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
         InterpolationToMissingValueError,
         MissingMandatoryValue,
         OmegaConfBaseException,
@@ -35,7 +39,7 @@ def of_config(error: BaseException) -> str:
 
     text, cause = str(error), error.__cause__
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not an override that Hydra can read; key=value is"
+        return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.options:
         return no_choice(error.missing_cfg_file or "", error.options)
     if unknown := re.match(r"Could not override '([^'@]+)", text):
@@ -47,8 +51,32 @@ def of_config(error: BaseException) -> str:
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
         key = asked_for(str(error.full_key))
         return f"{key} has no value; say {key}=..."
+    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and error.full_key:
+        return f"the config lacks {error.full_key}, which a run reads; set it, {error.full_key}=..."
     detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
     return one_line(text.partition("\nConfig search path")[0] + detail)
+
+
+def unreadable(word: str) -> str:
+    """A word that Hydra's grammar refuses, and how its value is quoted."""
+    key, equals, value = word.partition("=")
+    if equals:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        from anomalib_rd.cli.words import quoted
+
+        in_quotes = f"{key}={quoted(value)}"
+        try:
+            OverridesParser.create().parse_override(in_quotes)
+        except HydraException:
+            pass
+        else:
+            return (
+                f"{word}: not an override that Hydra can read; a text with these characters is to "
+                f"be quoted: {shlex.quote(in_quotes)}"
+            )
+    return f"{word}: not an override that Hydra can read; key=value is"
 
 
 def asked_for(key: str) -> str:
@@ -85,8 +113,7 @@ def nearest_key(key: str) -> str:
 
     with_hydra = OmegaConf.to_container(composed([], None), resolve=False)
     assert isinstance(with_hydra, dict)
-    nearest = difflib.get_close_matches(key, dotted(with_hydra), n=1)
-    meant = f", did you mean '{nearest[0]}'?" if nearest else ""
+    meant = did_you_mean(key, [*dotted(with_hydra), *trainer_keys()])
     part = "hydra" if key.startswith("hydra.") else "job"
     return f"{meant}; `anomalib-rd train --cfg {part}` shows all, +{key}=... adds a new one"
 

@@ -1,16 +1,23 @@
 """What happens by itself at the start and at the end of a multirun."""
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from anomalib_rd.cli.mistakes import explain
 from anomalib_rd.cli.page import leave_page
 from anomalib_rd.errors import UserError
+
+if TYPE_CHECKING:
+    from anomalib_rd.cli.jobs import Job
+
+# Variables of W&B that name or continue one run.
+ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
 
 
 class ReportAtEnd(Callback):
@@ -18,9 +25,11 @@ class ReportAtEnd(Callback):
 
     Attributes:
         sweep: the name of the multirun of this process, None outside of one.
+        folder: the multirun's folder, None outside of one.
     """
 
     sweep: ClassVar[str | None] = None
+    folder: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.runs: list[str] | None = None
@@ -28,6 +37,7 @@ class ReportAtEnd(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra before it makes the jobs, in the process that launches them."""
         ReportAtEnd.sweep = str(config.sweep)
+        ReportAtEnd.folder = str(config.hydra.sweep.dir)
         folder = Path(config.hydra.sweep.dir)
         try:
             complete = self._prepare(config, folder)
@@ -83,17 +93,33 @@ class ReportAtEnd(Callback):
 
     def _prepare(self, config: DictConfig, folder: Path) -> int:
         """Write down the jobs; their number if all of them are complete, else 0."""
-        from anomalib_rd.cli.jobs import list_jobs
+        from anomalib_rd.cli.jobs import (
+            list_jobs,
+            params_as_typed,
+            require_data,
+            require_own_ids,
+        )
+        from anomalib_rd.cli.values import require_texts
         from anomalib_rd.results.provenance import command, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, begun_runs
         from anomalib_rd.training.choices import check_choices
 
+        ignore_variables_of_one_run()
+        require_texts(config)
+        if config.hydra.sweeper.get("params"):
+            with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
+                config.hydra.sweeper.params = params_as_typed(config)
         if config.objective is not None:
             # Once jobs run, a sweeper sees no reason, only a trial without a value.
             check_choices(config)
-        jobs = list_jobs(config)
+        here = on_this_machine(config.hydra.launcher)
+        # Composing many jobs takes a minute: a missing data set is found before.
+        jobs = list_jobs(config, look_for_data if here else None)
         if jobs is None:
             return 0
+        require_own_ids(jobs)
+        if here:
+            require_data(jobs)
         self.runs = [job.folder for job in jobs]
         others = set(begun_runs(folder)) - set(self.runs)
         if others:
@@ -101,3 +127,27 @@ class ReportAtEnd(Callback):
         words = command(["anomalib-rd", "train", *sys.argv[1:]])
         add_jobs(folder, words, {job.folder: mask_arguments(job.overrides) for job in jobs})
         return len(jobs) if all(job.complete for job in jobs) else 0
+
+
+def ignore_variables_of_one_run() -> None:
+    """Remove what W&B's environment says of one run, so that no two runs share it."""
+    found = [name for name in ONE_RUN if os.environ.pop(name, None)]
+    if found:
+        print(
+            f"anomalib-rd: {', '.join(found)} ignored: each run of a multirun has its own",
+            file=sys.stderr,
+        )
+
+
+def look_for_data(job: "Job") -> None:
+    """Refuse a job whose data set or category is not there."""
+    from anomalib_rd.cli.jobs import categories_found
+
+    if not job.complete:
+        categories_found(job)
+
+
+def on_this_machine(launcher: DictConfig) -> bool:
+    """Whether the jobs run here, and so see the images that this process sees."""
+    address = OmegaConf.select(launcher, "ray.init.address", default="local")
+    return address == "local" and not str(launcher._target_).endswith("SlurmLauncher")

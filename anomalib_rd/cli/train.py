@@ -3,6 +3,8 @@
 import gc
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
 from anomalib_rd.cli import repeat
@@ -19,8 +22,9 @@ from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.mistakes import explain
 from anomalib_rd.cli.page import leave_page
-from anomalib_rd.cli.sweep import ReportAtEnd
-from anomalib_rd.cli.values import check_values
+from anomalib_rd.cli.sweep import ONE_RUN, ReportAtEnd
+from anomalib_rd.cli.values import check_values, require_texts
+from anomalib_rd.cli.words import as_typed, literal, one_value, typed_key
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.provenance import mask_arguments, mask_text
@@ -37,7 +41,7 @@ def run(words: list[str]) -> int:
     asked, (record, trust, words) = list(words), repeat.asked_for(words)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         return launch(words, asked)
-    words = flags_first(words)
+    words = as_typed(flags_first(words))
     if record is not None:
         again = repeat.read_repeat(record, trust, words)
         with repeat.as_primary(again, words) as words_again:
@@ -55,17 +59,22 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         again: what is repeated, if that is asked for.
     """
     typed, errors = list(sys.argv), []
-    ReportAtEnd.sweep = single = current = None
+    environment = {name: os.environ[name] for name in ONE_RUN if name in os.environ}
+    ReportAtEnd.sweep = ReportAtEnd.folder = single = current = None
 
     def job(cfg: DictConfig) -> Any:
         nonlocal single, current
         # As it was typed, for the record; W&B keeps it too.
         sys.argv = [typed[0], *mask_arguments(typed[1:])]
+        if HydraConfig.get().job.chdir:
+            # Paths are as seen from where the command was typed; the run's folder has its own key.
+            os.chdir(get_original_cwd())
         hide_credentials()
         many = HydraConfig.get().mode == RunMode.MULTIRUN
         single = None if many else HydraConfig.get().run.dir
         current = Path(cfg.run_dir)
         try:
+            require_texts(cfg)
             said = repeat.say_what_differs(again, cfg) if again else []
             objective = work(cfg)
             if not many:
@@ -88,7 +97,7 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != TERMINATED:
             raise
-        again_by = how_to_go_on(asked, ReportAtEnd.sweep, single)
+        again_by = how_to_go_on(asked, ReportAtEnd.sweep, single, ReportAtEnd.folder)
         line = "; ".join(filter(None, [where_it_goes_on(current), again_by]))
         if isinstance(stop, KeyboardInterrupt):
             raise KeyboardInterrupt(line) from stop
@@ -96,6 +105,7 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         raise
     finally:
         sys.argv = typed
+        os.environ.update(environment)
     if errors:
         raise errors[0]
     return 0
@@ -119,6 +129,8 @@ def flags_first(words: list[str]) -> list[str]:
         refuse("--experimental-rerun runs what a pickle says; --from RESULT repeats a run")
     if options.resolve and not options.cfg:
         refuse("--resolve goes with --cfg")
+    if options.multirun and (options.cfg or options.info):
+        refuse("--cfg and --info show the config of one run; leave -m out")
     for word in options.overrides:
         alone = not (options.multirun or options.cfg or options.info)
         if alone and word.partition("=")[0] in SEVERAL:
@@ -190,23 +202,53 @@ def work(cfg: DictConfig) -> float | None:
             gc.collect()
 
 
-def how_to_go_on(words: list[str], sweep: str | None, folder: str | None) -> str:
-    """The command that takes an interrupted run or multirun up again.
+def how_to_go_on(
+    words: list[str], sweep: str | None, run_dir: str | None, sweep_dir: str | None = None
+) -> str:
+    """The shell command that takes an interrupted run or multirun up again.
+
+    Words that hold a credential are left out of it, and named before.
 
     Args:
         words: as typed, without the verb.
         sweep: name of the multirun that was going on, if any.
-        folder: of the single run that was going on, if any.
+        run_dir: of the single run that was going on, if any.
+        sweep_dir: folder of the multirun, if any.
     """
-    words = list(words)
-    for key, value in (("sweep", sweep), ("hydra.run.dir", folder)):
-        if value is not None and not any(word.startswith(f"{key}=") for word in words):
-            words.append(f"{key}={value}")
-    from anomalib_rd.results.provenance import command
-
-    if sweep is None and folder is None:
+    if sweep is None and run_dir is None:
         return ""
-    return f"go on with: {command(['anomalib-rd', 'train', *words])}"
+    masked = mask_arguments(words)
+    secret = {i for i, word in enumerate(words) if word != masked[i]}
+    left_out = [typed_key(words[i]) or words[i - 1] for i in sorted(secret)]
+    words = [word for i, word in enumerate(words) if i not in secret]
+    places_of_run = {"sweep": sweep, "hydra.sweep.dir": sweep_dir, "hydra.run.dir": run_dir}
+    for key, value in places_of_run.items():
+        if value is None:
+            continue
+        places = [i for i, word in enumerate(words) if typed_key(word) == key]
+        as_read = one_value(key, value) == literal(value)
+        word = f"{key}={value if as_read else literal(value)}"
+        if not places and key != "hydra.sweep.dir":
+            words.append(word)
+        elif places and "${" in words[places[-1]]:
+            words[places[-1]] = word  # such as ${now:...}, which would be another folder
+    command = " ".join([program(), "train", *map(shlex.quote, words)])
+    again = f"give {', '.join(left_out)} again, left out as secret; " if left_out else ""
+    return f"{again}go on with: {command}"
+
+
+def program() -> str:
+    """What a shell here starts this program by."""
+    started = Path(sys.argv[0])
+    if started.parts[-2:] == ("anomalib_rd", "__main__.py"):
+        python = "python" if shutil.which("python") == sys.executable else sys.executable
+        return f"{shlex.quote(python)} -m {started.parent.name}"
+    found = shutil.which(started.name)
+    if started.name != "anomalib-rd" or not started.is_file():
+        return "anomalib-rd"
+    if found and Path(found).samefile(started):
+        return "anomalib-rd"
+    return shlex.quote(str(started.absolute()))
 
 
 def where_it_goes_on(run_dir: Path | None) -> str:

@@ -91,7 +91,7 @@ def download_mvtec(
         ) from error
     said = f"MVTec AD is in {root}: {', '.join(placed)}"
     nothing = f"all of MVTec AD is already in {root}: nothing done"
-    console.print(said if placed else nothing, soft_wrap=True)
+    console.print(said if placed else nothing, soft_wrap=True, markup=False)
     return placed
 
 
@@ -115,7 +115,9 @@ def _alone(archive: Path, console: Console) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        console.print(f"another process downloads {place}: waiting for it", soft_wrap=True)
+        console.print(
+            f"another process downloads {place}: waiting for it", soft_wrap=True, markup=False
+        )
         lock.acquire()
     try:
         yield

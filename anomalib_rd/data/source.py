@@ -148,6 +148,22 @@ def select_together(source: Source, wanted: str | Sequence[str]) -> list[str]:
     return chosen
 
 
+def categories_of_run(source: Source, wanted: str | Sequence[str], unified: bool) -> list[str]:
+    """The categories that one run trains on: one, or with ``unified`` a set of them.
+
+    Raises:
+        UserError: several without ``unified``, or what the selection refuses.
+    """
+    categories = (select_together if unified else select_categories)(source, wanted)
+    if len(categories) > 1 and not unified:
+        raise UserError(
+            f"data.category={wanted}: one run trains one category and these are "
+            f"{len(categories)}; add -m to train one model each, or data.unified=true to train one "
+            "for all"
+        )
+    return categories
+
+
 def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
     """The categories that ``wanted`` means, each once, in the order asked for.
 

@@ -28,8 +28,12 @@ PACKAGES = (
     "pillow",
 )
 MASK = "***"
-# On a command line anything that might be a secret is masked: the config says the rest.
+# On a command line anything that might be a secret is masked, but for these parts of a config,
+# where a "mask_token" is a setting.
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
+_SETTINGS = re.compile(
+    r"[+~]*(model|loss|optimizer|scheduler|averaging|trainer|speed|callbacks|threshold)[./@=]"
+)
 # In a config a "mask_token" is a setting, so only names that mean a credential are masked.
 _CREDENTIAL = re.compile(
     r"(api|access|private|secret)_?key|(api|access|auth)_?token|passw|secret", re.IGNORECASE
@@ -104,7 +108,9 @@ def command(argv: Sequence[str] | None = None) -> str:
     """The command line as one would type it, with secrets masked.
 
     Masked are: the value of every ``key=value`` or ``--key value`` whose key's name holds
-    key, token, password or secret, the same inside ``{...}``, and logins in URLs.
+    key, token, password or secret, the same inside ``{...}``, and logins in URLs. In the parts
+    of a config that cannot hold a credential, only names that mean one are: a model's
+    ``masking.token`` is a setting.
     """
     program, *arguments = list(sys.argv if argv is None else argv) or [""]
     path = Path(program)
@@ -145,14 +151,18 @@ def mask_arguments(arguments: Sequence[str]) -> list[str]:
     masked: list[str] = []
     hide_next = False
     for argument in arguments:
-        key, equals, _ = argument.partition("=")
+        key, equals, value = argument.partition("=")
+        setting = bool(_SETTINGS.match(argument))
+        secret = _CREDENTIAL if setting else _SECRET
+        # A path may hold "token=" too: only the names in {...} are keys.
+        nested = _NAMED if setting or (equals and value[:1] not in ("{", "[", "")) else _NESTED
         if hide_next and not argument.startswith("--"):
             masked.append(MASK)
-        elif equals and _SECRET.search(key) and not set(key) & set("{[:'\" "):
+        elif equals and secret.search(key) and not set(key) & set("{[:'\" "):
             # Whole, so that a sweep's "token=a,b" leaves nothing behind.
             masked.append(f"{key}={MASK}")
         else:
-            argument = _mask_known(_NESTED.sub(rf"\g<1>{MASK}", argument))
+            argument = _mask_known(nested.sub(rf"\g<1>{MASK}", argument))
             masked.append(_URL_LOGIN.sub(rf"\g<1>{MASK}@", argument))
         hide_next = argument.startswith("-") and not equals and bool(_SECRET.search(argument))
     return masked

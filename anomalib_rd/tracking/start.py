@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def finish_run(run: Any, failed: bool) -> bool:
         run.finish(exit_code=int(failed))
     except Exception as error:
         line = "W&B: upload not finished (%s); `wandb sync %s` after"
-        log.warning(line, first_line(error), Path(run.dir).parent)
+        log.warning(line, first_line(error), shlex.quote(str(Path(run.dir).parent)))
         return False
     return True
 
@@ -111,4 +112,4 @@ def _say_where(run: "wandb.Run", mode: str, reason: str | None) -> None:
         folder = Path(run.dir).parent
         before = "`wandb login` before, or " if reason == _NO_LOGIN else ""
         line = "W&B: %s, logging offline to %s; %s`wandb sync %s` after"
-        log.warning(line, reason, folder, before, folder)
+        log.warning(line, reason, folder, before, shlex.quote(str(folder)))

@@ -13,16 +13,13 @@ from anomalib_rd.data import (
     ImageCache,
     Sample,
     Source,
-    select_categories,
-    select_together,
 )
 from anomalib_rd.data.check import count_findings
 from anomalib_rd.data.counts import counts_of, published_counts
 from anomalib_rd.data.fingerprint import content_hash
 from anomalib_rd.data.left_out import left_out, many
 from anomalib_rd.data.mask_levels import AUTO
-from anomalib_rd.data.source import Split
-from anomalib_rd.errors import UserError
+from anomalib_rd.data.source import Split, categories_of_run
 from anomalib_rd.results.files import printable
 from anomalib_rd.scoring import Tiling
 from anomalib_rd.training.module import TEST, TEST_CURVE, VAL
@@ -34,14 +31,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
     """The data module of the category that the config names, or with ``unified`` of the set."""
     source: Source = build(cfg.data.source, "data.source")
     unified = cfg.data.get("unified", False)  # the records of older runs lack it
-    choose = select_together if unified else select_categories
-    categories = choose(source, cfg.data.category)
-    if len(categories) > 1 and not unified:
-        raise UserError(
-            f"data.category={cfg.data.category}: one run trains one category and these are "
-            f"{len(categories)}; add -m to train one model each, or data.unified=true to train one "
-            "for all"
-        )
+    categories = categories_of_run(source, cfg.data.category, unified)
     tiling = make_tiling(cfg)
     return AnomalyDataModule(
         source=source,

@@ -216,7 +216,12 @@ def make_module(
             "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"
         )
     parts = {part: build(cfg.model[part], f"model.{part}") for part in PARTS}
-    distiller = Distiller(**parts)
+    try:
+        distiller = Distiller(**parts)
+    except (TypeError, AttributeError) as error:
+        if not (foreign := foreign_parts(cfg)):
+            raise
+        raise UserError(f"{', '.join(foreign)}: {one_line(error)}") from error
     if cfg.speed.channels_last:
         # The weights alone: the images and features follow them.
         distiller.to(memory_format=torch.channels_last)
@@ -236,6 +241,16 @@ def make_module(
         config=config,
         config_digest=config_digest(cfg),
     )
+
+
+def foreign_parts(cfg: DictConfig) -> list[str]:
+    """The parts of the model whose classes are not ours: key and class of each."""
+    targets = {f"model.{part}": str(cfg.model[part].get("_target_")) for part in PARTS}
+    return [
+        f"{key} ({target})"
+        for key, target in targets.items()
+        if not target.startswith("anomalib_rd.")
+    ]
 
 
 PARTS = ("teacher", "masking", "fusion", "student")

@@ -80,7 +80,7 @@ def cases(root, bad):
         "root empty": (data("empty"), ("no category in", "<category>/train/good")),
         "root not said": (["train", "data=folder", *FAST], ("data.root has no value",)),
         "root empty text": (train("data.root="), ("data.root is empty", "environment variable")),
-        "root a list": (train("data.root=[a]"), ("data.root=['a']: must be one value",)),
+        "root in brackets": (train("data.root=[a]"), ("[a] does not exist", "set data.root")),
         "root a category": (
             [*free, f"data.root={root}/cloth", "data.category=cloth"],
             ("it is a category itself", f"data.root={root} data.category=cloth"),
@@ -90,7 +90,7 @@ def cases(root, bad):
             ("one folder deeper", f"set data.root={root}"),
         ),
         "category misspelt": (train("data.category=clth"), ("did you mean 'cloth'",)),
-        "category null": (train("data.category=null"), ("no category 'None'", "cable, cloth")),
+        "category null": (train("data.category=null"), ("no category 'null'", "cable, cloth")),
         "several categories": (train("data.category=all"), ("add -m",)),
         "no training images": (data("no_training"), ("no training images in", "put normal")),
         "no test images": (data("no_test"), ("no folder", "cloth/test", "<defect type>")),
