@@ -12,6 +12,8 @@ _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
+    '"': r"\textquotedbl{}",
     "±": r"$\pm$",
     "<": "$<$",
     ">": "$>$",
@@ -34,7 +36,9 @@ def escape(text: str) -> str:
     """The text with all that LaTeX would read as a command made plain."""
     escaped = "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
     escaped = escaped.replace("$<$=", r"$\leq$")
-    escaped = re.sub(r"(?<![\w.)-])-(?=\d)", "$-$", escaped)
+    # Two of these in a row would become one other character.
+    escaped = re.sub(r"([-',])(?=\1)", r"\1{}", escaped)
+    escaped = re.sub(r"(?<![\w.)}-])-(?=\d)", "$-$", escaped)
     return re.sub(
         "[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: rf"\textsuperscript{{{m[0].translate(_SUPERSCRIPTS)}}}", escaped
     )

@@ -19,7 +19,7 @@ def _table(table: Table) -> str:
     lines = [
         f"### {_escape(table.title)}",
         "",
-        _escape(table.statement),
+        _escape_line(table.statement),
         "",
         _line(map(_escape, headings)),
         _line(["---", *["---:"] * len(table.columns)]),
@@ -27,12 +27,12 @@ def _table(table: Table) -> str:
     for row in table.rows():
         cells = [_escape(cell) for cell in (row.label, *row.cells)]
         lines.append(_line(f"**{cell}**" if row.strong and cell else cell for cell in cells))
-    notes = [f"- {_escape(note)}" for note in table.footnotes()]
+    notes = [f"- {_escape_line(note)}" for note in table.footnotes()]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _list(title: str, lines: list[str]) -> list[str]:
-    items = [f"- {_escape(line)}" for line in lines]
+    items = [f"- {_escape_line(line)}" for line in lines]
     return ["\n".join([f"### {title}", "", *items])] if items else []
 
 
@@ -41,5 +41,12 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    # An underscore inside a word is no emphasis on GitHub, and names read better without "\".
-    return re.sub(r"([|*<\\`\[\]])", r"\\\1", " ".join(text.split()))
+    """The text with all that GitHub's Markdown would read as markup made plain."""
+    escaped = re.sub(r"([|*<>\\`\[\]&~$#])", r"\\\1", " ".join(text.split()))
+    # An underscore inside a word is no emphasis, and names read better without a backslash.
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", escaped)
+
+
+def _escape_line(text: str) -> str:
+    """The same of a whole line, at whose start a number or a sign would make a list."""
+    return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", _escape(text))

@@ -73,12 +73,12 @@ def test_the_table_says_difference_interval_p_and_seeds(tmp_path):
     assert table.title == "Differences to rd4ad on mvtec"
     assert "percentage points" in table.statement
     row = table.rows()[0]
-    assert row.label == "fmg_rd resnet18"
+    assert row.label == "fmg_rd"
     metric, difference, interval, p, pairs, smallest, needed = row.cells
     assert (metric, difference, interval) == ("image AUROC", "+1.50", "+1.00 to +2.00¹")
     assert (p, pairs, smallest, needed) == ("0.500", "6", "3.26", "6")
     text = " ".join(table.remarks)
-    assert "fmg_rd resnet18: +1.50 image AUROC: not told apart from noise; 3 seeds" in text
+    assert "fmg_rd: +1.50 image AUROC: not told apart from noise; 3 seeds" in text
     assert table.footnotes()[0] == (
         "¹ 2 categories are few: the interval is too narrow, and p cannot be below 0.5"
     )

@@ -9,14 +9,15 @@ function bars(data) {
   const together = metric === "all" && data.variants.length === 1 && HEADLINE.length > 0;
   const names = together ? HEADLINE : [drawnMetric()];
   const ends = [];
+  const shownNames = data.categories.map(plain);
   const series = names.flatMap((name) => data.variants.map((variant, index) => {
     const cells = data.categories.map((category) => data.means[name]?.[variant]?.[category] ?? [null, null, 0]);
     cells.forEach(([mean, std]) => isNumber(mean) && ends.push(100 * (mean - (std || 0))));
     const place = together ? names.indexOf(name) : index;
     return {
       type: "bar",
-      name: together ? payload.metrics[name] : data.short[index],
-      x: data.categories,
+      name: together ? payload.metrics[name] : plain(data.short[index]),
+      x: shownNames,
       y: cells.map(([mean]) => (isNumber(mean) ? 100 * mean : null)),
       error_y: { visible: cells.some(([, std]) => isNumber(std)), type: "data", array: cells.map(([, std]) => (isNumber(std) ? 100 * std : null)), thickness: 1.2, width: 2 },
       marker: { color: colour(place), pattern: { shape: SHAPES[Math.floor(place / COLOURS.length) % SHAPES.length] } },
@@ -31,7 +32,7 @@ function bars(data) {
     layout: {
       barmode: "group", bargap: 0.25, height: 340, showlegend: series.length > 1,
       yaxis: { range: [floor, 100.5], title: { text: title } },
-      xaxis: { type: "category", tickvals: data.categories, ticktext: data.categories.map(brief) },
+      xaxis: { type: "category", tickvals: shownNames, ticktext: data.categories.map((name) => plain(brief(name))) },
     },
   };
 }
@@ -41,7 +42,7 @@ function forest(data) {
   const table = data.differences[name] || {};
   const compared = data.variants.filter((variant) => table[variant]);
   const rows = compared.map((variant) => table[variant][name].map((value) => (isNumber(value) ? 100 * value : null)));
-  const labels = compared.map((variant) => data.short[data.variants.indexOf(variant)]);
+  const labels = compared.map((variant) => plain(data.short[data.variants.indexOf(variant)]));
   const ink = getComputedStyle(document.body).color;
   const arm = (end) => rows.map((row) => (row[end] === null ? 0 : Math.abs(row[end] - row[0])));
   return {

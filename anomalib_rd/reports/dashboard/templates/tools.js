@@ -17,6 +17,9 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Plotly reads tags and entities in every text: a name shall come out as it is.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const percent = (value) => (isNumber(value) ? (100 * value).toFixed(2) : "–");
 const score = (value) => (isNumber(value) ? Number(value.toPrecision(4)).toString() : "–");
