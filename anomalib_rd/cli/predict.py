@@ -59,8 +59,14 @@ def run(words: list[str]) -> int:
 
     images = find_images(options.images)
     make_folder(options.out)
-    output = Output(options.out, not options.no_heatmaps, options.maps, options.original_size)
     detector = load(options)
+    output = Output(
+        folder=options.out,
+        heatmaps=not options.no_heatmaps,
+        maps=options.maps,
+        original_size=options.original_size,
+        scale=detector.map_scale,
+    )
     judged, started = Judged(), time.perf_counter()
     try:
         with closing(Table(output.folder)) as table, stopped_by_sigterm():

@@ -32,6 +32,8 @@ class Trained:
         record: ``result.json``, None if the run left none (yet).
         threshold: None if the run has none.
         trust: whether code from outside of this project that the config names may be run.
+        map_scale: map values of the darkest and brightest colour of the run's heatmaps; None where
+            an older version kept none.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Trained:
     record: dict[str, Any] | None
     threshold: Threshold | None
     trust: bool = False
+    map_scale: tuple[float, float] | None = None
 
 
 def read_run(run: Path | str, trust: bool = False) -> Trained:
@@ -81,6 +84,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             record=record,
             threshold=threshold_of(kept.get("threshold"), path),
             trust=trust,
+            map_scale=scale_of(kept.get("map_scale") or (record or {}).get("map_scale")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -91,6 +95,18 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
     _require_parts(path, trained.config)
     require_known_code(path, {"model": trained.config["model"]}, trust)
     return trained
+
+
+def scale_of(kept: Any) -> tuple[float, float] | None:
+    """A scale as a file keeps it.
+
+    Raises:
+        TypeError, ValueError: not two numbers.
+    """
+    if kept is None:
+        return None
+    low, high = map(float, kept)
+    return low, high
 
 
 def find_checkpoint(run: Path) -> Path:

@@ -36,6 +36,7 @@ class Detector:
         image_size: (H, W) that the network takes.
         threshold: where anomalous begins; None: predictions have no verdict.
         facts: of the run, for whoever writes the predictions down.
+        map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Detector:
         image_size: Sequence[int],
         threshold: Threshold | None = None,
         facts: dict[str, Any] | None = None,
+        map_scale: tuple[float, float] | None = None,
     ) -> None:
         height, width = image_size
         self.network, self.image_size = network, (int(height), int(width))
+        self.map_scale = map_scale
         self.threshold, self.facts = threshold, dict(facts or {})
 
     def __call__(self, image: Any) -> Prediction:

@@ -43,7 +43,7 @@ from anomalib_rd.results.unified import category_folder
 from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.data import make_data
 from anomalib_rd.training.gallery import require_counts
-from anomalib_rd.training.leave import leave_results, of_category, show_images
+from anomalib_rd.training.leave import leave_results, map_scale, of_category, show_images
 from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.run import make_module, make_trainer, plain, stoppable, timed
 
@@ -88,6 +88,7 @@ def evaluate(
         outcome.test_s = timed(
             lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
         )
+    outcome.map_scale = trained.map_scale or map_scale(outcome)
     show_images(outcome, [], folder, count=cfg.heatmaps)
     outcome.total_s = time.perf_counter() - started
     if len(data.categories) == 1:

@@ -60,6 +60,7 @@ def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> M
         category=config["data"]["category"],
         image_size=(height, width),
         threshold=trained.threshold,
+        map_scale=trained.map_scale,
         normalisation={
             "mean": networks.teacher.mean.flatten().tolist(),
             "std": networks.teacher.std.flatten().tolist(),

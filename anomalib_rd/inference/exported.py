@@ -56,6 +56,7 @@ def load_exported(
     return Detector(
         network=network,
         image_size=metadata.image_size,
+        map_scale=metadata.map_scale,
         threshold=chosen_threshold(metadata.threshold, threshold, false_positive_rate),
         facts={
             "run": metadata.run,

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +21,22 @@ from anomalib_rd.data.walk import IMAGE_ENDINGS, has_image_ending, is_hidden, wa
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
-from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png
+from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png, with_small_parts
 from anomalib_rd.results.files import plain, short_name, write_atomically, write_json
 
 CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
-log = logging.getLogger(__name__)
-
 COLUMNS = ["path", "score", "normalised", "verdict"]
+# By these files a folder is known to be of a prediction, run, evaluation or report, and in these
+# folders and files beside them lies what was drawn there.
+RECORDS = (
+    *(CSV, JSON, "result.json", "failure.json", "evaluation.json", "running.json", "gallery.zip"),
+    *("table.md", "summary.md", "checkpoints/last.ckpt"),
+)
+DRAWN_FOLDERS = (HEATMAPS, MAPS, "figures", "wandb")
+DRAWN_FILES = ("heatmaps.png", "figure.png")
 MapFormat = Literal["npy", "tiff"]
+
+log = logging.getLogger(__name__)
 
 
 def find_images(words: Sequence[str]) -> dict[Path, Path]:
@@ -35,6 +44,8 @@ def find_images(words: Sequence[str]) -> dict[Path, Path]:
 
     A folder means all images in it and below, a pattern the images that it matches, any other
     word a file, whatever its ending. Below a folder its own folders are kept in the names.
+
+    Pictures that anomalib-rd has drawn are left out, unless they are named one by one.
 
     Raises:
         UserError: a folder or pattern without images.
@@ -64,13 +75,14 @@ def _meant(word: str) -> Iterable[tuple[Path, Path]]:
     path = Path(word).expanduser()
     if path.is_dir():
         found = walk(path)
-        if not found.images:
+        images = _not_ours(word, path, found.images)
+        if not images:
             raise UserError(f"{word}: no image in this folder{why_no_images(path, recursive=True)}")
         for kind in of_walk(found):
             log.warning("%s: %s", word, kind.text)
-        return [(image, image.relative_to(path)) for image in found.images]
+        return [(image, image.relative_to(path)) for image in images]
     if glob.has_magic(word) and not path.exists():
-        images = _matched(path)
+        images = _not_ours(word, None, _matched(path))
         if not images:
             raise UserError(f"{word}: matches no image; {endings()} are")
         return [(image, Path(image.name)) for image in images]
@@ -93,6 +105,35 @@ def _matched(pattern: Path) -> list[Path]:
     return sorted(images)
 
 
+def _not_ours(word: str, top: Path | None, images: list[Path]) -> list[Path]:
+    """The images less the pictures of earlier predictions, runs and reports; says how many."""
+
+    @cache
+    def has_record(folder: Path) -> bool:
+        return any((folder / name).is_file() for name in RECORDS)
+
+    @cache
+    def drawn_there(folder: Path) -> bool:
+        if folder == folder.parent:
+            return False
+        if folder.name in DRAWN_FOLDERS and has_record(folder.parent):
+            return True
+        return folder != top and drawn_there(folder.parent)
+
+    def is_ours(image: Path) -> bool:
+        beside_record = image.name in DRAWN_FILES and has_record(image.parent)
+        return beside_record or drawn_there(image.parent)
+
+    kept = [image for image in images if not is_ours(image)]
+    if len(kept) < len(images):
+        first = next(image for image in images if is_ours(image))
+        log.warning(
+            "%s: %d of %d pictures are left out: anomalib-rd has drawn them (%s)",
+            *(word, len(images) - len(kept), len(images), first),
+        )
+    return kept
+
+
 @dataclass(frozen=True)
 class Output:
     """Where and what to write of each image.
@@ -104,12 +145,15 @@ class Output:
             of LOCO and AD 2 reads it; None for not.
         original_size: whether both are of the image's own size. Else the maps are of the network's,
             and the heatmaps about as large, in the image's proportions.
+        scale: map values of the darkest and brightest colour, as the run's heatmaps have them; None
+            where a run of an older version kept none.
     """
 
     folder: Path
     heatmaps: bool = True
     maps: MapFormat | None = None
     original_size: bool = False
+    scale: tuple[float, float] | None = None
 
     def write(self, name: Path, path: Path, found: Prediction) -> None:
         """Write the pictures of one image, each atomically.
@@ -122,7 +166,8 @@ class Output:
             # Read again: to keep all that wait at their own size would take much memory.
             image = load_image(path) if self.original_size else Image.fromarray(found.image)
             size = found.size if self.original_size else drawn_size(found)
-            save_png(picture(found, image, size, path.name), file, {"path": path.as_posix()})
+            drawn = picture(found, image, size, path.name, self.scale)
+            save_png(drawn, file, {"path": path.as_posix()})
         if self.maps:
             values = found.full_map() if self.original_size else found.map
             file = _place(self.folder / MAPS / name, f".{self.maps}")
@@ -190,31 +235,37 @@ def drawn_size(found: Prediction) -> tuple[int, int]:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def picture(found: Prediction, image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
+def picture(
+    found: Prediction,
+    image: Image.Image,
+    size: tuple[int, int],
+    name: str,
+    scale: tuple[float, float] | None = None,
+) -> Image.Image:
     """Image | outline of the pixels at the threshold or above | map.
 
-    The colours go from 0 to twice the threshold, one scale for all images; without a threshold
-    over the image's own range.
+    Without a scale the colours go from 0 to twice the threshold; without both over the image's own
+    range.
 
     Args:
         found: what is drawn.
         image: RGB, of any size.
         size: (H, W) of each part.
         name: of the image, for its caption.
+        scale: map values of the darkest and brightest colour.
     """
     height, width = size
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     heat = found.map_of_size(size)
     threshold = found.threshold
     top = 2 * threshold.pixel if threshold and threshold.pixel > 0 else None
-    low, high = (0.0, top) if top else (float(found.map.min()), float(found.map.max()))
+    own = (0.0, top) if top else (float(found.map.min()), float(found.map.max()))
+    low, high = scale or own
     outlined = None
     if threshold:
         level = threshold.pixel
-        if found.map.max() >= level:
-            # Peaks are lower at other sizes, and an anomalous image has an outline.
-            level = min(level, heat.max())
-        outlined = heat >= level
+        # Peaks are lower at other sizes, and each has an outline.
+        outlined = with_small_parts(heat >= level, found.map >= level)
     # A long name is what a narrow picture may cut off.
     title = f"score {found.score:.3g}  {name}"
     outline = f"{found.verdict}, threshold {threshold.image:.3g}" if threshold else "threshold"

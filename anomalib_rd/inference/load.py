@@ -60,6 +60,7 @@ def load_run(
     return Detector(
         network=TorchNetwork(networks, scorer, place, precision, make_tiling(trained)),
         image_size=trained.config["data"]["image_size"],
+        map_scale=trained.map_scale,
         threshold=chosen_threshold(trained.threshold, threshold, false_positive_rate),
         facts={
             "run": trained.config.get("name"),

@@ -29,6 +29,7 @@ class Metadata:
         image_size: (H, W) that the graph takes.
         threshold: where anomalous begins, from scores of the run in its own precision.
         normalisation: ``mean, std`` of the values in [0, 1]; they are applied inside the graph.
+        map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
         precision: ``float32`` or ``int8``.
         model: ``name, teacher``.
         training: ``data, seed, epochs, precision, checkpoint_sha256``, and where the run has a
@@ -44,6 +45,7 @@ class Metadata:
     image_size: tuple[int, int]
     threshold: Threshold | None
     normalisation: dict[str, Any]
+    map_scale: tuple[float, float] | None = None
     precision: str = "float32"
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -79,14 +81,13 @@ def from_json(text: str | bytes | None, path: Path) -> Metadata:
                 "update it, or export the run again"
             )
         height, width = found["image_size"]
+        scale = found.get("map_scale")
         known = {one.name for one in fields(Metadata)}
-        return Metadata(
-            **{key: value for key, value in found.items() if key in known}
-            | {
-                "image_size": (int(height), int(width)),
-                "threshold": threshold_of(found["threshold"], path),
-            }
-        )
+        values = {key: value for key, value in found.items() if key in known}
+        values["image_size"] = (int(height), int(width))
+        values["threshold"] = threshold_of(found["threshold"], path)
+        values["map_scale"] = (float(scale[0]), float(scale[1])) if scale else None
+        return Metadata(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: its metadata are damaged ({one_line(error)[:100]}); export the run again"

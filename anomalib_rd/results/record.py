@@ -25,6 +25,7 @@ run is complete, unless ``protocol.partial`` says otherwise:
 ``validation``      null, or like ``metrics``: of the last epoch on the images held out
 ``threshold``       null, or what makes an image anomalous: see `anomalib_rd.results.threshold`;
                     with ``requested_rate``, the false positive rate that was asked for, or null
+``map_scale``       null, or ``[low, high]``: map values of the heatmaps' first and last colour
 ``duration_s``      ``train, test, threshold, total`` in seconds; of a resumed run: of its last part
 ``images_per_s``    ``train, test``
 ``provenance``      ``software, hardware, git, command`` (see `anomalib_rd.results.provenance`)

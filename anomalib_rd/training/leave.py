@@ -10,12 +10,21 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger
 
 from anomalib_rd.data import dataset_fingerprint
-from anomalib_rd.reports.heatmaps import Example, choose_examples, write_heatmaps
+from anomalib_rd.data.images import load_image, load_mask
+from anomalib_rd.reports.heatmaps import (
+    Example,
+    choose_examples,
+    with_small_parts,
+    write_heatmaps,
+)
 from anomalib_rd.results.record import RESULT, write_record
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
 from anomalib_rd.training.gallery import anomaly_maps, leave_gallery
 from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
+
+DRAWN = 8
+"""Images that the scale of the heatmaps is from where none are drawn."""
 
 
 def leave_record(outcome: Outcome, run_dir: Path) -> None:
@@ -112,15 +121,34 @@ def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: i
         )
 
 
+def map_scale(outcome: Outcome) -> tuple[float, float] | None:
+    """Map values of the darkest and brightest colour, for all heatmaps of the model.
+
+    From the median up, so that what is as usual is drawn dark; of the images that are drawn, or
+    would be. None where they have no range.
+    """
+    maps = []
+    for category in outcome.data.categories:
+        scores = of_category(outcome.scores, category)
+        count = outcome.config["heatmaps"] or DRAWN
+        rows = list(scores.index[choose_examples(scores, count)])
+        if rows:
+            maps.append(anomaly_maps(outcome, rows).cpu().numpy())
+    if not maps:
+        return None
+    drawn = np.concatenate(maps)
+    low, high = float(np.median(drawn)), float(drawn.max())
+    return (low, high) if low < high < float("inf") else None
+
+
 def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[LoggedImage]:
     """Leave the heatmaps and the gallery of one category; gives what was drawn."""
     scores = of_category(outcome.scores, category)
     chosen = scores.index[choose_examples(scores, count)]
     examples = [example(outcome, scores, row) for row in chosen]
     if examples:
-        # From the median up: what is as usual is drawn dark, on one scale for all images.
-        maps = np.stack([shown.anomaly_map for shown in examples])
-        write_heatmaps(folder, examples, vmin=float(np.median(maps)), vmax=float(maps.max()))
+        low, high = outcome.map_scale or (None, None)
+        write_heatmaps(folder, examples, vmin=low, vmax=high)
     threshold = pixel_threshold(outcome.module.judged[category].curves)
     leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
     of = f"{category}: " if len(outcome.data.categories) > 1 else ""
@@ -140,13 +168,17 @@ def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[Logg
 def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
     """A test image as it was seen, with its map and ground truth."""
     sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
-    has_truth = sample.label == 0 or sample.mask is not None
+    mask = item["mask"].numpy() if sample.label == 0 or sample.mask is not None else None
+    if mask is not None and sample.mask is not None:
+        size = load_image(sample.path).size[::-1]
+        stored = load_mask(sample.mask, size, sample.path, outcome.data.test_set.mask_rule)
+        mask = with_small_parts(mask, np.asarray(stored) >= 128)
     return Example(
         path=scores["path"][row],
         defect=sample.defect,
         score=scores["score"][row],
         image=item["image"].permute(1, 2, 0).numpy(),
-        mask=item["mask"].numpy() if has_truth else None,
+        mask=mask,
         anomaly_map=anomaly_maps(outcome, [row])[0].cpu().numpy(),
     )
 

@@ -28,7 +28,7 @@ class Outcome:
 
     A resumed run's are those of its last part, after the ``resumed_from`` epochs that other
     processes had trained. ``written`` is the config with its interpolations, None of
-    an evaluation.
+    an evaluation. ``map_scale``: map values of the darkest and brightest colour of its heatmaps.
     """
 
     module: DistillationModule
@@ -42,6 +42,7 @@ class Outcome:
     total_s: float = 0.0
     resumed_from: int | None = None
     threshold: Threshold | None = None
+    map_scale: tuple[float, float] | None = None
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -115,6 +116,7 @@ class Outcome:
             "threshold": self.threshold
             and asdict(self.threshold)
             | {"requested_rate": self.config["threshold"].get("false_positive_rate")},
+            "map_scale": list(self.map_scale) if self.map_scale else None,
             "duration_s": {
                 "train": self.train_s,
                 "test": self.test_s,

@@ -91,7 +91,11 @@ def set_threshold(outcome: Outcome) -> None:
     outcome.threshold = _wanted(outcome)
     path = Path(outcome.config["run_dir"]) / CHECKPOINT
     if path.is_file():
-        keep(path, threshold=plain(asdict(outcome.threshold)) if outcome.threshold else None)
+        keep(
+            path,
+            threshold=plain(asdict(outcome.threshold)) if outcome.threshold else None,
+            map_scale=plain(outcome.map_scale),
+        )
 
 
 def _wanted(outcome: Outcome) -> Threshold | None:

@@ -16,8 +16,10 @@ from small_data import draw
 from anomalib_rd import load_run
 from anomalib_rd.cli import main
 from anomalib_rd.inference import detector as detecting
-from anomalib_rd.inference.files import Output, Table, find_images
+from anomalib_rd.inference.files import Output, Table, drawn_size, find_images, picture
+from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import CAPTION, GAP
+from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import keep
 
 
@@ -394,3 +396,58 @@ def test_another_false_positive_rate(run, images, predict, table, capsys):
     told = capsys.readouterr().err
     assert "needs the scores of 99 normal images, and 12 are kept" in told
     assert told.count("\n") == 1
+
+
+def test_colours_are_those_of_the_runs_heatmaps(run, data_root, predict, tmp_path):
+    """An image of the run's own test set: the same map panel, from the same scale."""
+    record = json.loads((run / "result.json").read_text())
+    assert load_run(run, device="cpu").map_scale == tuple(record["map_scale"])
+    low, high = record["map_scale"]
+    assert 0 < low < high
+    images = data_root / "cloth/test"
+    assert predict(images) == 0
+    for defect, name in (("square", "000"), ("good", "001")):
+        own = run / f"heatmaps/{defect}_{name}.png"
+        drawn = tmp_path / f"out/heatmaps/{defect}/{name}.png"
+        with Image.open(own) as ours, Image.open(drawn) as new:
+            left = 2 * (192 + GAP)
+            box = (left, CAPTION, left + 192, CAPTION + 192)
+            apart = np.abs(np.asarray(ours.crop(box), int) - np.asarray(new.crop(box), int))
+        assert np.median(apart) <= 3
+
+
+def test_each_small_defect_has_an_outline(tmp_path):
+    """A peak of one pixel beside a large one, on a picture that is smaller in one direction."""
+    found = np.zeros((256, 256), np.float32)
+    found[40:80, 40:80], found[200, 200] = 3.0, 1.1
+    threshold = Threshold("given", image=1, pixel=1)
+    image = np.full((256, 256, 3), 120, np.uint8)
+    one = Prediction(3.0, found, (512, 128), image, threshold)
+    size = drawn_size(one)
+    drawn = np.asarray(picture(one, Image.fromarray(image), size, "x"))
+    outlined = (drawn == (0, 229, 255)).all(axis=2)[CAPTION:]
+    y, x = 200 * size[0] // 256, 192 + GAP + 200 * size[1] // 256
+    assert outlined[y - 4 : y + 5, x - 4 : x + 5].any()
+
+
+def test_our_own_pictures_are_not_judged(run_copy, images, predict, tmp_path, monkeypatch, caplog):
+    """Those of earlier predictions, of a run and of its evaluations."""
+    place = tmp_path / "place"
+    (place / "photos").mkdir(parents=True)
+    for name in ("rgb.png", "grey.bmp"):
+        (place / "photos" / name).write_bytes((images / name).read_bytes())
+    asked = {place / "photos/rgb.png", place / "photos/grey.bmp"}
+    run_copy.rename(place / "a run")
+    out = ["--out", str(place / "photos/judged"), "--maps", "tiff", "--device", "cpu"]
+    assert main(["predict", str(place / "a run"), str(place), *out]) == 0
+    assert set(find_images([str(place)])) == asked
+    assert "a run/heatmaps" in caplog.text
+    monkeypatch.chdir(place)
+    pattern = set(find_images(["**/*"]))
+    assert {path.absolute() for path in pattern} == asked
+    drawn = place / "photos/judged/heatmaps/photos/rgb.png"
+    assert list(find_images([str(drawn)])) == [drawn]  # named itself
+    # A folder of this name that is not of ours.
+    (place / "photos/heatmaps").mkdir()
+    drawn.rename(place / "photos/heatmaps/mine.png")
+    assert set(find_images([str(place)])) == {*asked, place / "photos/heatmaps/mine.png"}

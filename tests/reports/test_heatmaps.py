@@ -12,6 +12,7 @@ from anomalib_rd.reports.heatmaps import (
     Example,
     choose_examples,
     heatmap_strip,
+    with_small_parts,
     write_heatmaps,
 )
 from anomalib_rd.reports.sheet import BAND, HEAD, LABEL, MARGIN, PANEL, heatmap_sheet
@@ -159,3 +160,13 @@ def test_sheet_ignores_foreign_pictures_and_names_a_damaged_one(tmp_path):
     (run / "heatmaps" / "crack_001.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="heatmap cannot be read"):
         heatmap_sheet([run], tmp_path / "sheet.png")
+
+
+def test_parts_that_resizing_loses_are_drawn():
+    source = np.zeros((1000, 2000), bool)
+    source[100:300, 100:300], source[800, 1500] = True, True
+    small = np.zeros((64, 128), bool)
+    small[6:19, 6:19] = True
+    drawn = with_small_parts(small, source)
+    assert drawn[51, 96] and drawn.sum() == small.sum() + 1
+    assert with_small_parts(small, source[:, :1000]).shape == small.shape
