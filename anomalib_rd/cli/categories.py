@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from anomalib_rd.cli.words import CATEGORY, as_typed, is_multirun, literal
+from anomalib_rd.cli.words import CATEGORY, as_typed, is_multirun, literal, require_text
 from anomalib_rd.errors import UserError
 
 KEY, UNIFIED = CATEGORY, "data.unified"
@@ -44,8 +44,12 @@ def expand_categories(words: list[str]) -> list[str]:
             (override,) = parsed(as_typed([f"{KEY}={swept}"], many)).values()
             wanted = values(override)
         else:
+            from omegaconf import ListConfig
+
             wanted = cfg.data.category
-            wanted = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
+            wanted = list(wanted) if isinstance(wanted, list | ListConfig) else [wanted]
+            for name in wanted:
+                require_text(KEY, name)
     if not cfg.data.unified and not (many and (given or GROUPS & set(wanted))):
         return words
 

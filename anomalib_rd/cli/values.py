@@ -10,7 +10,7 @@ from anomalib_rd.cli.categories import KEY, composed, config_folder, parsed
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.suggestions import did_you_mean, trainer_keys
 from anomalib_rd.cli.trainer_arguments import SET_ELSEWHERE, TRAINER_ARGUMENTS
-from anomalib_rd.cli.words import NEVER_NULL, as_typed
+from anomalib_rd.cli.words import NEVER_NULL, as_typed, require_text
 from anomalib_rd.errors import UserError
 
 # Of Lightning's own flags those that take values of several types.
@@ -102,11 +102,7 @@ def require_texts(cfg: DictConfig) -> None:
     for key in TEXTS:
         value = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
         for item in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(item, bool | int | float):
-                raise UserError(
-                    f"{key} is {item}, which a config file says as a number or switch and not as "
-                    f"a name; put it in quotes there"
-                )
+            require_text(key, item)
     require_name("sweep", cfg.sweep)
 
 

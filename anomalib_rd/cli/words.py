@@ -17,6 +17,7 @@ from omegaconf.grammar_parser import parse as parse_interpolation
 
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
+from anomalib_rd.errors import UserError
 
 CATEGORY = "data.category"
 # Keys, or last parts of keys, whose value is a name or a path. Of these, null is
@@ -225,6 +226,19 @@ def split(text: str) -> Iterator[str]:
             depth = max(0, depth - 1)
         part += character
     yield part.strip()
+
+
+def require_text(key: str, value: object) -> None:
+    """Refuse a number that a config file has where a name belongs.
+
+    Raises:
+        UserError: such as ``category: 1.10``, which YAML reads as 1.1.
+    """
+    if isinstance(value, bool | int | float):
+        raise UserError(
+            f"{key}: a config file has the number or switch {value} where a name belongs; put it "
+            "in quotes there"
+        )
 
 
 def typed_key(word: str) -> str | None:
