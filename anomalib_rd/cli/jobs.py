@@ -1,6 +1,7 @@
 """The jobs of a multirun, each with its folder, before the first one starts."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.identity import config_digest, require_same_run
 from anomalib_rd.results.record import RESULT, limits_of
+
+log = logging.getLogger(__name__)
 
 LISTED = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -174,11 +177,15 @@ def holds_run(folder: Path, cfg: DictConfig) -> bool:
     """Whether a folder holds the finished run of a config, and all of it: see ``protocol.partial``.
 
     Raises:
-        UserError: it holds another config's, or a record that cannot be read.
+        UserError: it holds another config's.
     """
     if not (folder / RESULT).is_file():
         return False
-    record = read_json(folder / RESULT)
+    try:
+        record = read_json(folder / RESULT)
+    except UserError as error:
+        log.warning("%s; it is run again", error)
+        return False
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
     return not limits_of(record)
 

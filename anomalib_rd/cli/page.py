@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from anomalib_rd.cli.mistakes import explain
-from anomalib_rd.errors import UserError
 
 
 def leave_page(folder: Path) -> str:
@@ -16,6 +15,7 @@ def leave_page(folder: Path) -> str:
 
     try:
         return f"Page: {build_page([folder], folder / PAGE)}"
-    except (UserError, OSError) as error:
-        print(f"anomalib-rd: no page: {explain(error) or error}", file=sys.stderr)
+    except Exception as error:
+        line = explain(error) or f"{type(error).__name__}: {error}"
+        print(f"anomalib-rd: no page: {line}", file=sys.stderr)
         return ""

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def run(words: list[str]) -> int:
-    """Print the table of the runs in folders and write it beside them."""
+    """Print the table of the runs in folders and write it beside them.
+
+    Returns:
+        1 if a record cannot be read, or W&B did not take the summary, else 0.
+    """
     parser = Parser(
         prog="anomalib-rd report",
         description="Table per category beside published numbers, differences to a baseline and "
@@ -49,6 +53,7 @@ def run(words: list[str]) -> int:
     if not options.wandb and (options.project or options.entity):
         parser.error("--project and --entity go with --wandb")
     from anomalib_rd.reports.report import print_report, read_report, write_report
+    from anomalib_rd.results.record import find_damaged
 
     folders, baseline = options.folders, options.baseline
     made = read_report(folders, baseline, options.published)
@@ -64,9 +69,10 @@ def run(words: list[str]) -> int:
         print_report(made)
         for line in lines:
             print(line)
+    status = 1 if find_damaged(*folders) else 0
     if options.wandb:
-        return to_wandb(made, folders[0], options.project, options.entity)
-    return 0
+        status = max(status, to_wandb(made, folders[0], options.project, options.entity))
+    return status
 
 
 def to_wandb(made: "Report", sweep: Path, project: str | None, entity: str | None) -> int:

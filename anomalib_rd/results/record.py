@@ -120,7 +120,9 @@ def write_record(
     write_atomically(
         folder / CURVES, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
     )
-    write_atomically(folder / SCORES, lambda file: file.write(table.to_csv(index=False).encode()))
+    # A file name need not be UTF-8.
+    text = table.to_csv(index=False).encode(errors="backslashreplace")
+    write_atomically(folder / SCORES, lambda file: file.write(text))
     path = write_json(folder / name, record)
     (folder / FAILURE).unlink(missing_ok=True)
     return path
@@ -226,6 +228,21 @@ def find_runs(*folders: Path | str) -> list[Path]:
     failed = len(find_failures(*folders))
     hint = f"; {failed} failed, see their {FAILURE}" if failed else ""
     raise UserError(f"no complete run ({RESULT}) in {where}{hint}")
+
+
+def find_damaged(*folders: Path | str) -> list[str]:
+    """What is wrong with each record in or under the folders that cannot be read; one line each.
+
+    Raises:
+        UserError: a folder does not exist, or there is no record in any of them.
+    """
+    wrong = []
+    for run in find_runs(*folders):
+        try:
+            read_record(run)
+        except UserError as error:
+            wrong.append(str(error))
+    return wrong
 
 
 def find_failures(*folders: Path | str) -> list[Path]:

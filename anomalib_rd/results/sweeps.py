@@ -17,7 +17,7 @@ from typing import Any, Literal
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import locked, read_json, write_json
 from anomalib_rd.results.progress import RUNNING, Running, is_alive, read_running
-from anomalib_rd.results.record import FAILURE, RESULT, limits_of, read_failure
+from anomalib_rd.results.record import FAILURE, RESULT, limits_of, read_failure, read_record
 
 SWEEP, LOCK = "sweep.json", ".sweep.lock"
 CHECKPOINTS = "checkpoints"
@@ -85,7 +85,7 @@ def sweep_states(sweep: Path) -> list[RunState]:
     """Every run that was asked for, and every other one found in the sweep's folder.
 
     Raises:
-        UserError: no such folder, no run in it or asked for, or a damaged file.
+        UserError: no such folder, no run in it or asked for, or a damaged list of its jobs.
     """
     if not sweep.is_dir():
         raise UserError(f"{sweep}: no such folder; give a sweep's, such as multirun/NAME")
@@ -108,10 +108,13 @@ def begun_runs(sweep: Path) -> list[str]:
 
 
 def run_state(sweep: Path, run: str) -> RunState:
-    """In which state a run is, by what its folder holds."""
+    """In which state a run is, by what its folder holds; failed if its record is damaged."""
     folder = sweep / run
     if (folder / RESULT).is_file():
-        record = read_json(folder / RESULT)
+        try:
+            record = read_record(folder)
+        except UserError as error:
+            return RunState(run, "failed", reason=str(error))
         if limits := limits_of(record):
             return RunState(run, "partial", reason=limits)
         seconds = (record.get("duration_s") or {}).get("total")

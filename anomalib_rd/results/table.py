@@ -1,6 +1,8 @@
 """The table of many runs, and its means over seeds and categories."""
 
+import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import find_runs, limits_of, read_record
 from anomalib_rd.results.variants import label_order, variant_labels
@@ -49,6 +52,8 @@ RUN_COLUMNS = (
     "partial",
 )
 _NOT_IN_CSV = ("undefined", "notes")
+log = logging.getLogger(__name__)
+
 ORACLE = "oracle_"
 GROUPS = {"texture": "textures", "object": "objects"}
 MEAN_ALL = "mean all"
@@ -56,6 +61,8 @@ MEAN_ALL = "mean all"
 
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     """One row for each complete run in or under the folders, by data, variant and path.
+
+    A record that cannot be read gets a warning; see `find_damaged`.
 
     A run of several categories has a row for each of them, see `results.unified`; ``unified`` says
     so, and ``run`` is the category's folder in it.
@@ -67,10 +74,19 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     run was cut short by (see `limits_of`), "" for a whole one.
 
     Raises:
-        UserError: no complete run, or a record that cannot be read.
+        UserError: no complete run, or none whose record can be read.
     """
-    paths = find_runs(*folders)
-    records = [read_record(path) for path in paths]
+    paths: list[Path] = []
+    records: list[dict[str, Any]] = []
+    for path in find_runs(*folders):
+        try:
+            records.append(read_record(path))
+            paths.append(path)
+        except UserError as error:
+            damaged = error
+            _warn_once(f"left out: {error}")
+    if not records:
+        raise damaged
     labels = variant_labels(records)
     rows = [_row(*parts) for parts in zip(paths, records, labels, strict=True)]
     # By path alone the hash of its config would order the variants of an ablation.
@@ -81,6 +97,12 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     ordered += [name for name in metrics if name not in METRICS]
     oracle = [key for key in found if key.startswith(ORACLE)]
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *ordered, *oracle])
+
+
+@cache
+def _warn_once(line: str) -> None:
+    """A report, its page and its figures each read the records."""
+    log.warning("%s", line)
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ from anomalib_rd.tracking.start import MODES, start_run
 if TYPE_CHECKING:
     import wandb
 
+_NOT_IN_PROJECTS = "/\\#?%:"
 _TAG_LENGTH = 64  # the server refuses a run with a longer tag
 
 
@@ -49,13 +50,18 @@ def wandb_logger(
         id: a run's id, to continue that run.
 
     Raises:
-        UserError: for a mode that does not exist.
+        UserError: for a mode that does not exist, or a project that W&B would refuse.
     """
     mode = mode or os.environ.get("WANDB_MODE") or None
     if mode not in (None, *MODES):
         raise UserError(
             f"W&B mode '{mode}' does not exist (logger.mode or WANDB_MODE): "
             "use online, offline or disabled"
+        )
+    if project is not None and (set(project) & set(_NOT_IN_PROJECTS) or len(project) > 128):
+        raise UserError(
+            f"logger.wandb.project={project}: W&B takes at most 128 characters and none of "
+            f"{' '.join(_NOT_IN_PROJECTS)}"
         )
     wanted = {
         "project": project,

@@ -1,5 +1,6 @@
 """The gallery that a judged run leaves: its test images with their anomaly maps, small."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,14 @@ import torch.nn.functional as F
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import choose_examples
+from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import MAP_SIDE, Shown, fit_within, write_gallery
 from anomalib_rd.training.normals import score_as_tested
 
 if TYPE_CHECKING:
     from anomalib_rd.training.outcome import Outcome
+
+log = logging.getLogger(__name__)
 
 BATCH = 16  # images
 
@@ -87,7 +91,12 @@ def _shown(
 ) -> Iterator[Shown]:
     for place, anomaly_map in zip(places, maps, strict=True):
         row = int(scores.index[place])
-        sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
+        sample = outcome.data.split.test[row]
+        try:
+            item = outcome.data.test_set[row]
+        except (UserError, OSError) as error:  # gone since it was judged
+            log.warning("%s: not in the gallery (%s)", sample.path, one_line(error))
+            continue
         has_truth = sample.label == 0 or sample.mask is not None
         yield Shown(
             row=place,

@@ -1,7 +1,9 @@
 """What a judged run leaves: records, heatmaps, galleries, pictures in W&B."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from anomalib_rd.reports.heatmaps import (
     with_small_parts,
     write_heatmaps,
 )
+from anomalib_rd.results.files import one_line
 from anomalib_rd.results.record import RESULT, write_record
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
@@ -25,6 +28,7 @@ from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
 
 DRAWN = 8
 """Images that the scale of the heatmaps is from where none are drawn."""
+log = logging.getLogger(__name__)
 
 
 def leave_record(outcome: Outcome, run_dir: Path) -> None:
@@ -112,13 +116,28 @@ def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: i
     for category, folder in folders(outcome, run_dir).items():
         images += draw(outcome, category, folder, count)
     for logger in loggers:
-        log_evaluation(
-            logger,
-            categories=outcome.by_category,
-            metrics=outcome.module.judgement.metrics,
-            scores=outcome.scores,
-            images=images,
-        )
+        with contained(f"{type(logger).__name__}: the test is not logged"):
+            log_evaluation(
+                logger,
+                categories=outcome.by_category,
+                metrics=outcome.module.judgement.metrics,
+                scores=outcome.scores,
+                images=images,
+            )
+
+
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Make a warning of an error: the metrics are known, and are not to be lost to a picture.
+
+    Args:
+        what: is lacking then.
+    """
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s (%s)", what, one_line(error))
+        log.debug("", exc_info=True)
 
 
 def map_scale(outcome: Outcome) -> tuple[float, float] | None:
@@ -145,12 +164,17 @@ def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[Logg
     """Leave the heatmaps and the gallery of one category; gives what was drawn."""
     scores = of_category(outcome.scores, category)
     chosen = scores.index[choose_examples(scores, count)]
-    examples = [example(outcome, scores, row) for row in chosen]
+    examples = []
+    for row in chosen:
+        with contained(f"{scores['path'][row]}: no heatmap"):
+            examples.append(example(outcome, scores, row))
     if examples:
         low, high = outcome.map_scale or (None, None)
-        write_heatmaps(folder, examples, vmin=low, vmax=high)
+        with contained(f"{folder}: no heatmaps"):
+            write_heatmaps(folder, examples, vmin=low, vmax=high)
     threshold = pixel_threshold(outcome.module.judged[category].curves)
-    leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
+    with contained(f"{folder}: no gallery"):
+        leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
     of = f"{category}: " if len(outcome.data.categories) > 1 else ""
     return [
         LoggedImage(

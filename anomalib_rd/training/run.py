@@ -46,7 +46,7 @@ from anomalib_rd.training.feature_cache import usable_place
 from anomalib_rd.training.finite import keeping_what_there_was
 from anomalib_rd.training.gallery import require_counts
 from anomalib_rd.training.heartbeat import Heartbeat
-from anomalib_rd.training.leave import leave_record, map_scale, show_images
+from anomalib_rd.training.leave import contained, leave_record, map_scale, show_images
 from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.normals import fit_scorer
@@ -110,9 +110,12 @@ def train(cfg: DictConfig) -> float | None:
         with stoppable():
             outcome.test_s = timed(lambda: trainer.test(module, datamodule=data, verbose=False))
         if trainer.is_global_zero:
-            outcome.map_scale = map_scale(outcome)
-            outcome.threshold_s = timed(lambda: set_threshold(outcome))
-            show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
+            with contained("no scale for heatmaps"):
+                outcome.map_scale = map_scale(outcome)
+            with contained("no threshold"):
+                outcome.threshold_s = timed(lambda: set_threshold(outcome))
+            with contained("no pictures"):
+                show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
             outcome.total_s = time.perf_counter() - started
             leave_record(outcome, run_dir)
     if cfg.objective is None:

@@ -45,15 +45,20 @@ def check_threshold(cfg: DictConfig) -> None:
         raise UserError("threshold=f1max: needs images with defects; set data.val=synthetic")
     if wanted.kind != QUANTILE:
         return
-    if not 0 < wanted.false_positive_rate < 1:
+    if not _is_number(wanted.false_positive_rate) or not 0 < wanted.false_positive_rate < 1:
         raise UserError(
             f"threshold.false_positive_rate={wanted.false_positive_rate}: must be between 0 and 1, "
             "such as 0.05"
         )
-    if wanted.train_images is not None and wanted.train_images < 1:
+    count = wanted.train_images
+    if count is not None and (not isinstance(count, int) or count < 1):
         raise UserError(
             f"threshold.train_images={wanted.train_images}: must be at least 1, or null for all"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def tell_possible_rate(cfg: DictConfig, data: AnomalyDataModule) -> None:

@@ -116,3 +116,30 @@ def test_it_needs_no_torch(sweep):
 )
 def test_durations_as_people_say_them(seconds, said):
     assert duration(seconds) == said
+
+
+DAMAGES = {"cut off": '{"schema_version": 1, "da', "empty": "", "a list": "[]", "no parts": "{}"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_one_damaged_record_is_named_and_stops_neither_status_nor_report(
+    tmp_path, capfd, caplog, damage
+):
+    folder = tmp_path / "s"
+    fake_run(folder / "fine")
+    fake_run(folder / "bad", category="pill")
+    (folder / "bad/result.json").write_text(DAMAGES[damage])
+    assert main(["status", str(folder), "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
+    states = {run["run"]: run for run in found["runs"]}
+    assert (states["fine"]["state"], states["bad"]["state"]) == ("done", "failed")
+    assert "bad/result.json" in states["bad"]["reason"]
+
+    assert main(["report", str(folder), "--html"]) == 1
+    assert sum("bad/result.json" in record.message for record in caplog.records) == 1
+    summary = (folder / "summary.csv").read_text()
+    assert "/fine," in summary and "/bad," not in summary
+    assert (folder / "report.html").is_file()
+
+    (folder / "fine/result.json").unlink()
+    assert main(["report", str(folder)]) == 2
