@@ -25,6 +25,7 @@ from anomalib_rd.data.check import (
 from anomalib_rd.data.counts import Counts
 from anomalib_rd.data.mask_levels import check_mask_rule
 from anomalib_rd.data.source import Source, select_categories
+from anomalib_rd.results.files import printable
 
 LISTED = 20
 """Findings of one severity shown for a category; the others are counted."""
@@ -112,7 +113,7 @@ def show(root: Path, results: list[Checked], findings: list[Finding]) -> None:
         shown[finding.category, finding.severity] += 1
         if shown[finding.category, finding.severity] <= LISTED:
             # Not by rich: a path is to stay on its line.
-            print(f"{finding.severity}: {finding.text}")
+            print(f"{finding.severity}: {printable(finding.text)}")
     for (category, severity), count in shown.items():
         if count > LISTED:
             print(f"{severity}: {category}: {count - LISTED} more; --json lists all")
@@ -199,8 +200,8 @@ def as_data(root: Path, results: list[Checked], findings: list[Finding]) -> dict
             {
                 "severity": finding.severity,
                 "category": finding.category or None,
-                "path": finding.path and str(finding.path),
-                "text": finding.text,
+                "path": finding.path and printable(finding.path),
+                "text": printable(finding.text),
             }
             for finding in findings
         ],

@@ -309,12 +309,24 @@ def agreement(made: dict[str, Any]) -> str:
     """Whether the numbers are those on record, in words."""
     if made["same_data"] is None:
         return "the run has no record to compare with"
+    if not made["same_data"] and not any(is_of_data(word) for word in made["overrides"]):
+        return (
+            "the images are not those that the run was trained and judged on (the data fingerprint"
+            " differs): not compared with its record; data.root=... says where those are"
+        )
     if not made["same_data"]:
         return "other data than the run's: not compared with its record"
+    if made["equal"] is None:
+        return "the run's own data; it has no record to compare with"
     if made["equal"]:
         return "the run's own data: all metrics and scores equal the record, to the bit"
     names = ", ".join(made["differing"]) or "scores alone"
     return f"the run's own data, but not the record's numbers: {names} (another machine or batch?)"
+
+
+def is_of_data(override: str) -> bool:
+    """Whether the user asked for other data by this word."""
+    return override.partition("=")[0].partition(".")[0] == "data"
 
 
 def percent(value: float | None) -> str:

@@ -3,9 +3,10 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Job:
         digest: of its config.
         complete: whether its folder holds the finished run.
         config: as the job will see it.
+        changed: whether that run's images are not those on disk any more.
     """
 
     folder: str
@@ -40,6 +42,7 @@ class Job:
     digest: str
     complete: bool
     config: DictConfig
+    changed: bool = False
 
 
 def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) -> list[Job] | None:
@@ -76,7 +79,8 @@ def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) ->
         with as_launched(composed, number) as (folder, task):
             require_texts(task)
             complete = holds_run(sweep / folder, task)
-            job = Job(folder, overrides, config_digest(task), complete, task)
+            changed = complete and data_changed(sweep / folder, task)
+            job = Job(folder, overrides, config_digest(task), complete, task, changed)
             if first is not None and not jobs:
                 first(job)
         if job.digest != jobs.setdefault(folder, job).digest:
@@ -188,6 +192,59 @@ def holds_run(folder: Path, cfg: DictConfig) -> bool:
         return False
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
     return not limits_of(record)
+
+
+def data_changed(folder: Path, cfg: DictConfig) -> bool:
+    """Whether the images of a finished run are others now; False where they can't be read."""
+    data = read_json(folder / RESULT).get("data") or {}
+    source: Any = OmegaConf.to_container(cfg.data.source, resolve=True)
+    wanted: Any = OmegaConf.to_container(OmegaConf.create({"category": cfg.data.category}))
+    text = json.dumps([source, wanted["category"], bool(cfg.data.get("unified", False))])
+    now = fingerprint_now(text)
+    return None not in (now, data.get("fingerprint")) and now != data["fingerprint"]
+
+
+@cache
+def fingerprint_now(data: str) -> str | None:
+    """The fingerprint of images on disk, read once a process; None where they can't be read.
+
+    Args:
+        data: ``[source, category, unified]`` of the config, as JSON.
+    """
+    from anomalib_rd.components import build
+    from anomalib_rd.data.fingerprint import dataset_fingerprint
+    from anomalib_rd.data.source import Split, categories_of_run
+
+    settings, category, unified = json.loads(data)
+    try:
+        source = build(settings, "data.source")
+        names = categories_of_run(source, category, unified)
+        splits = [source.split(name) for name in names]
+        train = [sample for split in splits for sample in split.train]
+        test = [sample for split in splits for sample in split.test]
+        return dataset_fingerprint(Split(train, test), source.root)
+    # The runs are complete: without the images they are skipped as well.
+    except Exception as error:
+        log.debug("images of complete runs not compared: %s", error)
+        return None
+
+
+def changed_line(place: object, runs: Sequence[str]) -> str:
+    """What to say of complete runs whose images are others now.
+
+    Args:
+        place: the sweep or the run.
+        runs: those of the sweep, none of a single run.
+    """
+    which = (
+        f"{len(runs)} of the complete runs, such as {runs[0]}, are"
+        if runs
+        else "the complete run is"
+    )
+    return (
+        f"{place}: {which} of other images than there are now (the data fingerprint differs) and"
+        " kept; to train on the images as they are now, take another folder or remove the run"
+    )
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class ReportAtEnd(Callback):
     def _prepare(self, config: DictConfig, folder: Path) -> int:
         """Write down the jobs; their number if all of them are complete, else 0."""
         from anomalib_rd.cli.jobs import (
+            changed_line,
             list_jobs,
             params_as_typed,
             require_data,
@@ -124,6 +125,9 @@ class ReportAtEnd(Callback):
         others = set(begun_runs(folder)) - set(self.runs)
         if others:
             print(f"anomalib-rd: {len(others)} runs in {folder} are of other configs; kept")
+        changed = [job.folder for job in jobs if job.changed]
+        if changed:
+            print(f"anomalib-rd: {changed_line(folder, changed)}", file=sys.stderr)
         words = command(["anomalib-rd", "train", *sys.argv[1:]])
         add_jobs(folder, words, {job.folder: mask_arguments(job.overrides) for job in jobs})
         return len(jobs) if all(job.complete for job in jobs) else 0

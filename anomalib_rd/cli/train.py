@@ -176,13 +176,16 @@ def mask_file(path: Path) -> None:
 
 def work(cfg: DictConfig) -> float | None:
     """One job: run anew, gone on with, or skipped, by what its folder holds."""
-    from anomalib_rd.cli.jobs import holds_run
+    from anomalib_rd.cli.jobs import changed_line, data_changed, holds_run
     from anomalib_rd.results.progress import claimed
 
     run_dir = Path(cfg.run_dir)
     # A search asks for the run's value, so that it runs again.
     if cfg.objective is None and holds_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
+        # Of a multirun it is said once for all jobs.
+        if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
+            log.warning(changed_line(run_dir, []))
         return None
     with claimed(run_dir):
         from anomalib_rd.cli.processes import train

@@ -35,7 +35,8 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: processes that read images, on this machine; the processes of a distributed
             run share them. None: each of these leaves a core of its share for the training and
             takes at most 8.
-        transform: of the uint8 training images.
+        transform: of the uint8 training images; its random numbers depend on ``seed``, the epoch
+            and the image.
         cache: of decoded images, shared between runs; None decodes anew.
         seed: of the order of the training images, and of what is held out.
         val: ``"synthetic"`` holds normal training images out for validation and gives half of
@@ -112,7 +113,9 @@ class AnomalyDataModule(L.LightningDataModule):
             )
             train = held_out.train
             self.val_set = SyntheticValidation(held_out, self.root, self.image_size, seed, cache)
-        self.train_set = AnomalyDataset(train, self.image_size, transform, cache, masks=False)
+        self.train_set = AnomalyDataset(
+            train, self.image_size, transform, cache, masks=False, seed=seed
+        )
         self.train_items: AnomalyDataset | TileDataset = (
             TileDataset(self.train_set, tiles) if tiles else self.train_set
         )
@@ -129,7 +132,7 @@ class AnomalyDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """All training images or tiles, in an order drawn anew each epoch from the seed alone."""
         world, rank = self._processes()
-        sampler: DistributedSampler[Any] = DistributedSampler(
+        sampler = WithEpoch(
             self.train_items, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
         )
         if self.trainer is not None:
@@ -137,7 +140,7 @@ class AnomalyDataModule(L.LightningDataModule):
             current: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(current.processed)
         if self.train_by_index:
-            indices: Any = [{"index": i} for i in range(len(self.train_items))]
+            indices = OnlyIndices(len(self.train_items))
             return self._loader(indices, self.train_batch_size, sampler, num_workers=0)
         return self._loader(self.train_items, self.train_batch_size, sampler)
 
@@ -214,6 +217,26 @@ def start_method() -> str | None:
     ways = multiprocessing.get_all_start_methods()
     chosen = multiprocessing.get_start_method(allow_none=True)
     return None if chosen is None or chosen in ways else ways[0]
+
+
+class WithEpoch(DistributedSampler[Any]):
+    """Draws ``(index, epoch)``: what is random about an image depends on the epoch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((index, self.epoch) for index in super().__iter__())
+
+
+class OnlyIndices(Dataset[dict[str, int]]):
+    """Items ``{"index": i}`` for a trainer that has the features already."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, drawn: tuple[int, int]) -> dict[str, int]:
+        return {"index": drawn[0]}
 
 
 class EveryNth(Sampler[int]):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePath
@@ -10,6 +11,8 @@ from stat import S_ISDIR
 from anomalib_rd.data.source import Split
 from anomalib_rd.data.walk import list_images
 from anomalib_rd.errors import UserError
+
+TRAIN = "train"
 
 
 def dataset_fingerprint(split: Split, root: Path) -> str:
@@ -21,18 +24,49 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
     Raises:
         UserError: a file cannot be read.
     """
+    return fingerprint_of(file_hashes(split, root))
+
+
+def fingerprint_of(hashes: Mapping[str, str]) -> str:
+    """The fingerprint of files whose hashes `file_hashes` gives."""
+    lines = sorted(f"{name}\0{content}\n" for name, content in hashes.items())
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def file_hashes(split: Split, root: Path) -> dict[str, str]:
+    """SHA-256 of each file's content, by what it is for and its path below ``root``.
+
+    The keys are ``ROLE\\0PATH`` with the roles `TRAIN`, ``test`` and ``mask``.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     files = sorted(
-        {("train", sample.path) for sample in split.train}
+        {(TRAIN, sample.path) for sample in split.train}
         | {("test", sample.path) for sample in split.test}
         | {("mask", sample.mask) for sample in split.test if sample.mask is not None}
     )
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(_readable_hash, [path for _, path in files])
-        lines = sorted(
-            f"{role}\0{PurePath(os.path.relpath(path, root)).as_posix()}\0{content}\n"
+        return {
+            f"{role}\0{PurePath(os.path.relpath(path, root)).as_posix()}": content
             for (role, path), content in zip(files, hashes, strict=True)
-        )
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+        }
+
+
+def differing_files(
+    before: Mapping[str, str], now: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The files that were added, removed or altered: those to train on, and the others.
+
+    Args:
+        before: of `file_hashes`.
+        now: likewise.
+    """
+    changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    roles = [name.partition("\0") for name in changed]
+    trained = [path for role, _, path in roles if role == TRAIN]
+    return trained, [path for role, _, path in roles if role != TRAIN]
 
 
 def content_hash(path: Path) -> str:

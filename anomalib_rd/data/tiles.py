@@ -22,11 +22,12 @@ class TileDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images) * len(self.boxes)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one tile.
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Read one tile, ``index`` or of ``(index, epoch)``.
 
         Raises:
             UserError: an unreadable file.
         """
+        index, epoch = index if isinstance(index, tuple) else (index, 0)
         image, tile = divmod(index, len(self.boxes))
-        return {**self.images.tile(image, *self.boxes[tile]), "index": index}
+        return {**self.images.tile(image, *self.boxes[tile], epoch), "index": index}

@@ -92,12 +92,13 @@ class SyntheticValidation(AnomalyDataset):
         self.root, self.seed = root, seed
         self._made: dict[int, dict[str, Any]] = {}
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         """Read one sample, and give it its defect the first time.
 
         Raises:
             UserError: an unreadable file.
         """
+        index = index[0] if isinstance(index, tuple) else index
         sample = self.samples[index]
         if not sample.label:
             return super().__getitem__(index)

@@ -34,6 +34,7 @@ class Trained:
         trust: whether code from outside of this project that the config names may be run.
         map_scale: map values of the darkest and brightest colour of the run's heatmaps; None where
             an older version kept none.
+        data_fingerprint: of the images when it was trained; None of older runs.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Trained:
     threshold: Threshold | None
     trust: bool = False
     map_scale: tuple[float, float] | None = None
+    data_fingerprint: str | None = None
 
 
 def read_run(run: Path | str, trust: bool = False) -> Trained:
@@ -85,6 +87,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             threshold=threshold_of(kept.get("threshold"), path),
             trust=trust,
             map_scale=scale_of(kept.get("map_scale") or (record or {}).get("map_scale")),
+            data_fingerprint=kept.get("data_fingerprint"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -5,8 +5,8 @@ without what is of the training (``oracle, test_curve, loss_curve, validation, t
 
 =================== ============================================================================
 ``checkpoint``      ``{path relative to the evaluation's folder, sha256}`` of what was judged
-``evaluation``      ``run`` (its name), ``overrides``, ``same_data`` (null: no record to compare
-                    with; else whether the data have the fingerprint on record), ``equal`` (null, or
+``evaluation``      ``run`` (its name), ``overrides``, ``same_data`` (null: no fingerprint to
+                    compare with; else whether the data have the run's), ``equal`` (null, or
                     whether all metrics and scores equal those on record), ``differing``
                     ``{metric: [on record, now]}``
 ``at_threshold``    null, or what the run's ``threshold`` makes of the test images:
@@ -145,14 +145,16 @@ def record_of(
 def compared(trained: Trained, record: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     """How the numbers are beside those on record, if they are of the same data."""
     if trained.record is None:
-        return {"same_data": None, "equal": None, "differing": {}}
-    before, now = numbers(trained.record), numbers(record)
+        before = trained.data_fingerprint
+        known = None if before is None else before == record["data"]["fingerprint"]
+        return {"same_data": known, "equal": None, "differing": {}}
     if trained.record["data"].get("fingerprint") != record["data"]["fingerprint"]:
         return {"same_data": False, "equal": None, "differing": {}}
+    there, here = numbers(trained.record), numbers(record)
     differing = {
-        name: [before[name], now[name]]
-        for name in before
-        if name in now and not same(before[name], now[name])
+        name: [there[name], here[name]]
+        for name in there
+        if name in here and not same(there[name], here[name])
     }
     equal = not differing
     if (trained.folder / SCORES).is_file():

@@ -22,7 +22,13 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.inference.prediction import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
 from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png, with_small_parts
-from anomalib_rd.results.files import plain, short_name, write_atomically, write_json
+from anomalib_rd.results.files import (
+    plain,
+    printable,
+    short_name,
+    write_atomically,
+    write_json,
+)
 
 CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
 COLUMNS = ["path", "score", "normalised", "verdict"]
@@ -79,7 +85,7 @@ def _meant(word: str) -> Iterable[tuple[Path, Path]]:
         if not images:
             raise UserError(f"{word}: no image in this folder{why_no_images(path, recursive=True)}")
         for kind in of_walk(found):
-            log.warning("%s: %s", word, kind.text)
+            log.warning("%s: %s", printable(word), kind.text)
         return [(image, image.relative_to(path)) for image in images]
     if glob.has_magic(word) and not path.exists():
         images = _not_ours(word, None, _matched(path))

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import matplotlib
@@ -14,7 +13,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
-from anomalib_rd.results.files import one_line, printable, write_atomically
+from anomalib_rd.results.files import one_line, printable, short_name, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,6 @@ COLORMAP = "inferno"  # even steps of lightness: reads the same for the colour-b
 CONTOUR = (0, 229, 255)  # the one hue that neither inferno nor most products have
 OPACITY = 0.65
 CAPTION, GAP, SMALLEST = 22, 4, 192  # pixels
-LONGEST_NAME = 220  # bytes; file systems take 255, and a number, ".png" and ".tmp" come on top
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
@@ -113,25 +111,16 @@ def write_heatmaps(
             if mask is None and example.defect == GOOD:
                 mask = np.zeros(example.anomaly_map.shape, dtype=bool)
             strip = heatmap_strip(example.image, mask, example.anomaly_map, vmin, vmax, title)
-            name = _file_name(f"{example.defect}_{stem}".replace("/", "_"), example.path)
-            path = folder / f"{name}.png"
+            name = f"{example.defect}_{stem}".replace("/", "_")
+            path = folder / short_name(name, ".png")
             if path in written:  # two images of one name and other ending, or in subfolders
-                path = folder / f"{name}_{len(written)}.png"
+                path = folder / short_name(f"{name}_{len(written)}", ".png")
             caption = title if mask is not None else f"{title}, no ground truth"
             text = {"path": example.path, "defect": example.defect, "caption": caption}
             written.append(save_png(strip, path, text))
         except Exception as error:
             log.warning("%s: no heatmap (%s)", example.path, one_line(error))
     return written
-
-
-def _file_name(name: str, path: str) -> str:
-    """The name, or of one too long for a file system its start and a hash of the image's path."""
-    encoded = name.encode(errors="replace")
-    if len(encoded) <= LONGEST_NAME:
-        return name
-    digest = sha256(path.encode(errors="replace")).hexdigest()[:8]
-    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
 
 
 def heatmap_strip(

@@ -59,7 +59,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
 
 
 def short_name(name: str, ending: str) -> str:
-    """A file's name, cut if it is longer than file systems or `write_atomically` allow.
+    """A file's name, cut if it is longer than file systems allow.
 
     A cut name ends in a hash of the whole one, so different names stay different.
 
@@ -67,8 +67,7 @@ def short_name(name: str, ending: str) -> str:
         name: without ending; may hold bytes that are not UTF-8, as `os.fsdecode` gives them.
         ending: such as ``.png``; kept.
     """
-    temporary = len(".") + len(".01234567.tmp")  # what write_atomically adds
-    room = LONGEST_NAME - temporary - len(os.fsencode(ending))
+    room = LONGEST_NAME - len(os.fsencode(ending))
     encoded = os.fsencode(name)
     if len(encoded) > room:
         digest = hashlib.sha256(encoded).hexdigest()[:12]

@@ -19,7 +19,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_rd.results.files import one_line, write_atomically
+from anomalib_rd.data.fingerprint import TRAIN, differing_files
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import require_same_run
 from anomalib_rd.results.progress import first_process
 from anomalib_rd.training.module import DistillationModule
@@ -249,7 +251,7 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
         module: made from the config.
 
     Raises:
-        UserError: the checkpoint is of another config.
+        UserError: the checkpoint is of another config, or of other training images.
     """
     path = run_dir / CHECKPOINT
     if not path.is_file():
@@ -263,10 +265,43 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
     else:
         if misfit is None:
             require_same_run(run_dir, cfg, config, digest)
+            require_same_images(path, kept.get("data_files") or {}, module.data_files)
             return Restart(path, epoch)
     if first_process():
         log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)
     return None
+
+
+def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on with other training images; other test images get a warning.
+
+    Args:
+        path: the checkpoint.
+        before: what it was trained on, of `file_hashes`; empty where it does not tell.
+        now: what is on disk.
+
+    Raises:
+        UserError: training images were added, removed or altered.
+    """
+    if not before or not now:
+        return
+    trained, others = differing_files(before, now)
+    if trained:
+        count = sum(name.partition("\0")[0] == TRAIN for name in before.keys() | now.keys())
+        raise UserError(
+            f"{path}: the data fingerprint differs: {len(trained)} of {count} training images were"
+            f" added, removed or altered since the run was cut off, such as"
+            f" {printable(trained[0])}; put them back, or take another folder (hydra.run.dir=...)"
+            " or remove the checkpoint to train anew"
+        )
+    if others and first_process():
+        log.warning(
+            "%s: %d test images or masks were added, removed or altered since the run was cut off, "
+            "such as %s; the metrics will be of what is there now",
+            path,
+            len(others),
+            printable(others[0]),
+        )
 
 
 def epochs_behind(checkpoint: Mapping[str, Any]) -> int:

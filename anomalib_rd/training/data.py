@@ -1,7 +1,7 @@
 """The images of a run, from its config."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from hydra.utils import instantiate
@@ -16,7 +16,7 @@ from anomalib_rd.data import (
 )
 from anomalib_rd.data.check import count_findings
 from anomalib_rd.data.counts import counts_of, published_counts
-from anomalib_rd.data.fingerprint import content_hash
+from anomalib_rd.data.fingerprint import content_hash, differing_files, file_hashes
 from anomalib_rd.data.left_out import left_out, many
 from anomalib_rd.data.mask_levels import AUTO
 from anomalib_rd.data.source import Split, categories_of_run
@@ -102,6 +102,25 @@ def warn_of_data(data: AnomalyDataModule) -> None:
             log.warning("%s", finding.text)
         for text in copies(category, split):
             log.warning("%s", text)
+
+
+def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
+    """Warn of images that were changed while the run used them.
+
+    Args:
+        before: of `file_hashes`, at the run's start.
+        data: the run's.
+    """
+    trained, others = differing_files(before, file_hashes(data.split, data.root))
+    changed = [*trained, *others]
+    if changed:
+        log.warning(
+            "%d images or masks in %s were altered while the run went on, such as %s: its results "
+            "may be of both; run it again",
+            len(changed),
+            data.root,
+            printable(changed[0]),
+        )
 
 
 def copies(category: str, split: Split) -> Iterator[str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from anomalib_rd.data.fingerprint import fingerprint_of
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.seeds import process_seed
@@ -47,6 +48,7 @@ class DistillationModule(L.LightningModule):
         config_digest: kept with it, see `anomalib_rd.results.identity`.
 
     Attributes:
+        data_files: what the images are, see `data.fingerprint.file_hashes`; kept in checkpoints.
         predictions: of the last pass over the test images; None before.
         judged: category -> metrics and curves of that pass.
         judgement: their mean, see `predictions.mean`.
@@ -81,6 +83,7 @@ class DistillationModule(L.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.no_masks, self.with_pro_rd4ad = dict(no_masks or {}), with_pro_rd4ad
         self.config, self.config_digest = dict(config or {}), config_digest
+        self.data_files: dict[str, str] = {}
         self.drawn: list[dict[str, Any]] = []
         self.feature_cache = feature_cache
         self.features: FeatureCache | None = None
@@ -284,6 +287,10 @@ class DistillationModule(L.LightningModule):
         checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
         checkpoint["test_curves"], checkpoint["validations"] = self.curves, self.validations
         checkpoint["loss_curve"], checkpoint["stopped"] = self.loss_curve, self.trainer.should_stop
+        checkpoint["data_files"] = self.data_files
+        checkpoint["data_fingerprint"] = (
+            fingerprint_of(self.data_files) if self.data_files else None
+        )
         checkpoint["randomness"] = randomness.capture_all()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

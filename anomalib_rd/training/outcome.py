@@ -12,7 +12,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample, dataset_fingerprint
-from anomalib_rd.results.files import sha256_file
+from anomalib_rd.data.validation import path_below
+from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import set_name
@@ -52,7 +53,8 @@ class Outcome:
         places, test = predictions.rows.tolist(), self.data.split.test
         rows = [
             {
-                "path": sample.path.relative_to(self.data.root).as_posix(),
+                # It may lie outside of the root, and its name need not be UTF-8.
+                "path": printable(path_below(self.data.root, sample)),
                 "category": sample.category,
                 "defect": sample.defect,
                 "label": sample.label,

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from anomalib_rd.components import build
 from anomalib_rd.data import AnomalyDataModule
+from anomalib_rd.data.fingerprint import file_hashes
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.streaming import LEAST_BINS
 from anomalib_rd.results.files import one_line
@@ -38,6 +39,7 @@ from anomalib_rd.training.data import (
     categories_of,
     make_tiling,
     require_readable,
+    warn_if_changed,
     warn_of_data,
     why_no_masks,
 )
@@ -79,6 +81,7 @@ def train(cfg: DictConfig) -> float | None:
     check_threshold(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
+    module.data_files = file_hashes(data.split, data.root)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
     if cfg.model.fit:
         require_optimizer(module)
@@ -116,6 +119,7 @@ def train(cfg: DictConfig) -> float | None:
                 outcome.threshold_s = timed(lambda: set_threshold(outcome))
             with contained("no pictures"):
                 show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
+            warn_if_changed(module.data_files, data)
             outcome.total_s = time.perf_counter() - started
             leave_record(outcome, run_dir)
     if cfg.objective is None:
