@@ -8,6 +8,7 @@ from typing import Any
 
 from anomalib_rd.cli.disk import of_disk
 from anomalib_rd.cli.suggestions import did_you_mean, trainer_keys
+from anomalib_rd.data.shared_memory import explain_exhausted
 from anomalib_rd.errors import UserError
 
 
@@ -17,6 +18,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, UserError):
             return original(str(link))
         if isinstance(link, OSError) and (line := of_disk(link)):
+            return line
+        if line := explain_exhausted(link):
             return line
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.mask_levels import AUTO, check_mask_rule
+from anomalib_rd.data.shared_memory import usable_workers
 from anomalib_rd.data.source import Source, Split
 from anomalib_rd.data.tiles import TileDataset
 from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
@@ -34,7 +35,7 @@ class AnomalyDataModule(L.LightningDataModule):
         test_batch_size: images a step; changes no result.
         num_workers: processes that read images, on this machine; the processes of a distributed
             run share them. None: each of these leaves a core of its share for the training and
-            takes at most 8.
+            takes at most 8, or as many as there is shared memory for.
         transform: of the uint8 training images; its random numbers depend on ``seed``, the epoch
             and the image.
         cache: of decoded images, shared between runs; None decodes anew.
@@ -97,7 +98,12 @@ class AnomalyDataModule(L.LightningDataModule):
         check_mask_rule(mask_rule)
         self.image_size, self.seed = (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
+        item_bytes = 4 * height * width  # three colours and the mask
+        self.batch_bytes = max(train_batch_size, test_batch_size) * item_bytes
         self.num_workers = num_workers
+        self.fitting_workers: int | None = None
+        if num_workers is not None:
+            usable_workers(num_workers, num_workers, self.batch_bytes)
         names = [category] if isinstance(category, str) else category
         self.splits = {name: source.split(name) for name in names}
         self.split = Split(
@@ -196,8 +202,11 @@ class AnomalyDataModule(L.LightningDataModule):
         processes = 1 if self.trainer is None else self.trainer.num_devices
         if self.num_workers is not None:
             return math.ceil(self.num_workers / processes)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        return min(8, max(0, cores // processes - 1))
+        if self.fitting_workers is None:  # looked at once: all loaders have as many
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            wanted = processes * min(8, max(0, cores // processes - 1))
+            self.fitting_workers = usable_workers(None, wanted, self.batch_bytes)
+        return self.fitting_workers // processes
 
     def _on_cuda(self) -> bool:
         """Whether the run is on a GPU; pinning memory for a run on the CPU would only cost."""
