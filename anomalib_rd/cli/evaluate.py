@@ -70,7 +70,8 @@ def run(words: list[str]) -> int:
     require_known_code(trained.path, settled, options.trust)
     from anomalib_rd.inference.evaluation import evaluate
 
-    show(evaluate(trained, cfg, folder, options.overrides), trained, folder)
+    made = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)
+    show(made, trained, folder)
     return 0
 
 

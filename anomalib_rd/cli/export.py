@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
     overrides = [word for word in options.overrides if word not in said]
     data = images_of(trained, overrides, options.trust)
     images = spread(data, options.images)
-    model = load_model(trained, options.teacher_weights)
+    model = load_model(trained, options.teacher_weights, options.other_teacher)
     name = f"{model.metadata.run or trained.path.stem}{'-int8' if options.int8 else ''}"
     path = options.out or trained.folder / FOLDER / f"{name}{FORMATS[kind]}"
     if options.int8:

@@ -18,6 +18,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.identity import config_digest, require_same_run
 from anomalib_rd.results.record import RESULT, limits_of
+from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher, weights_file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def holds_run(folder: Path, cfg: DictConfig) -> bool:
     """Whether a folder holds the finished run of a config, and all of it: see ``protocol.partial``.
 
     Raises:
-        UserError: it holds another config's.
+        UserError: it holds another config's, or one of another teacher.
     """
     if not (folder / RESULT).is_file():
         return False
@@ -191,7 +192,10 @@ def holds_run(folder: Path, cfg: DictConfig) -> bool:
         log.warning("%s; it is run again", error)
         return False
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
-    return not limits_of(record)
+    if limits_of(record):
+        return False
+    require_same_weights(folder, cfg, record)
+    return True
 
 
 def data_changed(folder: Path, cfg: DictConfig) -> bool:
@@ -244,6 +248,31 @@ def changed_line(place: object, runs: Sequence[str]) -> str:
     return (
         f"{place}: {which} of other images than there are now (the data fingerprint differs) and"
         " kept; to train on the images as they are now, take another folder or remove the run"
+    )
+
+
+def require_same_weights(folder: Path, cfg: DictConfig, record: dict[str, Any]) -> None:
+    """Refuse a finished run if the file of its teacher's weights has changed since.
+
+    Only where the file is another one its state is looked at, which needs torch.
+
+    Raises:
+        UserError: the teacher is another one.
+    """
+    kept, spec = record.get("model") or {}, cfg.model.teacher
+    here = weights_file_sha256(spec)
+    if here is None or kept.get("weights_sha256") in (None, here):
+        return
+    from anomalib_rd.components import build
+    from anomalib_rd.networks.weights import state_sha256
+
+    require_same_teacher(
+        folder / RESULT,
+        kept.get("teacher_sha256"),
+        state_sha256(build(spec, "model.teacher")),
+        record["config"]["model"]["teacher"],
+        spec,
+        TO_GO_ON,
     )
 
 

@@ -185,14 +185,16 @@ def load(options: Namespace) -> "Detector":
         "trust": options.trust,
     }
     if is_exported(options.run):
-        if options.teacher_weights:
+        if options.teacher_weights or options.other_teacher:
+            flag = "--teacher-weights" if options.teacher_weights else "--other-teacher"
             raise UserError(
-                f"predict: --teacher-weights is of no use with {options.run}: the teacher is in it"
+                f"predict: {flag} is of no use with {options.run}: the teacher is in it"
             )
         return load_exported(options.run, **own)
     from anomalib_rd.inference.load import load_run
 
-    return load_run(options.run, teacher_weights=options.teacher_weights, **own)
+    own |= {"teacher_weights": options.teacher_weights, "other_teacher": options.other_teacher}
+    return load_run(options.run, **own)
 
 
 def make_folder(out: Path) -> None:

@@ -20,6 +20,7 @@ from anomalib_rd.cli.categories import composed, parsed
 from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.values import check_types, is_group
 from anomalib_rd.components import (
+    build,
     require_inside,
     require_known_code,
     require_known_interpolations,
@@ -30,9 +31,10 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import plain, sha256_file, write_json
 from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
 from anomalib_rd.results.record import RESULT, read_record
+from anomalib_rd.results.teacher import require_same_teacher
 
 REPEAT = "repeat.json"
-FLAG, TRUST = "--from", "--trust"
+FLAG, TRUST, OTHER_TEACHER = "--from", "--trust", "--other-teacher"
 
 log = logging.getLogger("anomalib_rd")
 
@@ -46,45 +48,49 @@ class Repeat:
         record: its content.
         overrides: what is to be other than there.
         trust: whether the record's config may name code from outside of this project.
+        other_teacher: whether the teacher may be another one than the record's.
     """
 
     path: Path
     record: dict[str, Any]
     overrides: list[str]
     trust: bool = False
+    other_teacher: bool = False
 
 
-def asked_for(words: list[str]) -> tuple[Path | None, bool, list[str]]:
-    """What follows ``--from``, whether ``--trust`` is said, and the other words.
+def asked_for(words: list[str]) -> tuple[Path | None, set[str], list[str]]:
+    """What follows ``--from``, which of its switches are there, and the other words.
 
     Raises:
-        UserError: ``--from`` without a record or twice, or ``--trust`` alone.
+        UserError: ``--from`` without a record or twice, or one of its switches alone.
     """
-    found, rest, trust = [], [], False
+    found, rest = [], []
+    switches: set[str] = set()
     left = iter(words)
     for word in left:
         if word == FLAG:
             found.append(next(left, ""))
         elif word.startswith(f"{FLAG}="):
             found.append(word.partition("=")[2])
-        elif word == TRUST:
-            trust = True
+        elif word in (TRUST, OTHER_TEACHER):
+            switches.add(word)
         else:
             rest.append(word)
-    if trust and not found:
-        raise UserError(f"train: {TRUST} goes with {FLAG} RESULT")
+    if switches and not found:
+        raise UserError(f"train: {min(switches)} goes with {FLAG} RESULT")
     if found and (len(found) > 1 or not found[0] or found[0].startswith("-")):
         raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
-    return (Path(found[0]).expanduser() if found else None), trust, rest
+    return (Path(found[0]).expanduser() if found else None), switches, rest
 
 
-def read_repeat(path: Path, trust: bool, words: list[str]) -> Repeat:
+def read_repeat(path: Path, switches: set[str], words: list[str]) -> Repeat:
     """The record, and how its run is to be repeated.
 
     Raises:
         UserError: no record, one without its config as written or of one of several categories,
-            one that could have foreign code run without ``trust``, or ``-m``.
+            one that could have foreign code run without ``--trust``, or ``-m``.
     """
+    trust = TRUST in switches
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"train: {FLAG} repeats one run; leave -m out")
     path = path / RESULT if path.is_dir() else path
@@ -105,7 +111,8 @@ def read_repeat(path: Path, trust: bool, words: list[str]) -> Repeat:
     require_mappings(path, written)
     if written["data"].get("unified") and "categories" not in record:
         raise UserError(f"{path}: of one category of a run of several; give the run's own {RESULT}")
-    return Repeat(path, record, [words[place] for place in parsed(words)], trust)
+    overrides = [words[place] for place in parsed(words)]
+    return Repeat(path, record, overrides, trust, OTHER_TEACHER in switches)
 
 
 def require_safe(repeat: Repeat, resolved: Mapping[str, Any]) -> None:
@@ -158,7 +165,8 @@ def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
     """Hold this machine, its software and the images against the record; a warning for each.
 
     Raises:
-        UserError: a value that the record masked was not given anew, or what `require_safe` says.
+        UserError: a value that the record masked was not given anew, the teacher is another one
+            that nobody asked for, or what `require_safe` says.
     """
     from anomalib_rd.data import dataset_fingerprint
     from anomalib_rd.training.data import make_data
@@ -167,6 +175,7 @@ def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
     require_safe(repeat, resolved)
     for key in masked(resolved):
         raise UserError(f"{key}: the record does not tell it; say {key}=...")
+    require_records_teacher(repeat, cfg)
     lines = [*versions(repeat.record.get("provenance") or {})]
     data = make_data(cfg)
     here, there = dataset_fingerprint(data.split, data.root), repeat.record["data"]["fingerprint"]
@@ -175,6 +184,30 @@ def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
     for line in lines:
         log.warning("%s: %s; the metrics may differ", repeat.path, line)
     return lines
+
+
+def require_records_teacher(repeat: Repeat, cfg: DictConfig) -> None:
+    """Refuse other weights than the record's under the same name.
+
+    Random ones follow from the seed, and a teacher of another name is asked for.
+
+    Raises:
+        UserError: unless ``--other-teacher`` is among the words.
+    """
+    from anomalib_rd.networks.weights import state_sha256
+
+    kept, spec = repeat.record["config"]["model"]["teacher"], cfg.model.teacher
+    same_network = all(kept.get(key) == spec.get(key) for key in ("name", "strides"))
+    if repeat.other_teacher or not same_network or kept.get("weights") == "random":
+        return
+    require_same_teacher(
+        repeat.path,
+        repeat.record["model"].get("teacher_sha256"),
+        state_sha256(build(spec, "model.teacher")),
+        kept,
+        spec,
+        f"say model.teacher.weights=FILE, or take this teacher all the same with {OTHER_TEACHER}",
+    )
 
 
 def versions(there: Mapping[str, Any]) -> Iterator[str]:

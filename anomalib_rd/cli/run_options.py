@@ -19,6 +19,11 @@ class Parser(arguments.Parser):
             "--teacher-weights", metavar="FILE", help="where the teacher's weights are now"
         )
         self.add_argument(
+            "--other-teacher",
+            action="store_true",
+            help="take a teacher that is not the one of the training; scores and threshold suffer",
+        )
+        self.add_argument(
             "--trust",
             action="store_true",
             help="run code from outside of anomalib-rd that the run's config names",

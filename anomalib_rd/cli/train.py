@@ -38,12 +38,12 @@ log = logging.getLogger("anomalib_rd")
 def run(words: list[str]) -> int:
     """Compose the config and run the job, or with ``-m`` the jobs."""
     register_resolvers()
-    asked, (record, trust, words) = list(words), repeat.asked_for(words)
+    asked, (record, switches, words) = list(words), repeat.asked_for(words)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         return launch(words, asked)
     words = as_typed(flags_first(words))
     if record is not None:
-        again = repeat.read_repeat(record, trust, words)
+        again = repeat.read_repeat(record, switches, words)
         with repeat.as_primary(again, words) as words_again:
             return launch(words_again, asked, again)
     check_values(words)

@@ -27,6 +27,7 @@ class Trained:
         sha256: of the checkpoint.
         config: the run's, resolved, in plain types.
         digest: of the config as it was written.
+        teacher_sha256: of the teacher's state; None in checkpoints of older versions.
         state: of the networks without the teacher, under the module's names.
         epochs: trained.
         record: ``result.json``, None if the run left none (yet).
@@ -42,6 +43,7 @@ class Trained:
     sha256: str
     config: dict[str, Any]
     digest: str | None
+    teacher_sha256: str | None
     state: dict[str, Tensor]
     epochs: int
     record: dict[str, Any] | None
@@ -81,6 +83,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             sha256=sha256,
             config=dict(kept["config"]),
             digest=kept.get("config_digest"),
+            teacher_sha256=kept.get("teacher_sha256"),
             state=dict(kept["state_dict"]),
             epochs=int(progress["processed"]),
             record=record,

@@ -35,6 +35,7 @@ from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained
+from anomalib_rd.inference.load import require_own_teacher
 from anomalib_rd.metrics.functional import rank_images
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, read_scores
@@ -55,7 +56,11 @@ OF_TRAINING = (
 
 
 def evaluate(
-    trained: Trained, cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()
+    trained: Trained,
+    cfg: DictConfig,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    other_teacher: bool = False,
 ) -> dict[str, Any]:
     """Judge a checkpoint by the test images that a config names, and leave the record.
 
@@ -67,12 +72,14 @@ def evaluate(
         cfg: the run's config, with other data perhaps.
         folder: where to write; the run's own files are not touched.
         overrides: what the user changed in the config, for the record.
+        other_teacher: whether the teacher may be another one than the run was trained with.
 
     Returns:
         The record.
 
     Raises:
-        UserError: the folder holds an evaluation, or what a run finds wrong with the data.
+        UserError: the folder holds an evaluation, the teacher is another one, or what a run
+            finds wrong with the data.
     """
     started = time.perf_counter()
     if (folder / EVALUATION).is_file():
@@ -82,6 +89,7 @@ def evaluate(
     config = plain(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
+    require_own_teacher(trained, module.teacher_sha256, config["model"]["teacher"], other_teacher)
     trainer = make_trainer(cfg, loggers=[])
     outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
     with stoppable():

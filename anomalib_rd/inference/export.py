@@ -23,6 +23,7 @@ from anomalib_rd.inference.metadata import Metadata
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.inference.writers import WRITERS, quantise, save_openvino, to_openvino
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
+from anomalib_rd.networks.weights import state_sha256
 from anomalib_rd.results.files import one_line
 from anomalib_rd.scoring import Scored, score_images
 
@@ -46,13 +47,15 @@ class Model(NamedTuple):
     metadata: Metadata
 
 
-def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> Model:
+def load_model(
+    trained: Trained, teacher_weights: Path | str | None = None, other_teacher: bool = False
+) -> Model:
     """The run's networks in float32, whatever it was trained in.
 
     Raises:
         UserError: the networks can't be had.
     """
-    networks = make_networks(trained, teacher_weights).float().eval()
+    networks = make_networks(trained, teacher_weights, other_teacher).float().eval()
     config = trained.config
     height, width = config["data"]["image_size"]
     metadata = Metadata(
@@ -65,7 +68,11 @@ def load_model(trained: Trained, teacher_weights: Path | str | None = None) -> M
             "mean": networks.teacher.mean.flatten().tolist(),
             "std": networks.teacher.std.flatten().tolist(),
         },
-        model={"name": config["model"].get("name"), "teacher": networks.teacher.name},
+        model={
+            "name": config["model"].get("name"),
+            "teacher": networks.teacher.name,
+            "teacher_sha256": state_sha256(networks.teacher),
+        },
         training=training_record(trained),
     )
     return Model(
@@ -84,6 +91,7 @@ def training_record(trained: Trained) -> dict[str, Any]:
         "epochs": trained.epochs,
         "precision": str(config["trainer"].get("precision") or "32-true"),
         "checkpoint_sha256": trained.sha256,
+        "teacher_sha256": trained.teacher_sha256,
         "metrics": record.get("metrics"),
         "data_fingerprint": data.get("fingerprint"),
         "commit": git.get("commit"),

@@ -62,6 +62,7 @@ def load_exported(
             "run": metadata.run,
             "exported": {"path": str(path), "format": kind, "precision": metadata.precision},
             "checkpoint": {"sha256": metadata.training.get("checkpoint_sha256")},
+            "teacher_sha256": metadata.model.get("teacher_sha256"),
             "device": place,
             "precision": precision,
         },

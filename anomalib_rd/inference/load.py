@@ -1,6 +1,7 @@
 """From a run's folder to a detector: the networks rebuilt from its config, with torch."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from anomalib_rd.inference.detector import Detector, chosen_threshold
 from anomalib_rd.inference.folding import fold
 from anomalib_rd.inference.runtimes import FLOAT32
 from anomalib_rd.networks import Distiller
+from anomalib_rd.networks.weights import state_sha256
+from anomalib_rd.results.teacher import require_same_teacher
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
 NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."
@@ -33,6 +36,7 @@ def load_run(
     precision: str | None = None,
     trust: bool = False,
     false_positive_rate: float | None = None,
+    other_teacher: bool = False,
 ) -> Detector:
     """Load a trained model.
 
@@ -45,6 +49,8 @@ def load_run(
         trust: whether code outside of this project that the run's config names may be run.
         false_positive_rate: in the place of ``threshold``: the share of new normal images that may
             be called anomalous, by the run's kept scores of normal images; None: the run's own.
+        other_teacher: whether the teacher may be another one than the run was trained with; its
+            scores mean little then, and its threshold nothing.
 
     Raises:
         UserError: whatever is wrong with the run, the teacher's weights, the device or the
@@ -54,7 +60,8 @@ def load_run(
     place = find_device(device)
     if trained.record is None:
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
-    networks = make_networks(trained, teacher_weights)
+    networks = make_networks(trained, teacher_weights, other_teacher)
+    teacher_sha256 = state_sha256(networks.teacher)  # before it is folded
     scorer = make_scorer(trained)
     precision = find_precision(precision or trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
@@ -65,6 +72,7 @@ def load_run(
         facts={
             "run": trained.config.get("name"),
             "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},
+            "teacher_sha256": teacher_sha256,
             "device": str(place),
             "precision": precision,
         },
@@ -109,15 +117,19 @@ class TorchNetwork:
         return scored.maps.float().cpu().numpy(), scored.scores.float().cpu().numpy()
 
 
-def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -> Distiller:
+def make_networks(
+    trained: Trained, teacher_weights: Path | str | None = None, other_teacher: bool = False
+) -> Distiller:
     """The networks of a run with the weights that it ended with.
 
     Raises:
-        UserError: the teacher can't be had, or the checkpoint is of other networks.
+        UserError: the teacher can't be had, or is another one than the run's without
+            ``other_teacher``, or the checkpoint is of other networks.
     """
     model = with_teacher(trained, teacher_weights)["model"]
     parts = {part: build(model[part], f"model.{part}", trained.trust) for part in PARTS}
     networks = Distiller(**parts)
+    require_own_teacher(trained, state_sha256(networks.teacher), model["teacher"], other_teacher)
     state = {
         name.removeprefix(NETWORKS): value
         for name, value in trained.state.items()
@@ -133,6 +145,32 @@ def make_networks(trained: Trained, teacher_weights: Path | str | None = None) -
         )
     networks.load_state_dict(state, strict=False)
     return networks
+
+
+def require_own_teacher(
+    trained: Trained, here: str, spec: Mapping[str, Any], other_teacher: bool
+) -> None:
+    """Hold the teacher at hand against the run's, unless ``other_teacher``.
+
+    Args:
+        trained: the run.
+        here: `state_sha256` of the teacher.
+        spec: what the teacher was made from.
+        other_teacher: whether any will do.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if not other_teacher:
+        require_same_teacher(
+            trained.path,
+            trained.teacher_sha256,
+            here,
+            trained.config["model"]["teacher"],
+            spec,
+            "give the run's weights with --teacher-weights FILE, or take this teacher all the same "
+            "with --other-teacher (load_run(..., other_teacher=True))",
+        )
 
 
 def make_scorer(trained: Trained) -> AnomalyScorer:

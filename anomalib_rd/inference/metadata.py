@@ -31,9 +31,9 @@ class Metadata:
         normalisation: ``mean, std`` of the values in [0, 1]; they are applied inside the graph.
         map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
         precision: ``float32`` or ``int8``.
-        model: ``name, teacher``.
-        training: ``data, seed, epochs, precision, checkpoint_sha256``, and where the run has a
-            record ``metrics, data_fingerprint, commit, software``.
+        model: ``name, teacher, teacher_sha256`` of the teacher in the file.
+        training: ``data, seed, epochs, precision, checkpoint_sha256, teacher_sha256``, and where
+            the run has a record ``metrics, data_fingerprint, commit, software``.
         int8: of ``int8``: ``calibration_images``, and ``metrics`` with ``{name: [float32, int8]}``.
         weights_sha256: of OpenVINO's ``.bin`` beside the ``.xml``; None for a single file.
         input: what the graph takes.

@@ -1,5 +1,6 @@
 """Where a teacher's weights come from; never silently random."""
 
+import hashlib
 import importlib
 import logging
 import pickle
@@ -63,6 +64,24 @@ def load_weights(net: nn.Module, name: str, weights: str, known_keys: set[str]) 
             "choose the model/teacher that they belong to, or another file"
         )
     net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers: names, dtypes, shapes and values.
+
+    The same on any device and in any memory format. Counters of batches are left out: they are of
+    no effect, and not every file of weights has them.
+    """
+    digest = hashlib.sha256()
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name in sorted(tensors):
+        if name.endswith("num_batches_tracked"):
+            continue
+        value = tensors[name].detach().cpu().contiguous()
+        value = value.float() if value.is_floating_point() else value
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def embedded_state(name: str) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ run is complete, unless ``protocol.partial`` says otherwise:
 ``name``            the run's name
 ``data``            ``name, category, group ("texture"|"object"), fingerprint (sha256),
                     train_images, test_images {defect: count}`` of the data set
-``model``           ``name, teacher``
+``model``           ``name, teacher, teacher_sha256`` (of its state, see `results.teacher`) and
+                    ``weights_sha256`` (of the file of its weights, null: from no file)
 ``seed``            int
 ``protocol``        ``headline ("last epoch"), epochs, resumed_from_epoch (null: in one go),
                     partial (null, or {limits: {trainer argument: value}, judged_images}: cut

@@ -24,6 +24,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import require_same_run
 from anomalib_rd.results.progress import first_process
+from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher
 from anomalib_rd.training.module import DistillationModule
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -251,7 +252,7 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
         module: made from the config.
 
     Raises:
-        UserError: the checkpoint is of another config, or of other training images.
+        UserError: the checkpoint is of another config, other training images or another teacher.
     """
     path = run_dir / CHECKPOINT
     if not path.is_file():
@@ -266,6 +267,14 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
         if misfit is None:
             require_same_run(run_dir, cfg, config, digest)
             require_same_images(path, kept.get("data_files") or {}, module.data_files)
+            require_same_teacher(
+                path,
+                kept.get("teacher_sha256"),
+                module.teacher_sha256,
+                config["model"]["teacher"],
+                cfg.model.teacher,
+                TO_GO_ON,
+            )
             return Restart(path, epoch)
     if first_process():
         log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)

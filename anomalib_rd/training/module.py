@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anomalib_rd.data.fingerprint import fingerprint_of
 from anomalib_rd.networks import Distiller
+from anomalib_rd.networks.weights import state_sha256
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.seeds import process_seed
 from anomalib_rd.training import randomness
@@ -57,6 +58,7 @@ class DistillationModule(L.LightningModule):
         curves: the same of each category.
         validation: epoch and metrics of the last look at the held-out images; empty before.
         validations: the same of each category.
+        teacher_sha256: of the teacher's state, kept in the checkpoint.
         stopped: whether the training that a checkpoint was taken of had ended early.
     """
 
@@ -80,6 +82,7 @@ class DistillationModule(L.LightningModule):
         super().__init__()
         self.distiller, self.scorer, self.loss = distiller, scorer, loss
         self.tiling = tiling or Tiling()
+        self.teacher_sha256 = state_sha256(distiller.teacher)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.no_masks, self.with_pro_rd4ad = dict(no_masks or {}), with_pro_rd4ad
         self.config, self.config_digest = dict(config or {}), config_digest
@@ -278,12 +281,13 @@ class DistillationModule(L.LightningModule):
         return {k: v for k, v in self.state_dict().items() if not k.startswith(TEACHER)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen teacher out; keep the config and all random numbers' states."""
+        """Leave the teacher out; keep its hash, the config and all random numbers' states."""
         for key in WEIGHTS & checkpoint.keys():
             checkpoint[key] = {
                 k: v for k, v in checkpoint[key].items() if not k.startswith(TEACHER)
             }
         checkpoint["config"], checkpoint["config_digest"] = self.config, self.config_digest
+        checkpoint["teacher_sha256"] = self.teacher_sha256
         checkpoint["test_curve"], checkpoint["validation"] = self.curve, self.validation
         checkpoint["test_curves"], checkpoint["validations"] = self.curves, self.validations
         checkpoint["loss_curve"], checkpoint["stopped"] = self.loss_curve, self.trainer.should_stop

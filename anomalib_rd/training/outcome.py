@@ -15,6 +15,7 @@ from anomalib_rd.data import AnomalyDataModule, Sample, dataset_fingerprint
 from anomalib_rd.data.validation import path_below
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance
+from anomalib_rd.results.teacher import weights_file_sha256
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import set_name
 from anomalib_rd.training.checkpoints import CHECKPOINT
@@ -44,6 +45,10 @@ class Outcome:
     resumed_from: int | None = None
     threshold: Threshold | None = None
     map_scale: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        # Before the training: the file may be another one when it ends.
+        self.weights_sha256 = weights_file_sha256(self.config["model"]["teacher"])
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -96,6 +101,8 @@ class Outcome:
             "model": {
                 "name": self.config["model"]["name"],
                 "teacher": self.config["model"]["teacher"]["name"],
+                "teacher_sha256": self.module.teacher_sha256,
+                "weights_sha256": self.weights_sha256,
             },
             "seed": self.config["seed"],
             "protocol": {
