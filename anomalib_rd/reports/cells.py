@@ -217,10 +217,6 @@ def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     repeats = len(runs) - len(without_repeats(runs))
     if repeats:
         remarks.append(f"{repeats} runs repeat a category and seed: the last by path counts.")
-    prints = runs.groupby("category")["fingerprint"].nunique()
-    if (prints > 1).any():
-        names = ", ".join(prints.index[prints > 1])
-        remarks.append(f"The runs of {names} read different images (fingerprints differ).")
     if runs["unified"].any():
         remarks.append("One model for all these categories, judged on each.")
     oracle = {f"{ORACLE}{m}": m for m in metrics if f"{ORACLE}{m}" in runs}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -74,7 +74,8 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _add_data(records: Sequence[Mapping[str, Any]], configs: Sequence[dict[str, Any]]) -> None:
     """Tell apart runs of one variant and category whose images are not the same.
 
-    By ``data.root``, or where that does not tell them apart, by the start of the fingerprint.
+    By ``data.root``, or where that does not tell them apart, by the start of the fingerprint of
+    those that have other images than most runs of their category.
     """
     prints = [record["data"].get("fingerprint") for record in records]
     roots = [record["config"].get("data", {}).get("root") for record in records]
@@ -85,10 +86,16 @@ def _add_data(records: Sequence[Mapping[str, Any]], configs: Sequence[dict[str, 
     if _all_alike(same, prints):
         return
     by_root = _all_alike(list(zip(same, roots, strict=True)), prints)
-    for config, root, fingerprint in zip(configs, roots, prints, strict=True):
-        if by_root:
+    if by_root:
+        for config, root in zip(configs, roots, strict=True):
             config["data.root"] = root
-        else:
+        return
+    counts = Counter(zip((category for category, _ in same), prints, strict=True))
+    usual: dict[str, Any] = {}
+    for category, fingerprint in sorted(counts, key=counts.__getitem__, reverse=True):
+        usual.setdefault(category, fingerprint)
+    for config, (category, _), fingerprint in zip(configs, same, prints, strict=True):
+        if fingerprint != usual[category]:
             config["data.fingerprint"] = str(fingerprint)[:8]
 
 

@@ -267,7 +267,7 @@ def test_an_oracle_is_a_remark_not_the_headline(tmp_path):
     )
 
 
-def test_missing_seeds_repeats_and_other_images_are_remarked(tmp_path):
+def test_missing_seeds_and_repeats_are_remarked_and_other_images_are_another_variant(tmp_path):
     fake_run(tmp_path / "a0", "bottle", 0)
     fake_run(tmp_path / "a1", "bottle", 1)
     fake_run(tmp_path / "b0", "cable", 0)
@@ -276,8 +276,8 @@ def test_missing_seeds_repeats_and_other_images_are_remarked(tmp_path):
     other.write_text(other.read_text().replace("sha-cable", "sha-other"))
     text = printed(tmp_path, 200)
     assert "1 of 2 seeds" in text
-    assert "2 runs repeat a category and seed: the last by path counts." in text
-    assert "The runs of cable read different images" in text
+    assert "1 runs repeat a category and seed: the last by path counts." in text
+    assert "fingerprint=sha-othe" in text
 
 
 @pytest.mark.parametrize(

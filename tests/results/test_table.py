@@ -191,7 +191,7 @@ def test_other_images_of_the_same_category_make_a_variant():
     assert variant_labels(lines) == [f"rd4ad resnet18 root=line_{n}" for n in (1, 2, 1, 2)]
     changed = [fingerprinted("/a", "1234567890"), fingerprinted("/a", "abcdef0123")]
     assert variant_labels(changed) == [
-        f"rd4ad resnet18 fingerprint={start}" for start in ("12345678", "abcdef01")
+        "rd4ad resnet18" + suffix for suffix in ("", " fingerprint=abcdef01")
     ]
 
 
