@@ -5,6 +5,11 @@ from pathlib import Path
 
 import lightning as L
 
+from anomalib_rd.results.identity import IGNORED_CALLBACKS
+
+# A run that was stopped is the same run: it must be resumed without this callback.
+IGNORED_CALLBACKS["interrupting.StopOnce"] = None
+
 
 class PowerCutError(Exception):
     """Not a mistake of the user."""

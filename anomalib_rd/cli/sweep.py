@@ -1,7 +1,10 @@
-"""What happens by itself at the start and at the end of a multirun."""
+"""What happens by itself at the start and at the end of a multirun, and of each of its jobs."""
 
+import logging
 import os
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,10 +21,16 @@ if TYPE_CHECKING:
 
 # Variables of W&B that name or continue one run.
 ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
+# Keys whose values say enough by themselves.
+BARE = ("data.category", "model")
+
+log = logging.getLogger(__name__)
 
 
 class ReportAtEnd(Callback):
-    """Keeps the list of jobs; prints the table at the end; exits with status 1 if a job failed.
+    """Keeps the list of jobs and says which one starts; prints the table at the end.
+
+    Exits with status 1 if a job failed.
 
     Attributes:
         sweep: the name of the multirun of this process, None outside of one.
@@ -33,6 +42,8 @@ class ReportAtEnd(Callback):
 
     def __init__(self) -> None:
         self.runs: list[str] | None = None
+        self.labels: list[str] = []
+        self.typed: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra before it makes the jobs, in the process that launches them."""
@@ -52,6 +63,23 @@ class ReportAtEnd(Callback):
             print(f"anomalib-rd: all {complete} runs of {folder} are complete: nothing to run")
             self.on_multirun_end(config)
             raise SystemExit(0)
+        go_offline_without_login(config, folder)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Called by Hydra in the process that runs the job."""
+        from hydra.types import RunMode
+
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        if self.runs is not None:
+            at = self.runs.index(str(config.hydra.sweep.subdir))
+            log.info("[%d/%d] %s", at + 1, len(self.runs), self.labels[at])
+            return
+        # A search: how many there will be, only its sweeper may know.
+        trials = config.hydra.sweeper.get("n_trials")
+        number = f"{config.hydra.job.num + 1}" + (f"/{trials}" if trials else "")
+        words = [word for word in config.hydra.overrides.task if word not in self.typed]
+        log.info("[%s] %s", number, label(words))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after the last job, in the process that launched them."""
@@ -113,6 +141,7 @@ class ReportAtEnd(Callback):
         if config.objective is not None:
             # Once jobs run, a sweeper sees no reason, only a trial without a value.
             check_choices(config)
+        self.typed = list(config.hydra.overrides.task)
         here = on_this_machine(config.hydra.launcher)
         # Composing many jobs takes a minute: a missing data set is found before.
         jobs = list_jobs(config, look_for_data if here else None)
@@ -122,6 +151,7 @@ class ReportAtEnd(Callback):
         if here:
             require_data(jobs)
         self.runs = [job.folder for job in jobs]
+        self.labels = labels({job.folder: mask_arguments(job.overrides) for job in jobs})
         others = set(begun_runs(folder)) - set(self.runs)
         if others:
             print(f"anomalib-rd: {len(others)} runs in {folder} are of other configs; kept")
@@ -155,3 +185,39 @@ def on_this_machine(launcher: DictConfig) -> bool:
     """Whether the jobs run here, and so see the images that this process sees."""
     address = OmegaConf.select(launcher, "ray.init.address", default="local")
     return address == "local" and not str(launcher._target_).endswith("SlurmLauncher")
+
+
+def labels(jobs: Mapping[str, Sequence[str]]) -> list[str]:
+    """What tells each job from the others: the overrides that not all have, else its folder."""
+    shared = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
+    return [
+        label([word for word in words if word not in shared]) or run for run, words in jobs.items()
+    ]
+
+
+def label(words: Sequence[str]) -> str:
+    """``["data.category=bottle", "model=rd4ad", "seed=1"]`` -> ``bottle rd4ad seed=1``."""
+    pairs = [word.partition("=") for word in words]
+    # As in a run's name: what it is of first.
+    pairs.sort(key=lambda pair: BARE.index(pair[0]) if pair[0] in BARE else len(BARE))
+    return " ".join(value if key in BARE else f"{key}={value}" for key, _, value in pairs)
+
+
+def go_offline_without_login(config: DictConfig, folder: Path) -> None:
+    """Say once, in place of every job, that runs log offline for want of a login."""
+    from anomalib_rd.tracking.keys import WANDB_LOGGER
+
+    loggers = [spec for spec in config.logger.values() if spec and "_target_" in spec]
+    if not any(spec._target_ == WANDB_LOGGER and not spec.get("mode") for spec in loggers):
+        return
+    from anomalib_rd.tracking.start import lacks_login
+
+    if lacks_login():
+        # The jobs' processes are started with it.
+        os.environ["WANDB_MODE"] = "offline"
+        named = os.environ.get("WANDB_DIR")
+        # The summary run's files are in the sweep's own folder.
+        files = Path(shlex.quote(named or str(folder)), "wandb" if named else "{,*/*/}wandb")
+        print(
+            f"anomalib-rd: W&B: no login found: offline; `wandb sync {files}/offline-run-*` uploads"
+        )

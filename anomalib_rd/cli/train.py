@@ -59,7 +59,8 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         again: what is repeated, if that is asked for.
     """
     typed, errors = list(sys.argv), []
-    environment = {name: os.environ[name] for name in ONE_RUN if name in os.environ}
+    # A multirun removes or sets them for its jobs.
+    environment = {name: os.environ.get(name) for name in (*ONE_RUN, "WANDB_MODE")}
     ReportAtEnd.sweep = ReportAtEnd.folder = single = current = None
 
     def job(cfg: DictConfig) -> Any:
@@ -105,7 +106,10 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         raise
     finally:
         sys.argv = typed
-        os.environ.update(environment)
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
     if errors:
         raise errors[0]
     return 0

@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,17 @@ def start_run(init: dict[str, Any]) -> "wandb.Run":
     return run
 
 
+def lacks_login() -> bool:
+    """Whether runs would be online if W&B knew a login."""
+    import wandb
+
+    found = wandb.setup(settings=wandb_settings()).settings
+    lacking = found.mode in ONLINE and not login_known(found)
+    # Else it would not look at WANDB_MODE again.
+    wandb.teardown()
+    return lacking
+
+
 def finish_run(run: Any, failed: bool) -> bool:
     """Close one `wandb.Run` (or its disabled stand-in), exit code 1 if failed else 0.
 
@@ -110,6 +122,7 @@ def _say_where(run: "wandb.Run", mode: str, reason: str | None) -> None:
         log.info("W&B: %s", run.url)
     elif reason:
         folder = Path(run.dir).parent
-        before = "`wandb login` before, or " if reason == _NO_LOGIN else ""
-        line = "W&B: %s, logging offline to %s; %s`wandb sync %s` after"
-        log.warning(line, reason, folder, before, shlex.quote(str(folder)))
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())
+        line = "W&B: %s: offline; `wandb sync %s` uploads it"
+        log.warning(line, reason, shlex.quote(str(folder)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from interrupting import stopping
 from small_data import make_mvtec
 
 from anomalib_rd.cli import main
+from anomalib_rd.cli.sweep import labels
 from anomalib_rd.cli.train import how_to_go_on
 from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.sweeps import sweep_states
@@ -60,9 +62,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+# As the command is, where `stopping` makes no other run.
+COMMAND = "import interrupting, sys; from anomalib_rd.cli import main; sys.exit(main())"
+
+
 def process(*words):
     return subprocess.run(
-        [sys.executable, "-m", "anomalib_rd", *map(str, words)],
+        [sys.executable, "-c", COMMAND, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=280,
@@ -168,6 +174,8 @@ def test_what_is_missing_is_run_and_the_rest_skipped(sweep):
     before = written(sweep.folder)
     status, out, _ = sweep(*QUICK, "seed=0,1", "heatmaps=1", "speed=off")
     assert status == 0 and out.count("is complete: skipped") == 1
+    # Which job it is, of the skipped one too.
+    assert re.findall(r"\[\d+/\d+\].*", out) == ["[1/2] seed=0", "[2/2] seed=1"]
     after = written(sweep.folder)
     assert len(after) == 2 and before.items() < after.items()
 
@@ -257,6 +265,36 @@ def test_a_run_that_another_process_works_on_is_left_to_it(sweep):
     assert status == 0 and "left to the other process" in out
     assert not (first / "result.json").exists() and (first / RUNNING).exists()
     assert not (first / "failure.json").exists() and len(written(sweep.folder)) == 1
+
+
+def test_a_jobs_label_is_what_tells_it_from_the_others():
+    shared = ["data=mvtec", "trainer.max_epochs=1"]
+    jobs = {
+        f"{category}/{seed}": [*shared, f"seed={seed}", "model=rd4ad", f"data.category={category}"]
+        for category in ("bottle", "pill")
+        for seed in (0, 1)
+    }
+    assert labels(jobs) == ["bottle seed=0", "bottle seed=1", "pill seed=0", "pill seed=1"]
+    jobs["bottle/x"] = [*shared, "model=fmg_rd", "data.category=bottle", "seed=0", "loss=a"]
+    assert labels(jobs)[0] == "bottle rd4ad seed=0"
+    assert labels(jobs)[-1] == "bottle fmg_rd seed=0 loss=a"
+    assert labels({"bottle/0": shared}) == ["data=mvtec trainer.max_epochs=1"]
+
+
+def test_without_a_login_a_sweep_says_once_where_its_runs_are(place):
+    """Its jobs and its summary are offline; a single run says it once too."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    environment["HOME"] = str(place)
+    quick = [word for word in QUICK if word != "logger=none"]
+    command = [sys.executable, "-m", "anomalib_rd", "train", *quick]
+    for more, runs in ((["-m", "seed=0,1", "sweep=s"], 3), (["hydra.run.dir=one"], 1)):
+        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "W&B" in line]
+        # What it says uploads them all.
+        pattern = re.search(r"`wandb sync (.+?)`", line)[1]
+        found = subprocess.run(["bash", "-c", f"ls -d {pattern}"], capture_output=True, text=True)
+        assert len(found.stdout.split()) == runs, found
 
 
 def test_a_search_runs_again(sweep):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from multiruns import PROBE, start
@@ -33,6 +34,11 @@ def test_joblib(sweep, by_hydra):
     check_same(by_hydra, by_hydra)
     by_joblib = sweep("hydra/launcher=parallel", categories="cable,knot,cloth")
     check_same(by_hydra, by_joblib)
+    assert sorted(re.findall(r"\[\d/\d\] \w+", by_joblib[0].stdout)) == [
+        "[1/3] cable",
+        "[2/3] knot",
+        "[3/3] cloth",
+    ]
     assert set(by_joblib[1]) == set(by_hydra[1])
 
 

@@ -124,10 +124,9 @@ def test_no_login_goes_offline_in_one_line(make_logger, save_dir, caplog):
     finish(logger, failed=False)
     (run,) = read_runs(save_dir)
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("anomalib_rd")]
-    assert ours == [
-        f"W&B: no login found, logging offline to {run.folder}; "
-        f"`wandb login` before, or `wandb sync {run.folder}` after"
-    ]
+    assert len(ours) == 1 and "\n" not in ours[0]
+    assert "`wandb sync runs/bottle/wandb/offline-run-" in ours[0]
+    assert ours[0].count(run.folder.name) == 1
 
 
 def test_online_asked_for_without_a_login_goes_offline_too(make_logger, save_dir, caplog):

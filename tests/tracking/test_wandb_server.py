@@ -35,7 +35,7 @@ def test_a_hanging_server_costs_seconds_and_the_run_goes_offline(
     assert (run.id, run.summary["train/loss"], run.exit_code) == ("given-id", 1.0, 0)
     (line,) = ours(caplog)
     assert line.startswith("W&B: cannot log online (")
-    assert line.endswith(f"logging offline to {run.folder}; `wandb sync {run.folder}` after")
+    assert f"{run.folder.name}`" in line
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, None])
@@ -52,7 +52,7 @@ def test_a_server_that_refuses_or_is_not_there_costs_seconds_and_the_files_can_b
     run = read_runs(save_dir)[-1]
     assert (run.id, run.summary["train/loss"], run.exit_code) == ("given-id", 1.0, 0)
     (line,) = ours(caplog)
-    assert line.startswith("W&B: cannot log online (") and "logging offline to" in line
+    assert line.startswith("W&B: cannot log online (") and "offline" in line
     stub.refuses = None
     environment = {**os.environ, "WANDB_BASE_URL": stub.url}
     command = [sys.executable, "-m", "wandb", "sync", str(run.folder)]
