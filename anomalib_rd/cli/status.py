@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from anomalib_rd.cli.arguments import Parser
@@ -46,6 +47,8 @@ def run(words: list[str]) -> int:
         show(states, names, now)
         shown = [f"{number} {state}" for state, number in totals.items() if number]
         print(f"{len(states)} runs: {', '.join(shown)}{time_left(left)}")
+        if crowded := crowding(states):
+            print(crowded)
     return 1 if totals["failed"] else 0
 
 
@@ -91,6 +94,29 @@ def details(state: "RunState", now: float) -> str:
         words.append(f"since {started} ({duration(now - running.started)})")
         words.append(f"on {running.host}, process {running.pid}")
     return ", ".join(words)
+
+
+def crowding(states: "Sequence[RunState]") -> str | None:
+    """A line if runs of this machine have more threads than cores, and use all of these."""
+    pids = {
+        state.running.pid
+        for state in states
+        if state.state == "running" and state.running and state.running.host == gethostname()
+    }
+    running = [pid for pid in pids if pid is not None]
+    if len(running) < 2:
+        return None
+    from anomalib_rd import cores
+
+    usable = cores.usable_cores()
+    threads = sum(cores.threads_of(pid) or 0 for pid in running)
+    if threads <= usable or cores.used_by(running) < 0.9 * usable:
+        return None
+    share = max(1, usable // len(running))
+    return (
+        f"{len(running)} runs share {usable} CPU cores with {threads} threads and slow each other "
+        f"down: run one at a time, or set {cores.THREADS}={share} for each"
+    )
 
 
 def time_left(seconds: float | None) -> str:

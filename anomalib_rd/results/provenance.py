@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from anomalib_rd.cores import usable_cores
+
 PACKAGES = (
     "anomalib-rd",
     "torch",
@@ -85,7 +87,7 @@ def hardware(accelerator: str | None = None) -> dict[str, Any]:
     """CPU model, cores this process may use, memory in GiB, accelerator's name or None."""
     return {
         "cpu": _cpu_model(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_gib": _memory_gib(),
         "accelerator": accelerator,
     }
@@ -193,12 +195,6 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_gib() -> float | None:

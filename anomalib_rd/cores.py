@@ -1,0 +1,114 @@
+"""How many CPU cores this process may use, and who else uses them."""
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+THREADS = "OMP_NUM_THREADS"
+# Seconds: how long it is watched who computes, and how long a training takes to begin.
+SAMPLE, YOUNG = 0.2, 30.0
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on, at most as many as its control groups allow."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, math.floor(cpu_quota())))
+
+
+def cpu_quota() -> float:
+    """Cores' worth of time that containers and batch systems allow; a great number: no limit."""
+    limits = [1e9]
+    try:
+        lines = MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        return limits[0]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        top = CGROUPS / "cpu" if "cpu" in controllers.split(",") else CGROUPS
+        if controllers and top == CGROUPS:
+            continue
+        # A group has no more than those above it.
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            limits.append(_limit(folder))
+            if folder == top:
+                break
+    return min(limits)
+
+
+def _limit(group: Path) -> float:
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    except (OSError, ValueError):  # "max", or none is set
+        return math.inf
+
+
+def idle_cores() -> float:
+    """How many of the cores that this process may run on have no work; takes `SAMPLE` seconds."""
+    percents = psutil.cpu_percent(interval=SAMPLE, percpu=True)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(percents))
+    return sum(100 - percents[core] for core in own if core < len(percents)) / 100
+
+
+def other_trainings() -> list[int]:
+    """Numbers of other ``anomalib-rd train`` processes on this machine; no parents of this one."""
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid not in mine and is_training(process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+def is_training(command: list[str]) -> bool:
+    """Whether a process's command line is that of ``anomalib-rd train``."""
+    names = [Path(word).name for word in command]
+    for program in ("anomalib-rd", "anomalib_rd"):
+        if program in names[:4]:
+            return "train" in names[names.index(program) + 1 :][:1]
+    return False
+
+
+def threads_of(pid: int) -> int | None:
+    """Threads that a process computes with by its environment; None if it can't be looked at."""
+    try:
+        asked = psutil.Process(pid).environ().get(THREADS, "")
+    except psutil.Error:
+        return None
+    return int(asked) if asked.isdecimal() else usable_cores()
+
+
+def used_by(pids: Iterable[int]) -> float:
+    """How many cores these processes use; takes `SAMPLE` seconds.
+
+    One that has only just started counts with the threads that it will have.
+    """
+    watched, used = [], 0.0
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if time.time() - process.create_time() < YOUNG:
+                used += threads_of(pid) or 0
+            else:
+                process.cpu_percent()
+                watched.append(process)
+    if watched:
+        time.sleep(SAMPLE)
+    for process in watched:
+        with suppress(psutil.Error):
+            used += process.cpu_percent() / 100
+    return used
