@@ -30,8 +30,11 @@ OF_TRAINING = (
 )
 """And what has no effect here."""
 PROGRESS = "lightning.pytorch.callbacks.RichProgressBar"
-# Younger than the first checkpoints.
+# Younger than the first checkpoints, as is what follows.
 DEFAULTS = {"heatmaps": 8, "gallery": "all", "pixel_bins": None, "pro_rd4ad": False}
+
+
+DATA_DEFAULTS = {"mask_rule": "auto", "pixel_metrics_on": "all"}
 
 
 def run(words: list[str]) -> int:
@@ -99,6 +102,7 @@ def evaluation_config(
     from anomalib_rd.inference.load import with_teacher
 
     config: dict[str, Any] = DEFAULTS | with_teacher(trained, teacher_weights)
+    config["data"] = DATA_DEFAULTS | config["data"]
     cfg = OmegaConf.create(config)
     override(cfg, overrides, may_change)
     on_terminal = sys.stderr.isatty()

@@ -15,6 +15,8 @@ run is complete, unless ``protocol.partial`` says otherwise:
                     short by Lightning's limits; never complete, never pooled with whole runs),
                     image_size [H, W], test_curve (bool), validation (null, or {kind: "synthetic",
                     images: {good, synthetic}, share}: held out of train_images),
+                    pixels_judged (null: all test images, or {defect type: {judged, of}}: the
+                    pixel metrics are of normal images and of these that have masks),
                     chosen_on_test (bool: a search was given a metric of the test set)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
 ``undefined``       ``{metric: why it is null}``

@@ -20,9 +20,14 @@ from anomalib_rd.data.fingerprint import content_hash, differing_files, file_has
 from anomalib_rd.data.left_out import left_out, many
 from anomalib_rd.data.mask_levels import AUTO
 from anomalib_rd.data.source import Split, categories_of_run
+from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
 from anomalib_rd.scoring import Tiling
 from anomalib_rd.training.module import TEST, TEST_CURVE, VAL
+
+# Which test images the pixel metrics are of: all, and undefined where a mask lacks; or those whose
+# pixels are known, normal ones and those with a mask.
+ALL_IMAGES, MASKED = PIXELS_ON = ("all", "masked")
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
     """The data module of the category that the config names, or with ``unified`` of the set."""
     source: Source = build(cfg.data.source, "data.source")
     unified = cfg.data.get("unified", False)  # the records of older runs lack it
+    check_pixels_on(cfg.data.get("pixel_metrics_on", ALL_IMAGES))
     categories = categories_of_run(source, cfg.data.category, unified)
     tiling = make_tiling(cfg)
     return AnomalyDataModule(
@@ -102,6 +108,10 @@ def warn_of_data(data: AnomalyDataModule) -> None:
             log.warning("%s", finding.text)
         for text in copies(category, split):
             log.warning("%s", text)
+    for category, kinds in masks_of_kinds(data).items():
+        if any(masks < of for masks, of in kinds.values()):
+            parts = ", ".join(f"{kind} {masks} of {of}" for kind, (masks, of) in kinds.items())
+            log.warning("%s: defect images with masks: %s (data.pixel_metrics_on)", category, parts)
 
 
 def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
@@ -157,14 +167,53 @@ def categories_of(data: AnomalyDataModule) -> dict[str, list[str]]:
     return held_out | {TEST_CURVE: test, TEST: test}
 
 
-def why_no_masks(data: AnomalyDataModule) -> dict[str, str]:
-    """Category -> why pixel metrics are undefined on it; those that have them are absent."""
+def why_no_masks(data: AnomalyDataModule, pixels_on: str = ALL_IMAGES) -> dict[str, str]:
+    """Category -> why pixel metrics are undefined on it; those where they are not are absent.
+
+    Args:
+        data: the run's.
+        pixels_on: one of `PIXELS_ON`.
+    """
     reasons = {}
-    for category, split in data.splits.items():
-        defects = [s for s in split.test if s.label]
-        without = sum(s.mask is None for s in defects)
-        if without:
-            reasons[category] = (
-                f"{without} of {len(defects)} defect images have no ground-truth mask"
-            )
+    for category, kinds in masks_of_kinds(data).items():
+        lacking = {kind: (of - masks, of) for kind, (masks, of) in kinds.items() if masks < of}
+        every = sum(of for _, of in kinds.values())
+        without = sum(count for count, _ in lacking.values())
+        if without and (pixels_on == ALL_IMAGES or without == every):
+            reason = f"{without} of {every} defect images have no ground-truth mask"
+            if len(kinds) > 1 and without < every:
+                parts = [f"{kind} {count} of {of}" for kind, (count, of) in lacking.items()]
+                reason += f" ({', '.join(parts)})"
+            reasons[category] = reason
     return reasons
+
+
+def masks_of_kinds(data: AnomalyDataModule) -> dict[str, dict[str, tuple[int, int]]]:
+    """Category -> defect type -> how many of its test images have a mask, and of how many."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for category, split in data.splits.items():
+        kinds = found.setdefault(category, {})
+        for sample in split.test:
+            if sample.label:
+                masks, of = kinds.get(sample.defect, (0, 0))
+                kinds[sample.defect] = (masks + (sample.mask is not None), of + 1)
+    return found
+
+
+def known_pixels(data: AnomalyDataModule, pixels_on: str) -> dict[str, list[bool]]:
+    """Of each image that a stage looks at, whether its pixels are judged; all of absent stages."""
+    if pixels_on == ALL_IMAGES:
+        return {}
+    known = [sample.label == 0 or sample.mask is not None for sample in data.split.test]
+    return {TEST_CURVE: known, TEST: known}
+
+
+def check_pixels_on(value: object) -> str:
+    """Refuse an unknown ``data.pixel_metrics_on``.
+
+    Raises:
+        UserError: naming the choices.
+    """
+    if value not in PIXELS_ON:
+        raise UserError(f"data.pixel_metrics_on={value}: choose one of {', '.join(PIXELS_ON)}")
+    return str(value)

@@ -24,7 +24,7 @@ from anomalib_rd.results.record import RESULT, write_record
 from anomalib_rd.results.unified import category_folder
 from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
 from anomalib_rd.training.gallery import anomaly_maps, leave_gallery
-from anomalib_rd.training.outcome import Outcome, by_defect, group, validation
+from anomalib_rd.training.outcome import Outcome, by_defect, group, pixels_judged, validation
 
 DRAWN = 8
 """Images that the scale of the heatmaps is from where none are drawn."""
@@ -95,7 +95,11 @@ def result_of(outcome: Outcome, result: dict[str, Any], category: str) -> dict[s
             "train_images": sum(s.category == category for s in data.train_set.samples),
             "test_images": by_defect(split.test),
         },
-        "protocol": result["protocol"] | {"validation": validation(outcome, [category])},
+        "protocol": result["protocol"]
+        | {
+            "validation": validation(outcome, [category]),
+            "pixels_judged": pixels_judged(outcome, [category]),
+        },
         "metrics": judgement.metrics,
         "undefined": judgement.undefined,
         "bounds": judgement.bounds,

@@ -39,6 +39,8 @@ class DistillationModule(L.LightningModule):
         categories: stage (``val, test_curve, test``) -> the category of each of its images;
             what is absent has one category.
         no_masks: category -> why its ground-truth masks can't be used.
+        known_pixels: stage -> of each of its images, whether its pixels are judged; all of what is
+            absent.
         with_pro_rd4ad: whether RD4AD's per-image PRO is asked for too.
         pixel_bins: stream the pixel metrics in so many bins; None keeps all maps and is exact.
         feature_cache: where the teacher's features of the training images are kept.
@@ -71,6 +73,7 @@ class DistillationModule(L.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         categories: Mapping[str, Sequence[str]] | None = None,
         no_masks: Mapping[str, str] | None = None,
+        known_pixels: Mapping[str, Sequence[bool]] | None = None,
         with_pro_rd4ad: bool = False,
         pixel_bins: int | None = None,
         feature_cache: Place = "off",
@@ -92,9 +95,12 @@ class DistillationModule(L.LightningModule):
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
         self.restore = compiled(distiller.restore_masked) if compile else distiller.restore_masked
-        names = dict(categories or {})
+        names, known = dict(categories or {}), dict(known_pixels or {})
         self.gathered = nn.ModuleDict(
-            {stage: PredictionGatherer(pixel_bins, names.get(stage)) for stage in STAGES}
+            {
+                stage: PredictionGatherer(pixel_bins, names.get(stage), known.get(stage))
+                for stage in STAGES
+            }
         )
         self.predictions: Predictions | None = None
         self.judged: dict[str, Judgement] = {}

@@ -20,6 +20,7 @@ from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import set_name
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.choices import on_test
+from anomalib_rd.training.data import ALL_IMAGES, masks_of_kinds
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.partial import limits_in_force
 
@@ -113,6 +114,7 @@ class Outcome:
                 "image_size": list(data.image_size),
                 "test_curve": self.config["test_curve"],
                 "validation": validation(self, names),
+                "pixels_judged": pixels_judged(self, names),
                 "chosen_on_test": on_test(self.config["objective"]),
             },
             "metrics": judgement.metrics,
@@ -183,6 +185,19 @@ def validation(outcome: Outcome, categories: Sequence[str]) -> dict[str, Any] | 
         return None
     images = by_defect(sample for sample in held_out.samples if sample.category in categories)
     return {"kind": said["val"], "images": images, "share": said["val_share"]}
+
+
+def pixels_judged(outcome: Outcome, categories: Sequence[str]) -> dict[str, dict[str, int]] | None:
+    """On how many images of which defect type the pixel metrics are; None: on all images."""
+    if outcome.config["data"].get("pixel_metrics_on", ALL_IMAGES) == ALL_IMAGES:
+        return None
+    found: dict[str, dict[str, int]] = {}
+    for category, kinds in masks_of_kinds(outcome.data).items():
+        if category in categories:
+            for kind, (masks, of) in kinds.items():
+                before = found.get(kind, {"judged": 0, "of": 0})
+                found[kind] = {"judged": before["judged"] + masks, "of": before["of"] + of}
+    return found
 
 
 def best(curve: list[dict[str, float]]) -> dict[str, float] | None:

@@ -129,6 +129,7 @@ class PredictionGatherer(Metric):
     Args:
         pixel_bins: stream the pixel metrics of each category in so many bins; None: keep the maps.
         categories: of each image, in the data set's order; None: all are of one.
+        known: of each image, whether its pixels are judged; None: of all.
     """
 
     full_state_update = False
@@ -139,11 +140,15 @@ class PredictionGatherer(Metric):
     masks: list[Tensor]
 
     def __init__(
-        self, pixel_bins: int | None = None, categories: Sequence[str] | None = None
+        self,
+        pixel_bins: int | None = None,
+        categories: Sequence[str] | None = None,
+        known: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         self.names = list(dict.fromkeys(categories or [ALL]))
         self.part = torch.tensor([self.names.index(name) for name in categories or []])
+        self.known = None if known is None else torch.tensor(list(known), dtype=torch.bool)
         for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
         count = 0 if pixel_bins is None else len(self.names)
@@ -195,6 +200,8 @@ class PredictionGatherer(Metric):
     ) -> Iterator[tuple[str, Predictions, StreamedPixelMetrics | None]]:
         """Each category, its images' predictions, and its streamed pixels where maps are not kept.
 
+        The maps and masks are those of the images whose pixels are judged.
+
         Args:
             predictions: of ``predictions``.
         """
@@ -205,12 +212,18 @@ class PredictionGatherer(Metric):
                 rows = (self.part[predictions.rows.cpu()] == number).nonzero().squeeze(1)
                 # Without maps there is none to choose from.
                 own = Predictions(*(v[rows] if len(v) else v for v in predictions))
+            if self.known is not None and len(own.maps):
+                known = self.known[own.rows.cpu()].to(own.maps.device)
+                own = own._replace(maps=own.maps[known], masks=own.masks[known])
             yield name, own, streams[number] if streams else None
 
     def _streams(self) -> list[StreamedPixelMetrics]:
         return [one for one in self.streamed if isinstance(one, StreamedPixelMetrics)]
 
     def _stream(self, index: Tensor, maps: Tensor, masks: Tensor) -> None:
+        if self.known is not None:
+            rows = self.known[index.cpu()].to(maps.device)
+            index, maps, masks = index[rows], maps[rows], masks[rows]
         if len(self.names) == 1:
             return self._streams()[0].update(maps, masks)
         part = self.part[index.cpu()]

@@ -36,7 +36,10 @@ from anomalib_rd.training.checkpoints import (
 )
 from anomalib_rd.training.choices import check_choices
 from anomalib_rd.training.data import (
+    ALL_IMAGES,
     categories_of,
+    check_pixels_on,
+    known_pixels,
     make_tiling,
     require_readable,
     warn_if_changed,
@@ -223,6 +226,8 @@ def make_module(
         raise UserError(
             "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"
         )
+    # The records of older runs lack it.
+    pixels_on = check_pixels_on(cfg.data.get("pixel_metrics_on", ALL_IMAGES))
     parts = {part: build(cfg.model[part], f"model.{part}") for part in PARTS}
     try:
         distiller = Distiller(**parts)
@@ -241,7 +246,8 @@ def make_module(
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
         categories=categories_of(data),
-        no_masks=why_no_masks(data),
+        no_masks=why_no_masks(data, pixels_on),
+        known_pixels=known_pixels(data, pixels_on),
         with_pro_rd4ad=cfg.pro_rd4ad,
         pixel_bins=cfg.pixel_bins,
         feature_cache=usable_place(cfg.speed.feature_cache, cfg.data.transform),
