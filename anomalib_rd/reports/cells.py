@@ -139,6 +139,11 @@ def _headings(metrics: Sequence[str]) -> list[Column]:
     return [HEADINGS.get(m, Column((*m.rsplit("_", 1), "%"), 15)) for m in metrics]
 
 
+def below_chance(metric: str, value: float) -> bool:
+    """Whether a metric, a fraction, is worse than that of scores drawn at random."""
+    return metric.endswith("_auroc") and value < 0.5
+
+
 def _cell(
     row: Mapping[str, Any],
     runs: pd.DataFrame,
@@ -164,6 +169,8 @@ def _cell(
     elif row["n_seeds"] < seeds:
         which = ", those with every category" if row["kind"] == "mean" else ""
         marks.append(f"{row['n_seeds']} of {seeds} seeds{which}")
+    if below_chance(row["metric"], row["mean"]):
+        marks.append("below chance: an AUROC under 50 ranks the normal above the defective")
     return _percent(row["mean"], row["std"]) + ",".join(map(notes.mark, marks))
 
 

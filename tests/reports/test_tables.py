@@ -116,6 +116,18 @@ def test_a_row_with_another_number_of_cells_than_columns_is_refused():
         Table("t", "", "l", columns, [[Row("x", ("1",))]], Notes(), [])
 
 
+def test_below_chance_is_marked_in_every_format(tmp_path):
+    full_run(tmp_path / "a", "bottle", data="own", gallery=False, metrics={"image_auroc": 0.24})
+    full_run(tmp_path / "b", "pill", data="own", gallery=False, metrics={"aupro": 0.24})
+    for text in formats(tmp_path):
+        assert "below chance" in text
+    (table,) = document(tmp_path).tables
+    place = [column.name for column in table.columns].index("image AUROC")
+    cells = {row.label: row.cells[place] for row in table.rows()}
+    assert cells == {"bottle": "24.00¹", "pill": "98.00", "mean all": "61.00"}
+    assert formats(tmp_path)[-1].count('class="chance"') == 2  # the matrix and the list of runs
+
+
 def test_unverified_numbers_are_starred_and_sourced(mvtec):
     text = " ".join(printed(mvtec, 300).split())
     assert "RD4AD WRN50*: as reported, unverified;" in text

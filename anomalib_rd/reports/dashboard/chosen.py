@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from anomalib_rd.reports.dashboard.runs import Group, Run
+from anomalib_rd.reports.dashboard.runs import Group
 from anomalib_rd.reports.heatmaps import choose_examples
 
 WORST_SHARE = 0.7
@@ -29,23 +29,9 @@ def chosen_images(group: Group, shown: Collection[str], count: int) -> list[str]
     return [path for path in paths if path in {*first, *spread}]
 
 
-def badness(run: Run, path: str) -> float:
-    """How far the image's score is on the wrong side of the threshold, in the run's spreads.
-
-    Negative on the right side; NaN where the run has no score for it. Without a threshold the
-    mean of the scores takes its place.
-    """
-    score = run.scores.get(path, np.nan)
-    line = run.threshold
-    if np.isnan(line):
-        line = float(np.nanmean(list(run.scores.values())))
-    label = run.group.images[path][1]
-    return (line - score if label else score - line) / run.spread
-
-
 def _worst_first(group: Group, paths: list[str]) -> list[str]:
     """Each run's worst, by how bad it is, then each run's second worst, and so on."""
-    each = np.array([[badness(run, path) for path in paths] for run in group.runs])
+    each = np.array([[run.badness.get(path, np.nan) for path in paths] for run in group.runs])
     each = np.where(np.isnan(each), -np.inf, each)
     places = np.argsort(np.argsort(-each, axis=1, kind="stable"), axis=1)
     order = np.lexsort((-each.max(axis=0), places.min(axis=0)))

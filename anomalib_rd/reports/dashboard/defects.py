@@ -49,6 +49,33 @@ def auroc(normal: np.ndarray, defective: np.ndarray) -> float:
     return float(above / (len(normal) * len(defective)))
 
 
+def wrong_pairs(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each image the share of the images of the other class that it is wrongly ordered with.
+
+    A defect is wrongly ordered with the normal images that score higher, a normal image with the
+    defects that score lower; a tie counts half. No threshold is needed, and the mean over either
+    class is 1 - AUROC.
+
+    Args:
+        scores: (N,).
+        labels: (N,) 0 or 1.
+
+    Returns:
+        (N,) in [0, 1]; NaN for scores that are NaN and where there is no other class.
+    """
+    found = np.full(len(scores), np.nan)
+    for label in (0, 1):
+        own, other = labels == label, scores[(labels != label) & ~np.isnan(scores)]
+        if not len(other):
+            continue
+        ordered = np.sort(other)
+        below, up_to = (np.searchsorted(ordered, scores[own], side) for side in ("left", "right"))
+        above = len(other) - up_to
+        wrong = (above if label else below) + (up_to - below) / 2
+        found[own] = np.where(np.isnan(scores[own]), np.nan, wrong / len(other))
+    return found
+
+
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """The score with the best F1 if it and all above count as defects; NaN if undefined.
 

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 import anomalib_rd
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.cells import records
+from anomalib_rd.reports.cells import below_chance, records
 from anomalib_rd.reports.dashboard.collected import Collected
 from anomalib_rd.reports.dashboard.numbers import percent, rate, seconds
 from anomalib_rd.reports.dashboard.pictures import group_pictures, images_each
@@ -81,6 +81,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["below_chance"] = below_chance
     environment.filters |= {
         "json": _json,
         "percent": percent,

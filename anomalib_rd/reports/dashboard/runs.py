@@ -11,7 +11,7 @@ import pandas as pd
 
 from anomalib_rd.reports.cells import records
 from anomalib_rd.reports.dashboard.curves import drawn_curves, training_loss
-from anomalib_rd.reports.dashboard.defects import best_threshold, defect_types
+from anomalib_rd.reports.dashboard.defects import best_threshold, defect_types, wrong_pairs
 from anomalib_rd.results.record import CURVES, RESULT, read_curves, read_record, read_scores
 from anomalib_rd.results.table import metric_columns
 from anomalib_rd.results.threshold import threshold_line
@@ -41,7 +41,8 @@ class Run:
         row: of `load_runs`.
         scores: path -> image score.
         threshold: of the best image F1 on the test set; NaN if undefined.
-        spread: standard deviation of its scores, to compare margins between runs.
+        badness: path -> share of the images of the other class that it is wrongly ordered with
+            (see `wrong_pairs`); among equals the one nearer to the other class is slightly worse.
     """
 
     key: str
@@ -51,7 +52,7 @@ class Run:
     record: dict[str, Any]
     scores: dict[str, float]
     threshold: float
-    spread: float
+    badness: dict[str, float]
     defects: list[dict[str, Any]]
 
     def payload(self, metrics: Sequence[str]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Run:
             "speed": record.get("images_per_s") or {},
             "threshold": _short(self.threshold),
             "verdicts": threshold_line(record, self.folder / RESULT),
-            "spread": self.spread,
+            "badness": [self.badness.get(path) for path in self.group.images],
             "scores": [_short(self.scores.get(path)) for path in self.group.images],
             "defects": self.defects,
             "curves": self._curves(),
@@ -128,9 +129,18 @@ def _read(row: dict[str, Any], group: Group, metrics: Sequence[str], taken: set[
         record=read_record(folder),
         scores=dict(zip(scores["path"], values.tolist(), strict=True)),
         threshold=threshold,
-        spread=float(np.nanstd(values)) or 1.0,
+        badness=dict(zip(scores["path"], _badness(values, labels).tolist(), strict=True)),
         defects=by_type,
     )
+
+
+def _badness(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) of `wrong_pairs`, ties broken by how near the score is to those of the other class."""
+    if np.isnan(scores).all():
+        return scores
+    standard = (scores - np.nanmean(scores)) / (np.nanstd(scores) or 1.0)
+    nearness = 1e-7 * np.tanh(np.where(labels == 1, -standard, standard) / 4)
+    return np.round(wrong_pairs(scores, labels) + nearness, 10)
 
 
 def _key(folder: Path, taken: set[str]) -> str:

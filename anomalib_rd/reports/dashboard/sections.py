@@ -28,6 +28,7 @@ class Section:
     statement: str
     notes: list[str]
     baseline: str
+    seeds: int
     headline: list[str]
     variants: list[Variant]
     matrix: Matrix
@@ -85,6 +86,7 @@ def _section(data: str, collected: Collected, published: Mapping[str, Published]
         statement=overview.statement,
         notes=overview.footnotes(),
         baseline=baseline,
+        seeds=runs["seed"].nunique(),
         headline=means,
         variants=variants,
         matrix=matrix,

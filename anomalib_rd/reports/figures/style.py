@@ -20,7 +20,7 @@ WIDTH = 7.16  # inches: both columns of a page of IEEE's or CVPR's
 PAGE = 9.0  # inches of height
 PNG_DPI = 300
 NOTE = 6.0  # points
-LONGEST_NAME = 80  # bytes
+LONGEST_NAME = 160  # bytes
 # Okabe and Ito, Color Universal Design, 2008, without the yellow that is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Beyond the colours: each variant also differs in line and hatch, so that print in grey will do.
@@ -145,7 +145,7 @@ def file_name(words: str, taken: set[str]) -> str:
     """The words as a file's name, another one than those taken, to which it is added."""
     stem = re.sub(r"[^\w.=+-]+", "-", words).strip(".-")
     # File systems count bytes: 255 with the ending and what a temporary file's name adds.
-    stem = stem.encode()[:LONGEST_NAME].decode(errors="ignore") or "figure"
+    stem = stem[:80].encode()[:LONGEST_NAME].decode(errors="ignore") or "figure"
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1

@@ -73,3 +73,11 @@ def test_where_some_data_and_some_variants_lack_metrics(tmp_path, several):
 def test_of_a_whole_sweep(sweep, page_file):
     tables = Tables(page_file.read_text()).tables
     assert [len(set(rows)) for rows in tables] == [1] * len(tables)
+
+
+def test_complete_runs_do_not_stand_below_a_heading_of_unfinished_ones(tmp_path):
+    full_run(tmp_path / "run", gallery=False)
+    _, text = widths(tmp_path)
+    (heading,) = re.findall(r'<section id="unfinished">\s*<h2[^>]*>(.*?)</h2>', text)
+    assert heading == "State of the runs"
+    assert "<h3>Result</h3>" in text

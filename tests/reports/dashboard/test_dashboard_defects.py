@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from anomalib_rd.reports.dashboard.defects import auroc, best_threshold, defect_types
+from anomalib_rd.reports.dashboard.defects import auroc, best_threshold, defect_types, wrong_pairs
 
 # Few distinct values: many ties.
 values = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=12)
@@ -35,6 +35,17 @@ def test_no_threshold_has_a_better_f1(normal, defective):
 def test_without_both_classes_there_is_no_threshold():
     assert np.isnan(best_threshold(np.array([0.1, 0.2]), np.array([0, 0])))
     assert np.isnan(best_threshold(np.array([0.1, 0.2]), np.array([1, 1])))
+
+
+def test_images_are_ranked_by_the_pairs_that_they_are_wrongly_ordered_in():
+    scores = np.array([0.1, 0.5, 0.9, 0.3, 0.5, 0.7])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    wrong = wrong_pairs(scores, labels)
+    assert wrong.tolist() == pytest.approx([0, 1.5 / 3, 1, 2 / 3, 1.5 / 3, 1 / 3])
+    for label in (0, 1):
+        assert 1 - wrong[labels == label].mean() == pytest.approx(roc_auc_score(labels, scores))
+    assert np.isnan(wrong_pairs(scores, np.ones(6, int))).all()
+    assert np.isnan(wrong_pairs(np.array([0.1, np.nan]), np.array([0, 1]))).all()
 
 
 def test_each_type_is_held_against_all_good_images_and_the_worst_comes_first():

@@ -6,7 +6,7 @@ import pytest
 from fake_runs import full_run
 
 from anomalib_rd.reports.dashboard import pictures
-from anomalib_rd.reports.dashboard.chosen import badness, chosen_images
+from anomalib_rd.reports.dashboard.chosen import chosen_images
 from anomalib_rd.reports.dashboard.pictures import group_pictures, images_each, outline
 from anomalib_rd.reports.dashboard.runs import read_runs
 from anomalib_rd.results.gallery import Gallery
@@ -27,7 +27,7 @@ def test_the_worst_image_of_each_run_is_chosen(group):
     chosen = chosen_images(group, group.images, 6)
     assert len(chosen) == 6
     for run in group.runs:
-        assert max(group.images, key=lambda path: badness(run, path)) in chosen
+        assert max(group.images, key=run.badness.get) in chosen
 
 
 def test_beside_the_worst_there_is_a_spread_over_the_types(group):

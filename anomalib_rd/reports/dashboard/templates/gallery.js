@@ -1,7 +1,7 @@
 // Test images of one variant, or of two side by side, filtered and sorted.
 
 const KINDS = [["", "all"], ["wrong", "misjudged"], ["fp", "false alarms"], ["fn", "missed"]];
-const SORTS = [["worst", "most misjudged first"], ["high", "highest score first"], ["low", "lowest score first"], ["change", "largest change first"], ["name", "by name"]];
+const SORTS = [["worst", "most wrongly ordered pairs first"], ["high", "highest score first"], ["low", "lowest score first"], ["change", "largest change first"], ["name", "by name"]];
 const galleryCards = document.getElementById("gallery-cards");
 let choice = {};
 
@@ -35,7 +35,7 @@ function sorted(items, how) {
     worst: (a, b) => badness(b.runs[0], b.image) - badness(a.runs[0], a.image),
     high: (a, b) => value(b) - value(a),
     low: (a, b) => value(a) - value(b),
-    // Of the margin to the threshold, between the two laid side by side.
+    // Of the share of wrongly ordered pairs, between the two laid side by side.
     change: (a, b) => change(b) - change(a),
     name: () => 0,
   };

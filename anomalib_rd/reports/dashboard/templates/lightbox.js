@@ -22,7 +22,7 @@ function fillLightbox() {
   const panel = (title, run) => make("figure", {}, picture(group, image, run), make("figcaption", {}, title));
   const judgement = (run) => [
     make("span", { title: run.variant }, `${shortLabel(run)}, seed ${run.seed}: `), verdictText(run, image),
-    ` (threshold ${score(run.threshold)}) `, make("a", { href: `#/run/${run.key}`, onclick: () => lightbox.close() }, "run"),
+    ` (threshold ${score(run.threshold)}${isNumber(run.badness[image]) ? `, ${Math.abs(100 * run.badness[image]).toFixed(0)} % of its pairs wrongly ordered` : ""}) `, make("a", { href: `#/run/${run.key}`, onclick: () => lightbox.close() }, "run"),
   ];
   lightbox.replaceChildren(
     make("div", { class: "head" },

@@ -4,6 +4,10 @@ const HEADLINE = ["image_auroc", "pixel_auroc", "aupro"].filter((name) => name i
 const SHAPES = ["", "/", ".", "x", "-"];
 const brief = (text) => (text.length > 16 ? text.slice(0, 15) + "…" : text);
 
+const WIDEST_BAR = 44; // pixels
+// A few bars need not be as wide as the page.
+const barsWidth = (data) => Math.max(480, 140 + 40 * data.categories.length * (data.variants.length + 0.5));
+
 // A series for each variant; of a single variant one for each headline metric if all are asked for.
 function bars(data) {
   const together = metric === "all" && data.variants.length === 1 && HEADLINE.length > 0;
@@ -24,13 +28,14 @@ function bars(data) {
       hovertemplate: "%{x}<br>%{y:.2f} %<extra>%{fullData.name}</extra>",
     };
   }));
+  const slot = (Math.min(barsWidth(data), innerWidth) - 60) / data.categories.length;
   const least = ends.length ? Math.min(...ends) : 0;
   const floor = least > 50 ? Math.max(0, Math.floor((least - 3) / 5) * 5) : 0;
   const title = (together ? "" : `${payload.metrics[names[0]]} `) + "%" + (floor ? `, axis from ${floor}` : "");
   return {
     data: series,
     layout: {
-      barmode: "group", bargap: 0.25, height: 340, showlegend: series.length > 1,
+      barmode: "group", bargap: Math.max(0.25, 1 - series.length * WIDEST_BAR / slot), height: 340, showlegend: series.length > 1,
       yaxis: { range: [floor, 100.5], title: { text: title } },
       xaxis: { type: "category", tickvals: shownNames, ticktext: data.categories.map((name) => plain(brief(name))) },
     },
@@ -70,8 +75,7 @@ document.querySelectorAll(".plot[data-plot]").forEach((node) => {
   const data = payload.data[node.dataset.index];
   if (node.dataset.plot === "bars" && data.categories.length * data.variants.length < 2) return node.remove();
   if (node.dataset.plot === "forest") node.style.minHeight = "0";
-  // A few bars need not be as wide as the page.
-  else node.style.maxWidth = `${Math.max(480, 140 + 40 * data.categories.length * (data.variants.length + 0.5))}px`;
+  else node.style.maxWidth = `${barsWidth(data)}px`;
   return plot(node, `${label}; the numbers are in the table`, () => draw(data));
 });
 metricListeners.push(redrawAll);

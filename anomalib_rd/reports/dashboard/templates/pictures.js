@@ -57,11 +57,10 @@ function verdict(run, image) {
   return alarm ? { name: "false alarm", wrong: true, kind: "fp" } : { name: "missed", wrong: true, kind: "fn" };
 }
 
-// Spreads on the wrong side of the threshold: comparable between runs.
+// Share of the images of the other class that it is wrongly ordered with: comparable between runs.
 function badness(run, image) {
-  const value = run.scores[image];
-  if (!isNumber(value) || !isNumber(run.threshold)) return -Infinity;
-  return (run.group.images[image][2] ? run.threshold - value : value - run.threshold) / run.spread;
+  const value = run.badness[image];
+  return isNumber(value) ? value : -1;
 }
 
 function verdictText(run, image) {

@@ -39,7 +39,7 @@ function siblings(run, what, alike, name) {
 }
 
 function facts(run) {
-  const pairs = Object.entries(run.metrics).filter(([, value]) => isNumber(value)).map(([name, value]) => [`${payload.metrics[name]} %`, percent(value)]);
+  const pairs = Object.entries(run.metrics).filter(([, value]) => isNumber(value)).map(([name, value]) => [`${payload.metrics[name]} %`, [percent(value), chance(name, value)]]);
   pairs.push(["train", seconds(run.duration.train)], ["test", seconds(run.duration.test)]);
   for (const [name, value] of Object.entries(run.speed)) if (isNumber(value)) pairs.push([`${name} images/s`, value.toFixed(1)]);
   return make("dl", { class: "facts" }, pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
@@ -85,10 +85,11 @@ function defectTable(run) {
     make("thead", {}, make("tr", {}, head.map((text) => make("th", { scope: "col" }, text)))),
     make("tbody", {}, run.defects.map((row) => make("tr", {},
       make("th", { scope: "row" }, make("a", { href: galleryLink(run, row.name) }, row.name)), make("td", { "data-value": row.images }, String(row.images)),
-      make("td", { "data-value": row.auroc ?? "" }, percent(row.auroc)), make("td", { "data-value": row.missed }, String(row.missed))))));
+      make("td", { "data-value": row.auroc ?? "" }, percent(row.auroc), chance("_auroc", row.auroc)), make("td", { "data-value": row.missed }, String(row.missed))))));
   sortable(table);
+  const alarms = run.group.images.filter((image, index) => image[2] === 0 && verdict(run, index).wrong).length;
   return [
-    make("p", { class: "about" }, `Each defect type against the ${good} good images. Missed: below the threshold ${score(run.threshold)} of the best image F1 on the test set.`),
+    make("p", { class: "about" }, `Each defect type against the ${good} good images. Missed: below the threshold ${score(run.threshold)} of the best image F1 on the test set, at which ${alarms} of the good images are false alarms.`),
     make("div", { class: "box narrow", tabindex: 0, role: "region", "aria-label": "Defect types" }, table),
   ];
 }
@@ -102,7 +103,7 @@ function runImages(run) {
   if (!hasPictures(run.group)) return [make("p", { class: "about" }, "The run kept no pictures (gallery.zip).")];
   const list = make("ul", { class: "cards" });
   fillCards(list, sorted(itemsOf(run.group, [run]), "worst"));
-  return [make("p", { class: "about" }, "Most misjudged first. ", make("a", { href: galleryLink(run) }, "Filter, or lay another variant beside")), list];
+  return [make("p", { class: "about" }, "Those with the most wrongly ordered pairs of a normal and a defect image come first. ", make("a", { href: galleryLink(run) }, "Filter, or lay another variant beside")), list];
 }
 
 function folded(name, value) {

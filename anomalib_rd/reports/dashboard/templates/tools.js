@@ -25,6 +25,9 @@ const percent = (value) => (isNumber(value) ? (100 * value).toFixed(2) : "–");
 const score = (value) => (isNumber(value) ? Number(value.toPrecision(4)).toString() : "–");
 const seconds = (value) => (isNumber(value) ? `${value.toFixed(value < 10 ? 1 : 0)} s` : "–");
 
+// A mark beside an AUROC that is worse than chance.
+const chance = (name, value) => (name.endsWith("_auroc") && isNumber(value) && value < 0.5 ? make("small", { class: "chance" }, " below chance") : null);
+
 const dataOf = (name) => payload.data.find((data) => data.name === name);
 function shortLabel(run) {
   const data = dataOf(run.data);
