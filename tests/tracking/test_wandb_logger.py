@@ -251,3 +251,9 @@ def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
         logger.log_metrics({"a": 1.0}, step=0)
         logger.save()
     assert list((tmp_path / "csv").rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("project", ["a/b", "what?", "x" * 129])
+def test_a_project_that_wandb_refuses_is_named_before_anything_starts(make_logger, project):
+    with pytest.raises(UserError, match="project="):
+        make_logger(project=project)

@@ -177,6 +177,22 @@ def test_what_improves_is_not_stopped(run):
 
 
 REFUSED = {
+    "unknown metric": (
+        ["objective=val/image_aroc", "data.val=synthetic"],
+        "objective=val/image_aroc.*val/image_auroc",
+    ),
+    "curve not asked for": (
+        ["objective=test_curve/image_auroc", "objective_on_test=true"],
+        "objective=test_curve/image_auroc",
+    ),
+    "unknown monitor": (
+        [
+            "callbacks=early_stopping",
+            "data.val=synthetic",
+            "callbacks.early_stopping.monitor=val/x",
+        ],
+        "monitor=val/x",
+    ),
     "early stopping without validation": (
         ["callbacks=early_stopping"],
         r"callbacks.early_stopping.monitor=val/image_auroc: .*set data.val=synthetic",

@@ -142,6 +142,9 @@ def test_none_leaves_none(run):
     [
         (("threshold=f1max",), "set data.val=synthetic"),
         (("threshold.false_positive_rate=0",), r"false_positive_rate=0.*between 0 and 1"),
+        (("threshold.false_positive_rate=many",), "false_positive_rate=many"),
+        (("threshold.false_positive_rate=null",), "false_positive_rate=None"),
+        (("threshold.train_images=some",), "train_images=some"),
         (("threshold.train_images=0",), r"train_images=0.*or null for all"),
         (("threshold.kind=best",), "choose one of quantile, f1max, none"),
     ],
