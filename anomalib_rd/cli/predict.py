@@ -162,6 +162,8 @@ def parse(words: list[str]) -> Namespace:
         parser.error(f"--batch-size {options.batch_size}: must be at least 1")
     if options.threshold is not None and not math.isfinite(options.threshold):
         parser.error(f"--threshold {options.threshold}: must be a number")
+    if "" in options.images:
+        parser.error("IMAGES: one is empty; '.' is the current folder")
     rate = options.false_positive_rate
     if rate is not None and options.threshold is not None:
         parser.error("--threshold and --false-positive-rate: give one of them")

@@ -176,6 +176,7 @@ def test_nothing_readable_at_all(predict, table, tmp_path):
         (("{images}", "--original-size", "--no-heatmaps"), "goes with heatmaps or --maps"),
         (("{images}", "--threshold", "nan"), "must be a number"),
         (("{images}", "--maps", "jpg"), "invalid choice"),
+        (("{images}", ""), "IMAGES"),
         (("{images}", "--false-positive-rate", "1"), "--false-positive-rate 1.0"),
         (("{images}", "--false-positive-rate", "0.2", "--threshold", "1"), "give one of them"),
         ((), "the following arguments are required: IMAGES"),
@@ -189,6 +190,11 @@ def test_mistakes_are_one_line_and_status_2(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and why in told
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_precision(images, predict, capsys):
+    assert predict(images, "--precision", "bf17") == 2
+    assert "precision bf17: choose one of 32-true" in capsys.readouterr().err
 
 
 def test_wrong_run_folder(images, predict, capsys):
