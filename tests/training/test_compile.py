@@ -87,6 +87,7 @@ def step(compile, strategy):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)  # where the cores are shared
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_compiled_step_draws_the_same_and_differs_by_rounding_alone(strategy):
     masks, restored, loss, gradients = step(False, strategy)
