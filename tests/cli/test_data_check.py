@@ -132,5 +132,5 @@ def test_all_categories_of_a_multirun_whose_names_are_numbers(btad):
     register_resolvers()
     base = ["data=btad", f"data.root={btad}"]
     words = expand_categories([*base, "-m", "data.category=all"])
-    assert words[-1] == "data.category=01,a,b"
+    assert words[-1] == "data.category='01',a,b"
     assert composed([*base, "data.category=01"], None).data.category == "01"
