@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,10 +102,8 @@ class ReportAtEnd(Callback):
         except (UserError, OSError) as error:
             hindrance = error
         if made is not None:
-            # Printing comes last: whoever reads may have enough after a line, and close the pipe.
-            with suppress(BrokenPipeError):
-                print_report(made)
-                print(page, end="\n" if page else "")
+            print_report(made)
+            print(page, end="\n" if page else "")
         if hindrance is not None:
             print(f"anomalib-rd: {explain(hindrance) or hindrance}", file=sys.stderr)
             # With no complete run there is no report; else it can't be written.

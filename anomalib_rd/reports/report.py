@@ -1,11 +1,9 @@
 """The report of many runs: printed, and written as CSV, Markdown, LaTeX and one picture."""
 
-import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import pandas as pd
 from rich.console import Console
@@ -145,15 +143,9 @@ def show(run: Path | str, console: Console | None = None) -> None:
     print_report(read_report([run]), console)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:
-        # Rich would end the process with status 1; the command line knows better.
-        raise BrokenPipeError(errno.EPIPE, "whoever read the output has stopped")
-
-
 def _console() -> Console:
     # Into a file or pipe rich would assume 80 columns, too few for the reported numbers.
-    return _Console(width=None if sys.stdout.isatty() else 100)
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def _write_text(path: Path, text: str) -> Path:

@@ -272,11 +272,11 @@ def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str
 
 
 def _stem(key: str) -> str:
-    """The key of the group that a key stands for, if it says which class the group is."""
-    return key.removesuffix("._target_")
+    """The key of the group that a key stands for, if it says which class or kind the group is."""
+    return key.removesuffix("._target_").removesuffix(".kind")
 
 
 def _endings(key: str) -> list[str]:
     # The class, or the kind, stands for its group: "loss=PixelCosine", "threshold=f1max".
-    parts = key.removesuffix("._target_").removesuffix(".kind").split(".")
+    parts = _stem(key).split(".")
     return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
