@@ -20,7 +20,6 @@ run is complete, unless ``protocol.partial`` says otherwise:
                     chosen_on_test (bool: a search was given a metric of the test set)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null means undefined (read as NaN)
 ``undefined``       ``{metric: why it is null}``
-``notes``           absent, or a list of what else is to be known about the metrics
 ``bounds``          ``{metric: [least, greatest]}`` its exact value can be; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless asked for

@@ -1,7 +1,7 @@
 """The table of many runs, and its means over seeds and categories."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -200,7 +200,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "epochs": protocol["epochs"],
         "image_size": "x".join(str(side) for side in size) if size else None,
         "undefined": record.get("undefined") or {},
-        "notes": _notes(record.get("notes")),
+        "notes": _notes(protocol.get("pixels_judged") or {}),
         "partial": limits_of(record),
     }
     row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
@@ -209,12 +209,14 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
     return row | {f"{ORACLE}{key}": value for key, value in (record["oracle"] or {}).items()}
 
 
-def _notes(noted: Any) -> list[str]:
-    """The record's notes, whether one text, several, or several by metric."""
-    if isinstance(noted, str):
-        return [noted]
-    texts = noted.values() if isinstance(noted, dict) else noted or []
-    return list(dict.fromkeys(str(text) for text in texts))
+def _notes(pixels_judged: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What else is to be known about the metrics: whether the pixel metrics lack some images."""
+    parts = [
+        f"{kind} ({found['judged']} of {found['of']})"
+        for kind, found in pixels_judged.items()
+        if found["judged"] < found["of"]
+    ]
+    return [f"pixel metrics without the images that have no mask: {', '.join(parts)}"] * bool(parts)
 
 
 def _sweep_name(sweep: Any) -> str | None:

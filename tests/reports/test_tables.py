@@ -3,7 +3,7 @@ import math
 import re
 
 import pytest
-from fake_runs import OBJECTS, TEXTURES, fake_run, full_run
+from fake_runs import OBJECTS, TEXTURES, fake_result, fake_run, full_run
 from rich.console import Console
 
 from anomalib_rd.reports.dashboard import build_page
@@ -102,12 +102,14 @@ def test_a_metric_that_no_run_has_gives_no_column_and_one_line_for_a_kind_of_rea
     assert not any("2 of 5" in note for note in table.footnotes())
 
 
-def test_what_a_record_notes_of_its_metrics_stands_below_the_table(tmp_path):
-    note = "pixel metrics are of the defect type crack alone"
+def test_defects_whose_pixels_are_not_judged_are_named_below_the_table(tmp_path):
+    judged = {"crack": {"judged": 4, "of": 4}, "scratch": {"judged": 1, "of": 5}}
     for category in ("a", "b"):
-        fake_run(tmp_path / category, category, notes=[note])
+        protocol = fake_result()["protocol"] | {"pixels_judged": judged}
+        fake_run(tmp_path / category, category, protocol=protocol)
     (table,) = document(tmp_path).tables
-    assert [line for line in table.footnotes() if note in line] == [f"a, b: {note}"]
+    (note,) = [line for line in table.footnotes() if "no mask" in line]
+    assert note.startswith("a, b: ") and note.endswith(": scratch (1 of 5)")
 
 
 def test_a_row_with_another_number_of_cells_than_columns_is_refused():
