@@ -74,7 +74,7 @@ FLAGS_WITH_VALUE = {
 WORD = re.compile(
     r"(?P<prefix>\+{0,2})(?P<key>[^\s=@'\"+~-][^\s=@]*)(?P<at>@[^\s=]*)?=(?P<value>.*)", re.DOTALL
 )
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 RESERVED = {"null", "true", "false", "nan", "inf"}
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 OF_ELEMENTS = re.compile(r"(choice|shuffle|sort)\((.*)\)", re.DOTALL)

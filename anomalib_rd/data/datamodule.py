@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
 from anomalib_rd.data.cache import ImageCache
-from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
 from anomalib_rd.data.mask_levels import AUTO, check_mask_rule
 from anomalib_rd.data.shared_memory import usable_workers
 from anomalib_rd.data.source import Source, Split
@@ -244,8 +244,8 @@ class OnlyIndices(Dataset[dict[str, int]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, drawn: tuple[int, int]) -> dict[str, int]:
-        return {"index": drawn[0]}
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, int]:
+        return {"index": index_and_epoch(index)[0]}
 
 
 class EveryNth(Sampler[int]):

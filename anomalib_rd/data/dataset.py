@@ -63,7 +63,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         Raises:
             UserError: an unreadable file, or a mask of another size than its image.
         """
-        index, epoch = index if isinstance(index, tuple) else (index, 0)
+        index, epoch = index_and_epoch(index)
         sample = self.samples[index]
         image, mask = self._read(sample.path, sample.mask if self.masks else None)
         if self.transform is not None:
@@ -103,6 +103,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     def _read(self, path: Path, mask: Path | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         read = read_pair if self.cache is None else self.cache.read
         return read(path, mask, self.image_size, self.mask_rule)
+
+
+def index_and_epoch(drawn: int | tuple[int, int]) -> tuple[int, int]:
+    """What a sampler has drawn: ``(index, epoch)``, or the index alone, which is of epoch 0."""
+    return drawn if isinstance(drawn, tuple) else (drawn, 0)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
 
 
 class TileDataset(Dataset[dict[str, Any]]):
@@ -28,6 +28,6 @@ class TileDataset(Dataset[dict[str, Any]]):
         Raises:
             UserError: an unreadable file.
         """
-        index, epoch = index if isinstance(index, tuple) else (index, 0)
+        index, epoch = index_and_epoch(index)
         image, tile = divmod(index, len(self.boxes))
         return {**self.images.tile(image, *self.boxes[tile], epoch), "index": index}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from anomalib_rd.data.cache import ImageCache
-from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
 from anomalib_rd.data.source import Sample
 from anomalib_rd.data.synthetic import add_defect, draw, generator
 from anomalib_rd.errors import UserError
@@ -98,7 +98,7 @@ class SyntheticValidation(AnomalyDataset):
         Raises:
             UserError: an unreadable file.
         """
-        index = index[0] if isinstance(index, tuple) else index
+        index, _ = index_and_epoch(index)
         sample = self.samples[index]
         if not sample.label:
             return super().__getitem__(index)

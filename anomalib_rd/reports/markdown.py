@@ -48,5 +48,5 @@ def _escape(text: str) -> str:
 
 
 def _escape_line(text: str) -> str:
-    """The same of a whole line, at whose start a number or a sign would make a list."""
-    return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", _escape(text))
+    """The same of a whole line, at whose start a number or signs would make a list or a rule."""
+    return re.sub(r"^(\d*)([-+.)])(?=[-\s]|$)", r"\1\\\2", _escape(text))

@@ -78,15 +78,17 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     """
     paths: list[Path] = []
     records: list[dict[str, Any]] = []
+    damaged: list[UserError] = []
     for path in find_runs(*folders):
         try:
             records.append(read_record(path))
             paths.append(path)
         except UserError as error:
-            damaged = error
-            _warn_once(f"left out: {error}")
+            damaged.append(error)
     if not records:
-        raise damaged
+        raise damaged[0]
+    for reason in damaged:
+        _warn_once(f"left out: {reason}")
     labels = variant_labels(records)
     rows = [_row(*parts) for parts in zip(paths, records, labels, strict=True)]
     # By path alone the hash of its config would order the variants of an ablation.

@@ -67,13 +67,17 @@ def start_run(init: dict[str, Any]) -> "wandb.Run":
 
 
 def lacks_login() -> bool:
-    """Whether runs would be online if W&B knew a login."""
+    """Whether runs would be online if W&B knew a login; False where W&B cannot tell."""
     import wandb
 
-    found = wandb.setup(settings=wandb_settings()).settings
-    lacking = found.mode in ONLINE and not login_known(found)
-    # Else it would not look at WANDB_MODE again.
-    wandb.teardown()
+    try:
+        found = wandb.setup(settings=wandb_settings()).settings
+        lacking = found.mode in ONLINE and not login_known(found)
+        # Else it would not look at WANDB_MODE again.
+        wandb.teardown()
+    except Exception as error:  # its own kinds: each run finds out, and says so
+        log.debug("W&B: no answer whether there is a login: %s", error)
+        return False
     return lacking
 
 

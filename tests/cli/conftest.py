@@ -18,6 +18,7 @@ def forked():
     """Run ``anomalib-rd`` in a process that has torch already; gives ``status, out, err``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "WANDB_MODE": "offline"}
     environment.pop("HYDRA_FULL_ERROR", None)
+    environment.pop("WANDB_SERVICE", None)  # of another test's run: it is gone
     server = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("forked.py")],
         env=environment,

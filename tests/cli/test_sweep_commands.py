@@ -307,7 +307,7 @@ def test_a_search_runs_again(sweep):
 
 
 def test_a_mistake_in_a_choice_is_hydras_to_say(sweep):
-    status, _, errors = sweep(*SMALL, "model=rd4ad,rd5ad")
+    status, _, errors = sweep(*SMALL, "data.category=cloth", "model=rd4ad,rd5ad")
     assert status == 2 and "rd5ad" in errors.splitlines()[-1]
 
 

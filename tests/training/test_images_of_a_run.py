@@ -306,7 +306,7 @@ def test_names_as_long_as_a_file_system_takes(own):
     folder = own(*own.elsewhere, "heatmaps=20")
     drawn = list((folder / "heatmaps").glob("*.png"))
     assert len(drawn) == len(read_scores(folder))
-    assert max(len(os.fsencode(path.name)) for path in drawn) <= 220
+    assert max(len(os.fsencode(path.name)) for path in drawn) <= 255
 
 
 class TestWarnings:
