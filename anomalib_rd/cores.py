@@ -9,40 +9,29 @@ from pathlib import Path
 
 import psutil
 
-CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+from anomalib_rd.cgroups import own_groups
+
 THREADS = "OMP_NUM_THREADS"
 # Seconds: how long it is watched who computes, and how long a training takes to begin.
 SAMPLE, YOUNG = 0.2, 30.0
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on, at most as many as its control groups allow."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """The cores that this process may run on, at most as many as its control groups allow.
+
+    Args:
+        root: of the file system in which the control groups are looked up.
+    """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return max(1, min(cores, math.floor(cpu_quota())))
+    return max(1, min(cores, math.floor(cpu_quota(root))))
 
 
-def cpu_quota() -> float:
+def cpu_quota(root: Path = Path("/")) -> float:
     """Cores' worth of time that containers and batch systems allow; a great number: no limit."""
-    limits = [1e9]
-    try:
-        lines = MEMBERSHIP.read_text().splitlines()
-    except OSError:
-        return limits[0]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        top = CGROUPS / "cpu" if "cpu" in controllers.split(",") else CGROUPS
-        if controllers and top == CGROUPS:
-            continue
-        # A group has no more than those above it.
-        group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            limits.append(_limit(folder))
-            if folder == top:
-                break
-    return min(limits)
+    return min([1e9, *(_limit(group) for group, _ in own_groups("cpu", root))])
 
 
 def _limit(group: Path) -> float:

@@ -21,14 +21,14 @@ def cgroup(tmp_path, monkeypatch):
     """Write files below a control group's mount, and this process's membership."""
 
     def write(membership, **files):
-        (tmp_path / "self").write_text(membership)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name
+        texts = {"proc/self/cgroup": membership}
+        texts |= {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+        for name, text in texts.items():
+            path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        return tmp_path
 
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "MEMBERSHIP", tmp_path / "self")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     return write
 
@@ -62,12 +62,11 @@ def cgroup(tmp_path, monkeypatch):
 def test_the_cores_are_those_that_affinity_and_control_groups_allow(
     cgroup, membership, files, expected
 ):
-    cgroup(membership, **files)
-    assert cores.usable_cores() == expected
+    assert cores.usable_cores(cgroup(membership, **files)) == expected
 
 
-def test_without_control_groups_affinity_alone_counts(cgroup):
-    assert cores.usable_cores() == 8
+def test_without_control_groups_affinity_alone_counts(cgroup, tmp_path):
+    assert cores.usable_cores(tmp_path) == 8
 
 
 @pytest.mark.parametrize(

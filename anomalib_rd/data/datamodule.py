@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
+from anomalib_rd.cores import THREADS, usable_cores
 from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
 from anomalib_rd.data.mask_levels import AUTO, check_mask_rule
@@ -203,9 +204,11 @@ class AnomalyDataModule(L.LightningDataModule):
         if self.num_workers is not None:
             return math.ceil(self.num_workers / processes)
         if self.fitting_workers is None:  # looked at once: all loaders have as many
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            wanted = processes * min(8, max(0, cores // processes - 1))
-            self.fitting_workers = usable_workers(None, wanted, self.batch_bytes)
+            each = min(8, max(0, usable_cores() // processes - 1))
+            # Jobs that share the machine are given threads, by launchers too: as many read images.
+            given = os.environ.get(THREADS, "")
+            each = min(each, max(1, int(given))) if given.isdecimal() else each
+            self.fitting_workers = usable_workers(None, processes * each, self.batch_bytes)
         return self.fitting_workers // processes
 
     def _on_cuda(self) -> bool:

@@ -1,6 +1,5 @@
 """Images in, predictions out, whatever runs the networks."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anomalib_rd.cores import usable_cores
 from anomalib_rd.data.images import image_array
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.images import as_rgb
@@ -89,7 +89,7 @@ class Detector:
             raise UserError(f"batch_size={batch_size}: must be at least 1")
         batch: list[Prepared | UserError] = []
         size = 1  # the first batches are small, so that there are results soon
-        for item in self._read_ahead(images, 2 * batch_size, readers or min(8, cores())):
+        for item in self._read_ahead(images, 2 * batch_size, readers or min(8, usable_cores())):
             batch.append(item)
             if sum(isinstance(one, Prepared) for one in batch) == size:
                 yield from self._in_order(batch)
@@ -171,8 +171,3 @@ def chosen_threshold(
     if given is None:
         return own
     return own.moved(given) if own else Threshold("given", image=given, pixel=given)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

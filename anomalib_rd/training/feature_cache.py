@@ -13,6 +13,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from anomalib_rd.cgroups import own_groups
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Teacher
 
@@ -148,34 +149,14 @@ def free_bytes(device: torch.device) -> float:
 def cgroup_free_bytes(root: Path = Path("/")) -> float:
     """What a container or batch system leaves of its limits; infinite without one.
 
-    A limit may be set on the process's own cgroup, as Slurm does for a job's step, or on any above
-    it: the tightest counts. Where a container shows the paths of its host, which do not exist
-    inside, its own limit is at the top. File pages that can be dropped count as free.
+    File pages that can be dropped count as free.
 
     Args:
         root: of the file system, with ``proc/self/cgroup`` and ``sys/fs/cgroup``.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no such system
-        lines = []
-    free = [float("inf")]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mounts, files = ["", "unified"], V2
-        elif "memory" in controllers.split(","):
-            mounts, files = ["memory"], V1
-        else:
-            continue
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for mount in mounts:
-            top = root / "sys/fs/cgroup" / mount
-            free += [
-                _group_free_bytes(top.joinpath(*parts[:depth]), *files)
-                for depth in range(len(parts) + 1)
-            ]
-    return min(free)
+    files = {1: V1, 2: V2}
+    groups = own_groups("memory", root)
+    return min([float("inf"), *(_group_free_bytes(path, *files[kind]) for path, kind in groups)])
 
 
 def _group_free_bytes(folder: Path, limit: str, used: str, droppable: str) -> float:

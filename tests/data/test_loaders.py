@@ -52,8 +52,18 @@ def test_the_processes_of_a_run_share_the_workers(module, asked, processes, each
 )
 def test_the_processes_of_a_run_share_the_cores(module, monkeypatch, cores, processes, each):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     data = module(processes)
     assert [loader.num_workers for loader in loaders(data)] == [each] * 3
+
+
+@pytest.mark.parametrize(("threads", "workers"), [("4", 4), ("1", 1), ("64", 8), ("", 8)])
+def test_jobs_that_share_the_cores_share_them_for_reading_too(
+    module, monkeypatch, threads, workers
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert [loader.num_workers for loader in loaders(module(1))] == [workers] * 3
 
 
 def test_memory_is_pinned_for_a_run_on_a_gpu_alone(module, monkeypatch, root):
