@@ -1,4 +1,4 @@
-"""What happens by itself at the start and at the end of a multirun, and of each of its jobs."""
+"""What a multirun does at its start and its end, and before each of its jobs."""
 
 import logging
 import os

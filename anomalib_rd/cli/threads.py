@@ -1,4 +1,4 @@
-"""CPU threads: no more than there are cores, and a word where other processes use them."""
+"""CPU threads: no more than there are cores, and a warning where other processes use them."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def settle_threads(cfg: DictConfig) -> None:
 
 @cache  # once in a process, however many runs it trains
 def warn_if_busy(threads: int) -> None:
-    """Say so if the cores are too busy for so many threads, and what helps."""
+    """Warn if the cores are too busy for this many threads, and name the way out."""
     usable, others = cores.usable_cores(), cores.other_trainings()
     idle = min(cores.idle_cores(), usable - cores.used_by(others))
     if threads <= idle + 0.5:

@@ -187,7 +187,7 @@ def work(cfg: DictConfig) -> float | None:
     # A search asks for the run's value, so that it runs again.
     if cfg.objective is None and holds_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
-        # Of a multirun it is said once for all jobs.
+        # A multirun warns once for all its jobs.
         if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
             log.warning(changed_line(run_dir, []))
         return None

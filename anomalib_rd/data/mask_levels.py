@@ -34,7 +34,7 @@ LABELS = 16
 # Of 8 bit: what JPEG changes of black and white, where it is stored at the best quality; and at
 # any.
 NOISE, MUCH_NOISE = 3, 16
-# The share of the greys on a slope, from which on they are edges. Measured: at least 0.70 in 646
+# The share of the greys on a slope at which they count as edges. Measured: at least 0.70 in 646
 # masks that were resized with antialiasing, 0.61 in JPEG below quality 100.
 SLOPE = 0.5
 
