@@ -141,7 +141,8 @@ def intercept(opened: Callable[[Path, str], Any]) -> None:
 
     def open_(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
         if mode == "xb" and path.name.endswith(TEMPORARY):
-            file = opened(path, path.name[1:].rsplit(".", 2)[0])
+            # Its name does not say what it will be: `write_atomically`, which calls this, knows.
+            file = opened(path, sys._getframe(1).f_locals["path"].name)
             if file is not None:
                 return file
         return plain(path, mode, *more, **options)
