@@ -15,7 +15,7 @@ from PIL import Image
 from anomalib_rd.data.counts import Counts, counts_of, published_counts
 from anomalib_rd.data.images import FORMATS, load_image, load_mask, orientation
 from anomalib_rd.data.left_out import left_out, many
-from anomalib_rd.data.mask_levels import AUTO, lost_spots
+from anomalib_rd.data.mask_levels import AUTO, covers_border, lost_spots
 from anomalib_rd.data.source import Sample, Source, Split
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
@@ -153,6 +153,10 @@ def look(sample: Sample, mask_rule: str = AUTO) -> Seen:
         problems = ((ERROR, text),)
     elif defect.all():
         text = f"mask {printable(sample.mask)} marks all pixels as defect; is black its background?"
+        problems = ((WARNING, text),)
+    elif covers_border(defect):
+        text = f"mask {printable(sample.mask)} marks the whole border of its image as defect; is"
+        text += " black its background?"
         problems = ((WARNING, text),)
     soft = bool(((levels > 0) & (levels < 255)).any())
     return replace(

@@ -14,11 +14,11 @@ from anomalib_rd.data import (
     Sample,
     Source,
 )
-from anomalib_rd.data.check import count_findings
+from anomalib_rd.data.check import count_findings, is_doubtful
 from anomalib_rd.data.counts import counts_of, published_counts
 from anomalib_rd.data.fingerprint import content_hash, differing_files, file_hashes
 from anomalib_rd.data.left_out import left_out, many
-from anomalib_rd.data.mask_levels import AUTO
+from anomalib_rd.data.mask_levels import AUTO, covers_border
 from anomalib_rd.data.source import Split, categories_of_run
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
@@ -60,13 +60,13 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
 def require_readable(data: AnomalyDataModule) -> None:
     """Read each test image and mask once: an unreadable one is not to be found after the training.
 
-    It is little work, and none again where decoded images are cached. Masks that mark nothing, or
-    everything, get a warning.
+    It is little work, and none again where decoded images are cached. Masks that mark nothing,
+    everything or the whole border, or may be turned otherwise than their image, get a warning.
 
     Raises:
         UserError: naming the file.
     """
-    empty, full = [], []
+    empty, full, inverted, turned = [], [], [], []
     with ThreadPoolExecutor() as pool:
         items = pool.map(data.test_set.__getitem__, range(len(data.test_set)))
         for sample, item in zip(data.test_set.samples, items, strict=True):
@@ -76,22 +76,40 @@ def require_readable(data: AnomalyDataModule) -> None:
                 empty.append(sample)
             elif item["mask"].all():
                 full.append(sample)
-    size = "{}x{}".format(*data.image_size)
+            elif covers_border(item["mask"].numpy()):
+                inverted.append(sample)
+            if is_doubtful(sample.mask, sample.path):
+                turned.append(sample)
+    at = "at {}x{} pixels".format(*data.image_size)
     for masks, what, then in (
         (
             empty,
-            "mark nothing",
+            f"mark nothing {at}",
             "the defect counts as normal there; draw them anew, or delete them",
         ),
-        (full, "mark all pixels", "is black their background? `anomalib-rd data check` says more"),
+        (
+            full,
+            f"mark all pixels {at}",
+            "is black their background? `anomalib-rd data check` says more",
+        ),
+        (
+            inverted,
+            "mark the whole border of the image as defect",
+            "is black their background?",
+        ),
+        (
+            turned,
+            "are turned by EXIF data where their image is not, or the other way round",
+            "read as if both were drawn upright; store both without EXIF orientation if that is"
+            " wrong",
+        ),
     ):
         if masks:
             log.warning(
-                "%s of %d masks %s at %s pixels, such as %s: %s",
+                "%s of %d masks %s, such as %s: %s",
                 len(masks),
                 sum(sample.mask is not None for sample in data.test_set.samples),
                 what,
-                size,
                 printable(masks[0].mask or ""),
                 then,
             )

@@ -63,6 +63,14 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-30])
 
 
+def invert(path):
+    """A black defect on white."""
+    with Image.open(path) as mask:
+        drawn = Image.new("L", mask.size, 255)
+    drawn.paste(0, (2, 2, 6, 6))
+    drawn.save(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "severity", "named"),
     [
@@ -71,6 +79,7 @@ def truncate(path):
         (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "is 6x4"),
         (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png has no image"),
         (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "error", "nothing"),
+        (lambda p: invert(p / "ground_truth/hole/0_mask.png"), "warning", "0_mask.png marks the"),
         (
             lambda p: (p / "ground_truth/hole/0_mask.png").unlink(),
             "warning",
