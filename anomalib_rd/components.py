@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import one_line
+from anomalib_rd.results.files import one_line, with_home
 
 _NETWORKS, _SCORING, _DATA = "anomalib_rd.networks", "anomalib_rd.scoring", "anomalib_rd.data"
 _CALLBACKS, _LOGGERS = "lightning.pytorch.callbacks", "lightning.pytorch.loggers"
@@ -212,7 +212,7 @@ def require_inside(
     for key, value in leaves(path, writing):
         if not isinstance(value, str) or key in given:
             continue
-        place = Path(value).expanduser()
+        place = with_home(value)
         elsewhere = place.is_absolute() and not any(place.is_relative_to(f) for f in allowed)
         if elsewhere or ".." in place.parts or "://" in value:
             raise UserError(

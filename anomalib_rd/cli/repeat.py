@@ -28,7 +28,7 @@ from anomalib_rd.components import (
     require_plain,
 )
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import plain, sha256_file, write_json
+from anomalib_rd.results.files import plain, sha256_file, with_home, write_json
 from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
 from anomalib_rd.results.record import RESULT, read_record
 from anomalib_rd.results.teacher import require_same_teacher
@@ -80,7 +80,7 @@ def asked_for(words: list[str]) -> tuple[Path | None, set[str], list[str]]:
         raise UserError(f"train: {min(switches)} goes with {FLAG} RESULT")
     if found and (len(found) > 1 or not found[0] or found[0].startswith("-")):
         raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
-    return (Path(found[0]).expanduser() if found else None), switches, rest
+    return (with_home(found[0]) if found else None), switches, rest
 
 
 def read_repeat(path: Path, switches: set[str], words: list[str]) -> Repeat:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from anomalib_rd.data.source import (
@@ -15,7 +16,7 @@ from anomalib_rd.data.source import (
 )
 from anomalib_rd.data.walk import list_images, why_no_images
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable
+from anomalib_rd.results.files import printable, with_home
 
 
 class Folder:
@@ -53,10 +54,10 @@ class Folder:
                 " it is the share of the normal images held back for the test, such as 0.2"
             )
         self.root = root_folder(root)
-        self.normal = normal
-        self.defect = defect
-        self.masks = masks
-        self.normal_test = normal_test
+        self.normal = str(with_home(normal))
+        self.defect = expanded(defect)
+        self.masks = expanded(masks)
+        self.normal_test = expanded(normal_test)
         self.normal_test_share = normal_test_share
         self.textures = frozenset(textures)
 
@@ -87,10 +88,11 @@ class Folder:
         check_category(category, self.categories(), self.root)
         folder = self._home(category)
         train, held_back = self._normal(folder)
+        defects = self._defects(folder, category)
+        self._check_roles([*train, *held_back], defects)
         return Split(
             [Sample(path, category, GOOD, 0) for path in train],
-            [Sample(path, category, GOOD, 0) for path in held_back]
-            + self._defects(folder, category),
+            [Sample(path, category, GOOD, 0) for path in held_back] + defects,
         )
 
     def places(self, category: str) -> list[Path]:
@@ -114,7 +116,12 @@ class Folder:
                 why = why_no_images(home, recursive=True)
                 raise UserError(f"no images in {home}{why} (data.source.normal_test)")
             # The one folder may lie in the other.
-            train = sorted(set(images) - set(test))
+            tested = set(real_paths(test))
+            train = [
+                path
+                for path, real in zip(images, real_paths(images), strict=True)
+                if real not in tested
+            ]
         else:
             test = hold_back(images, home, self.normal_test_share)
             train = sorted(set(images) - set(test))
@@ -148,6 +155,38 @@ class Folder:
             defect = printable(parents[0]) if parents else "defect"
             samples.append(Sample(path, category, defect, 1, masks.get(path)))
         return samples
+
+    def _check_roles(self, normal: list[Path], defects: list[Sample]) -> None:
+        """Refuse a file that is found in two roles, as where one folder lies in another.
+
+        Raises:
+            UserError: naming the file and both folders.
+        """
+        roles: dict[Path, str] = {}
+        for part, paths in (
+            ("normal", normal),
+            ("defect", [sample.path for sample in defects]),
+            ("masks", [sample.mask for sample in defects if sample.mask is not None]),
+        ):
+            for path, real in zip(paths, real_paths(paths), strict=True):
+                other = roles.setdefault(real, part)
+                if other != part:
+                    raise UserError(
+                        f"{path} lies in the folders of data.source.{other} and"
+                        f" data.source.{part}: '{getattr(self, other)}' and"
+                        f" '{getattr(self, part)}'; name folders that share no file"
+                    )
+
+
+def expanded(folder: str | None) -> str | None:
+    """A folder's name with ``~`` replaced by the user's home folder."""
+    return None if folder is None else str(with_home(folder))
+
+
+def real_paths(paths: Iterable[Path]) -> list[Path]:
+    """The paths with links among their folders resolved, so that equal ones are the same file."""
+    resolve = cache(Path.resolve)
+    return [resolve(path.parent) / path.name for path in paths]
 
 
 def hold_back(images: list[Path], folder: Path, share: float) -> list[Path]:

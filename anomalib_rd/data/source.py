@@ -9,7 +9,7 @@ from typing import Protocol
 
 from anomalib_rd.data.walk import list_images, subfolders
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable
+from anomalib_rd.results.files import printable, with_home
 
 GOOD = "good"
 
@@ -61,20 +61,26 @@ def root_folder(root: object) -> Path:
             "data.root is empty; set it, or the environment variable that it is taken from, to the "
             "folder of the data"
         )
-    return Path(text).expanduser()
+    return with_home(text)
 
 
 def named_folders(root: Path, wanted: Callable[[Path], bool]) -> list[str]:
     """Names of the wanted folders directly inside ``root``, sorted: they become categories.
 
     Raises:
-        UserError: a name that is not UTF-8, which neither records nor W&B can hold.
+        UserError: a name that is not UTF-8, which neither records nor W&B can hold, or one with
+            ``${``, which a config takes for a reference to another value.
     """
     names = [path.name for path in subfolders(root) if wanted(path)]
     for name in names:
         if printable(name) != name:
             raise UserError(
                 f"{root}: the name of the folder {printable(name)} is not UTF-8; rename it"
+            )
+        if "${" in name:
+            raise UserError(
+                f"{root}: the name of the folder {name} has '${{', which a config takes for a"
+                " reference to another value; rename it"
             )
     return names
 
@@ -94,10 +100,14 @@ def pair_masks(
         found: the masks; None: every image file below ``masks``.
 
     Raises:
-        UserError: a mask belongs to none of the images.
+        UserError: a mask belongs to none of the images, or two belong to one.
     """
     found = list_images(masks, True) if found is None else found
-    left = {path.relative_to(masks).with_suffix(""): path for path in found}
+    left: dict[Path, Path] = {}
+    for path in found:
+        other = left.setdefault(path.relative_to(masks).with_suffix(""), path)
+        if other != path:
+            raise UserError(two_masks(other, path))
     pairs = {}
     for image in images:
         stem = image.relative_to(folder).with_suffix("")
@@ -105,6 +115,9 @@ def pair_masks(
             if name in left:
                 pairs[image] = left.pop(name)
                 break
+    for image in pairs:
+        if other := left.get(image.relative_to(folder).with_suffix("")):
+            raise UserError(two_masks(other, pairs[image]))
     if left:
         orphan = min(left.values())
         raise UserError(
@@ -113,6 +126,11 @@ def pair_masks(
             + (f" (and {len(left) - 1} more such masks)" if len(left) > 1 else "")
         )
     return pairs
+
+
+def two_masks(one: Path, other: Path) -> str:
+    """What is wrong where two files are masks of one image."""
+    return f"masks {one} and {other} are of one image; unite them in one file, or delete one"
 
 
 def check_category(category: str, available: Sequence[str], root: Path) -> None:

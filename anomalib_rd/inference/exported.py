@@ -5,6 +5,7 @@ from pathlib import Path
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.detector import Detector, chosen_threshold
 from anomalib_rd.inference.runtimes import FLOAT32, FORMATS, open_model
+from anomalib_rd.results.files import with_home
 
 SUFFIXES = {suffix: name for name, suffix in FORMATS.items()}
 
@@ -38,7 +39,7 @@ def load_exported(
     Raises:
         UserError: no such file, damaged, of someone else's, or its runtime is not installed.
     """
-    path = Path(path).expanduser()
+    path = with_home(path)
     if path.suffix.lower() == ".bin":
         raise UserError(f"{path}: the weights alone; give {path.with_suffix('.xml')}")
     if not is_exported(path):

@@ -26,6 +26,7 @@ from anomalib_rd.results.files import (
     plain,
     printable,
     short_name,
+    with_home,
     write_atomically,
     write_json,
 )
@@ -78,7 +79,7 @@ def endings() -> str:
 
 
 def _meant(word: str) -> Iterable[tuple[Path, Path]]:
-    path = Path(word).expanduser()
+    path = with_home(word)
     if path.is_dir():
         found = walk(path)
         images = _not_ours(word, path, found.images)

@@ -190,3 +190,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def one_line(error: BaseException) -> str:
     """The error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def with_home(path: str | Path) -> Path:
+    """A path with ``~`` replaced by the user's home folder; a file may be called ``~name``, too."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(path)

@@ -214,6 +214,41 @@ class TestFolder:
             Folder(own_root).split("screws")
         assert named in one_line(info)
 
+    @pytest.mark.parametrize("second", ["a_mask.png", "a.tif"])
+    def test_two_masks_of_one_image(self, own_root, one_line, second):
+        write_mask(own_root / "masks" / second)
+        with pytest.raises(UserError) as info:
+            Folder(own_root).split("screws")
+        assert "masks/a.png" in one_line(info) and f"masks/{second}" in one_line(info)
+
+    @pytest.mark.parametrize(
+        ("folders", "named"),
+        [
+            ({"normal": "."}, ("normal", "defect")),
+            ({"defect": "linked", "masks": None}, ("normal", "defect")),
+            ({"masks": "defect"}, ("defect", "masks")),
+        ],
+    )
+    def test_a_file_in_two_roles(self, own_root, one_line, folders, named):
+        (own_root / "linked").symlink_to("normal")
+        with pytest.raises(UserError) as info:
+            Folder(own_root, **folders).split("screws")
+        assert all(f"data.source.{part}" in one_line(info) for part in named)
+
+    def test_normal_test_images_reached_by_a_link_are_not_trained_on(self, own_root, tmp_path):
+        write_image(own_root / "normal" / "later" / "z.png")
+        (tmp_path / "link").symlink_to(own_root / "normal" / "later")
+        split = Folder(own_root, normal_test=str(tmp_path / "link")).split("screws")
+        assert "z.png" not in {sample.path.name for sample in split.train}
+
+    def test_home_folder_and_a_name_that_begins_like_one(self, own_root, monkeypatch):
+        monkeypatch.setenv("HOME", str(own_root))
+        split = Folder(own_root, defect="~/defect", masks="~/masks").split("screws")
+        assert sum(sample.mask is not None for sample in split.test) == 2
+        odd = own_root.rename(own_root.with_name("~nobody-of-this-name"))
+        monkeypatch.chdir(odd.parent)
+        assert Folder(odd.name).categories() == [odd.name]
+
     @pytest.mark.parametrize("share", [0, 1, -0.1, 20])
     def test_share_out_of_range(self, own_root, share):
         with pytest.raises(UserError, match="normal_test_share"):

@@ -15,7 +15,7 @@ from anomalib_rd.data.mvtec import MVTecAD
 from anomalib_rd.data.walk import distinct_subfolders, list_images, walk
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.files import find_images
-from anomalib_rd.results.files import printable
+from anomalib_rd.results.files import printable, with_home
 
 LITTER = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
@@ -249,6 +249,12 @@ class TestPredict:
         with pytest.raises(UserError) as info:
             find_images([str(tmp_path)])
         assert ".heic (1)" in one_line(info)
+
+
+def test_a_name_that_begins_like_a_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_home("~/parts") == tmp_path / "parts"
+    assert str(with_home("~no-user-of-this-name/parts")) == "~no-user-of-this-name/parts"
 
 
 def test_printable_is_utf8_whatever_the_name():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from interrupting import PowerCutError, stopping
-from PIL import Image
+from PIL import ExifTags, Image
 from small_data import make_mvtec
 
 from anomalib_rd.cli import jobs, main
@@ -278,11 +278,14 @@ def test_a_defect_type_that_is_not_utf8(own):
     assert set(read_scores(own(*own.elsewhere))["defect"]) == {"good", r"\xf6"}
 
 
-def test_a_category_that_is_not_utf8_is_refused(tmp_path, one_line_of):
-    make_mvtec(tmp_path, categories=(os.fsdecode(b"caf\xe9"), "cloth"))
+@pytest.mark.parametrize(
+    ("name", "named"), [(os.fsdecode(b"caf\xe9"), r"caf\xe9"), ("a${b}", "a${b}")]
+)
+def test_a_category_that_no_config_can_hold_is_refused(tmp_path, one_line_of, name, named):
+    make_mvtec(tmp_path, categories=(name, "cloth"))
     with pytest.raises(UserError) as info:
         MVTecAD(tmp_path).categories()
-    assert r"caf\xe9" in one_line_of(info)
+    assert named in one_line_of(info)
 
 
 @pytest.fixture
@@ -325,3 +328,17 @@ class TestWarnings:
             assert len([text for text in told if named in text]) >= 1, named
         assert [text for text in told if "2 of 5 masks" in text]
         assert all("\n" not in text for text in told)
+
+    def test_masks_that_may_be_meant_otherwise(self, run, caplog):
+        truth = run.data / "ground_truth/square"
+        inverted = Image.new("L", (64, 64), 255)
+        inverted.paste(0, (20, 20, 40, 40))
+        inverted.save(truth / "000_mask.png")
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 3
+        with Image.open(truth / "001_mask.png") as mask:
+            mask.load()
+        mask.save(truth / "001_mask.png", exif=turned.tobytes())
+        run("run", "trainer.max_epochs=1")
+        told = [text for text in warnings(caplog) if "masks" in text]
+        assert [sum(f"00{i}_mask.png" in text for text in told) for i in range(4)] == [1, 1, 0, 0]
