@@ -97,6 +97,7 @@ class AnomalyDataModule(L.LightningDataModule):
         if val not in (None, SYNTHETIC):
             raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
         check_mask_rule(mask_rule)
+        self.transform = transform
         self.image_size, self.seed = (height, width), seed
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
         item_bytes = 4 * height * width  # three colours and the mask

@@ -105,9 +105,9 @@ def pair_masks(
     found = list_images(masks, True) if found is None else found
     left: dict[Path, Path] = {}
     for path in found:
-        other = left.setdefault(path.relative_to(masks).with_suffix(""), path)
-        if other != path:
-            raise UserError(two_masks(other, path))
+        first = left.setdefault(path.relative_to(masks).with_suffix(""), path)
+        if first != path:
+            raise UserError(two_masks(first, path))
     pairs = {}
     for image in images:
         stem = image.relative_to(folder).with_suffix("")

@@ -16,12 +16,13 @@ from anomalib_rd.data import (
 )
 from anomalib_rd.data.check import count_findings, is_doubtful
 from anomalib_rd.data.counts import counts_of, published_counts
+from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.fingerprint import content_hash, differing_files, file_hashes
 from anomalib_rd.data.left_out import left_out, many
 from anomalib_rd.data.mask_levels import AUTO, covers_border
 from anomalib_rd.data.source import Split, categories_of_run
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable
+from anomalib_rd.results.files import one_line, printable
 from anomalib_rd.scoring import Tiling
 from anomalib_rd.training.module import TEST, TEST_CURVE, VAL
 
@@ -113,6 +114,31 @@ def require_readable(data: AnomalyDataModule) -> None:
                 printable(masks[0].mask or ""),
                 then,
             )
+
+
+def require_fitting_transform(data: AnomalyDataModule) -> None:
+    """Try ``data.transform`` on one training image.
+
+    Raises:
+        UserError: it fails, or gives an image of another size.
+    """
+    if data.transform is None:
+        return
+    one = AnomalyDataset(data.split.train[:1], data.image_size, data.transform, masks=False)
+    try:
+        found = one[0]["image"]
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(
+            f"data.transform: fails on {one.samples[0].path}: {one_line(error)}"
+        ) from error
+    shape, wanted = tuple(getattr(found, "shape", ())), (3, *data.image_size)
+    if shape != wanted:
+        raise UserError(
+            f"data.transform: gives {type(found).__name__} {shape} of an image; it must keep the"
+            f" shape {wanted}, of data.image_size"
+        )
 
 
 def warn_of_data(data: AnomalyDataModule) -> None:

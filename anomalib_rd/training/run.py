@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_rd.components import build
+from anomalib_rd.components import OWN_PARTS, build
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.data.fingerprint import file_hashes
 from anomalib_rd.errors import UserError
@@ -41,6 +42,7 @@ from anomalib_rd.training.data import (
     check_pixels_on,
     known_pixels,
     make_tiling,
+    require_fitting_transform,
     require_readable,
     warn_if_changed,
     warn_of_data,
@@ -87,9 +89,11 @@ def train(cfg: DictConfig) -> float | None:
     module.data_files = file_hashes(data.split, data.root)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
     if cfg.model.fit:
+        require_fitting_parts(cfg, module)
         require_optimizer(module)
         if first_process():
             require_readable(data)
+            require_fitting_transform(data)
             warn_of_data(data)
     fast = bool(cfg.trainer.get("fast_dev_run"))  # Lightning logs nothing then
     loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
@@ -255,6 +259,45 @@ def make_module(
         config=config,
         config_digest=config_digest(cfg),
     )
+
+
+def require_fitting_parts(cfg: DictConfig, module: DistillationModule) -> None:
+    """Try one step with two black images, where a class that is not ours takes part.
+
+    Networks and random numbers stay as they are.
+
+    Raises:
+        UserError: the parts do not fit together, or the loss cannot be trained by.
+    """
+    named = ", ".join([*foreign_parts(cfg), *foreign_loss(cfg)])
+    if not named:
+        return
+    size = module.tiling.size or cfg.data.image_size
+    try:
+        distiller, loss = deepcopy((module.distiller, module.loss))
+        with torch.random.fork_rng(devices=[]):
+            found = distiller.train()(torch.zeros(2, 3, *size, dtype=torch.uint8))
+            value = loss(*found)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(f"{named}: fails in a trial step: {one_line(error)}") from error
+    shapes = [[tuple(part.shape) for part in parts] for parts in (found.restored, found.features)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{named}: the student restores features of the shapes {shapes[0]}, the teacher's are"
+            f" {shapes[1]}"
+        )
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise UserError(
+            f"{named}: the loss must be a tensor of one number that depends on the restored"
+            f" features, and is of type {type(value).__name__}"
+            f"{tuple(value.shape) if isinstance(value, torch.Tensor) else ''}"
+        )
+
+
+def foreign_loss(cfg: DictConfig) -> list[str]:
+    """The loss's key and class where it is not ours, in a list."""
+    target = str(cfg.loss.get("_target_"))
+    return [] if target in OWN_PARTS["loss"] else [f"loss ({target})"]
 
 
 def foreign_parts(cfg: DictConfig) -> list[str]:
