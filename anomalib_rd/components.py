@@ -12,6 +12,7 @@ a config goes through the checks below before anything is built from it:
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -83,6 +84,8 @@ _HARMLESS = re.compile(
 _TIMM_NAME = re.compile(r"[\w.\-]+")
 _HYDRAS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 DEPTH = 40
+FOLDERS = {"dirpath", "save_dir", "default_root_dir"}
+"""Options of callbacks, loggers and trainer that are folders, from the working folder on."""
 
 
 def build(spec: Any, key: str, trust: bool = True) -> Any:
@@ -212,13 +215,40 @@ def require_inside(
     for key, value in leaves(path, writing):
         if not isinstance(value, str) or key in given:
             continue
-        place = with_home(value)
+        # TensorBoard's logger expands environment variables.
+        place = with_home(os.path.expandvars(value))
+        if key.rpartition(".")[2] in FOLDERS:  # relative to the working folder, names are not
+            place = place.absolute()
         elsewhere = place.is_absolute() and not any(place.is_relative_to(f) for f in allowed)
         if elsewhere or ".." in place.parts or "://" in value:
             raise UserError(
                 f"{path}: its config would write outside of the run's folder ({key}={value[:80]}); "
                 f"set {key}=... yourself, or add --trust"
             )
+
+
+def require_data_there(path: Path, config: Mapping[str, Any], given: Collection[str] = ()) -> None:
+    """Refuse a resolved config that would make the demo data set in a folder of its choice.
+
+    Args:
+        path: the file that it is from.
+        config: all of it.
+        given: keys that the user set, and knows.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    source = config["data"]["source"]
+    root = source.get("root") if isinstance(source, Mapping) else None
+    if root is None or source.get("_target_") != f"{_DATA}.Demo":
+        return
+    place = with_home(str(root))
+    there = place.is_dir() and any(place.iterdir())
+    if not there and {"data", "data.root", "data.source.root"}.isdisjoint(given):
+        raise UserError(
+            f"{path}: its config would make the demo data set in a new folder "
+            f"(data.root={str(root)[:80]}); set data.root=null or a folder yourself, or add --trust"
+        )
 
 
 def require_mappings(path: Path, config: Mapping[str, Any]) -> None:

@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.components import require_known_code
+    from anomalib_rd.components import require_data_there, require_known_code
     from anomalib_rd.inference.checkpoint import read_run
 
     register_resolvers()
@@ -71,6 +71,9 @@ def run(words: list[str]) -> int:
     set_device(cfg, options.device)
     settled: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, settled, options.trust)
+    if not options.trust:
+        given = {word.lstrip("+").partition("=")[0] for word in options.overrides}
+        require_data_there(trained.path, settled, given)
     from anomalib_rd.inference.evaluation import evaluate
 
     made = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)

@@ -21,6 +21,7 @@ from anomalib_rd.cli.config import conf_dir
 from anomalib_rd.cli.values import check_types, is_group
 from anomalib_rd.components import (
     build,
+    require_data_there,
     require_inside,
     require_known_code,
     require_known_interpolations,
@@ -128,6 +129,7 @@ def require_safe(repeat: Repeat, resolved: Mapping[str, Any]) -> None:
     folders = [Path(resolved["run_dir"]), *map(Path, filter(None, [os.environ.get("WANDB_DIR")]))]
     given = {one.key_or_group for one in parsed(repeat.overrides).values()}
     require_inside(repeat.path, resolved, folders, given)
+    require_data_there(repeat.path, resolved, given)
 
 
 @contextmanager

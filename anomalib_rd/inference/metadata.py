@@ -88,7 +88,7 @@ def from_json(text: str | bytes | None, path: Path) -> Metadata:
         values["threshold"] = threshold_of(found["threshold"], path)
         values["map_scale"] = (float(scale[0]), float(scale[1])) if scale else None
         return Metadata(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: its metadata are damaged ({one_line(error)[:100]}); export the run again"
         ) from error

@@ -180,7 +180,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found; is this the folder of a finished run?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not a record; run it again")

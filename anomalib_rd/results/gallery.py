@@ -156,7 +156,7 @@ class Gallery:
                 self._images = {str(one["path"]): one for one in index["images"]}
                 self.paths = list(self._images)
                 self._names = set(self._archive.namelist())
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._unreadable(error) from error
         if version != VERSION:
             raise UserError(

@@ -20,6 +20,7 @@ from anomalib_rd.components import OTHER_PARTS, OWN_PARTS, is_known, require_kno
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference import checkpoint
 from anomalib_rd.inference.metadata import Metadata, from_json
+from anomalib_rd.results.files import read_json
 from anomalib_rd.training.data import make_data
 from anomalib_rd.training.loggers import make_loggers
 from anomalib_rd.training.run import make_module, make_trainer, plain
@@ -132,6 +133,19 @@ OF_REPEATING = {
     "defaults": attack(defaults=[{"hydra/job_logging": "default"}]),
     "written elsewhere": attack(callbacks__checkpoint__dirpath="/tmp/elsewhere"),
     "written above": attack(callbacks__checkpoint__filename="../../last"),
+    "written beside the run": attack(callbacks__checkpoint__dirpath="runs/other/checkpoints"),
+    "written where the environment says": attack(
+        logger={
+            "tensorboard": {
+                "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
+                "save_dir": "${run_dir}",
+                "name": "$HOME/elsewhere",
+            }
+        }
+    ),
+    "data made elsewhere": attack(
+        data__source={"_target_": "anomalib_rd.data.Demo", "root": "/tmp/no/such/folder"}
+    ),
 }
 NAMES = [*ATTACKS, *OF_TRAINING]
 
@@ -241,6 +255,24 @@ def test_a_tuple_in_a_checkpoint_is_no_hiding_place(stored):
     with pytest.raises(UserError, match="nested deeper"):
         load_run(stored(attack(model__fusion__attention=within)))
     assert canary.SUNG == []
+
+
+def test_an_evaluation_makes_no_data_in_a_folder_of_the_checkpoint(stored, tmp_path, capsys):
+    root = tmp_path / "elsewhere"
+    demo = {"_target_": "anomalib_rd.data.Demo", "root": str(root)}
+    path = stored(attack(data__source=demo))
+    assert main(["evaluate", str(path)]) == 2
+    assert f"data.root={root}" in " ".join(capsys.readouterr().err.split())
+    assert not root.exists()
+
+
+def test_json_that_is_nested_too_deep_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(path)
+    with pytest.raises(UserError, match="damaged"):
+        from_json(path.read_text(), path)
 
 
 def test_with_trust_the_canary_sings(stored, repeat):
