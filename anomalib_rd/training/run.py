@@ -235,8 +235,8 @@ def make_module(
     parts = {part: build(cfg.model[part], f"model.{part}") for part in PARTS}
     try:
         distiller = Distiller(**parts)
-    except (TypeError, AttributeError) as error:
-        if not (foreign := foreign_parts(cfg)):
+    except Exception as error:  # the user's own code may raise anything
+        if isinstance(error, UserError) or not (foreign := foreign_parts(cfg)):
             raise
         raise UserError(f"{', '.join(foreign)}: {one_line(error)}") from error
     if cfg.speed.channels_last:

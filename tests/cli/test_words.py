@@ -301,6 +301,7 @@ def test_removing_a_group_is_its_choice_none_or_refused():
         ("trainer.limit_train_batch", "trainer.limit_train_batches"),
         ("model.masking.rato", "model.masking.ratio"),
         ("masking.block_size", "model.masking.block_size"),
+        ("threshold.fpr", "threshold.false_positive_rate"),
         ("qqqqqq", None),
     ],
 )
