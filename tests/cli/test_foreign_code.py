@@ -4,6 +4,7 @@ import copy
 import json
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import canary
 import pytest
@@ -144,7 +145,7 @@ OF_REPEATING = {
         }
     ),
     "data made elsewhere": attack(
-        data__source={"_target_": "anomalib_rd.data.Demo", "root": "/tmp/no/such/folder"}
+        data__source={"_target_": "anomalib_rd.data.Demo", "root": f"/tmp/{uuid4().hex}"}
     ),
 }
 NAMES = [*ATTACKS, *OF_TRAINING]
