@@ -247,7 +247,7 @@ def require_data_there(path: Path, config: Mapping[str, Any], given: Collection[
     if not there and {"data", "data.root", "data.source.root"}.isdisjoint(given):
         raise UserError(
             f"{path}: its config would make the demo data set in a new folder "
-            f"(data.root={str(root)[:80]}); set data.root=null or a folder yourself, or add --trust"
+            f"(data.root={str(root)[:200]}); set data.root=null or another, or add --trust"
         )
 
 
