@@ -121,7 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.finished = self.kept = trainer.current_epoch
         self.stop_signal = None
         if in_main_thread():
-            # Lightning has set its own by now, and gives back what there was before at the end.
+            # Lightning has set its own handlers by now, and restores the earlier ones at the end.
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     signal.signal(number, self._on_signal)
