@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 
-from anomalib_rd.data import AnomalyDataModule, Sample, dataset_fingerprint
+from anomalib_rd.data import AnomalyDataModule, Sample
+from anomalib_rd.data.fingerprint import file_hashes, fingerprint_of
 from anomalib_rd.data.validation import path_below
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance
@@ -95,7 +96,10 @@ class Outcome:
                 "name": self.config["data"]["name"],
                 "category": set_name(names) if len(names) > 1 else names[0],
                 "group": group(data, names),
-                "fingerprint": dataset_fingerprint(data.split, data.root),
+                # Of the run's start: a file that has vanished since does not cost the record.
+                "fingerprint": fingerprint_of(
+                    self.module.data_files or file_hashes(data.split, data.root)
+                ),
                 "train_images": len(data.train_set),
                 "test_images": by_defect(data.split.test),
             },

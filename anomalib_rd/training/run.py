@@ -126,7 +126,8 @@ def train(cfg: DictConfig) -> float | None:
                 outcome.threshold_s = timed(lambda: set_threshold(outcome))
             with contained("no pictures"):
                 show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
-            warn_if_changed(module.data_files, data)
+            with contained("the images are not compared with those at the start"):
+                warn_if_changed(module.data_files, data)
             outcome.total_s = time.perf_counter() - started
             leave_record(outcome, run_dir)
     if cfg.objective is None:
