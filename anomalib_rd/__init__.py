@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_rd.inference.exported import load_exported as load_exported
     from anomalib_rd.inference.load import load_run as load_run
+    from anomalib_rd.inference.runtimes import load_exported as load_exported
 
 try:
     __version__ = version("anomalib-rd")
@@ -14,7 +14,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 
-_MODULES = {"load_exported": "exported", "load_run": "load"}
+_MODULES = {"load_exported": "runtimes", "load_run": "load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from anomalib_rd import cores
 from anomalib_rd.cli import status, threads
-from anomalib_rd.results.progress import Running
-from anomalib_rd.results.sweeps import RunState
+from anomalib_rd.results.sweeps import Running, RunState
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from anomalib_rd.bench.plain_loop import WholeTeacher
-from anomalib_rd.inference.folding import fold
+from anomalib_rd.inference.graph import fold
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer
 

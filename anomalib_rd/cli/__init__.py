@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from anomalib_rd import __version__
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.cli.streams import protect_output
 
 VERBS = {

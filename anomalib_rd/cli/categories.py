@@ -55,7 +55,7 @@ def expand_categories(words: list[str]) -> list[str]:
 
     from hydra.utils import instantiate
 
-    from anomalib_rd.data.source import select_categories, select_together
+    from anomalib_rd.data.sources.source import select_categories, select_together
 
     choose = select_together if cfg.data.unified else select_categories
     names = listed(choose(instantiate(cfg.data.source), wanted))

@@ -60,8 +60,8 @@ def list_categories(overrides: list[str]) -> int:
     from rich.text import Text
 
     from anomalib_rd.cli.data_check import chosen
-    from anomalib_rd.data.left_out import left_out
-    from anomalib_rd.data.source import select_categories
+    from anomalib_rd.data.sources.source import select_categories
+    from anomalib_rd.data.sources.unused import left_out
 
     source, wanted = chosen(overrides)
     notes: list[str] = []
@@ -87,9 +87,8 @@ def list_categories(overrides: list[str]) -> int:
 
 def show_cache() -> int:
     """Print where the cache folder is and what its parts take."""
-    from anomalib_rd.data.cache_folder import cache_folder
-    from anomalib_rd.data.demo import VERSION
-    from anomalib_rd.data.store import image_store
+    from anomalib_rd.data.disk_cache import cache_folder, image_store
+    from anomalib_rd.data.sources.demo import VERSION
 
     demo = [path.stat().st_size for path in (cache_folder() / VERSION).rglob("*") if path.is_file()]
     print(cache_folder())
@@ -104,7 +103,7 @@ def clear_cache() -> int:
     Raises:
         UserError: no right to remove them.
     """
-    from anomalib_rd.data.store import image_store
+    from anomalib_rd.data.disk_cache import image_store
     from anomalib_rd.errors import UserError
 
     store = image_store()

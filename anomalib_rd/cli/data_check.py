@@ -18,13 +18,13 @@ from anomalib_rd.data.check import (
     ERROR,
     SEVERITIES,
     Checked,
+    Counts,
     Finding,
     examine,
     missing_categories,
 )
-from anomalib_rd.data.counts import Counts
-from anomalib_rd.data.mask_levels import check_mask_rule
-from anomalib_rd.data.source import Source, select_categories
+from anomalib_rd.data.masks import check_mask_rule
+from anomalib_rd.data.sources.source import Source, select_categories
 from anomalib_rd.results.files import printable
 
 LISTED = 20

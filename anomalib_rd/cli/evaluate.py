@@ -74,7 +74,7 @@ def run(words: list[str]) -> int:
     if not options.trust:
         given = {word.lstrip("+").partition("=")[0] for word in options.overrides}
         require_data_there(trained.path, settled, given)
-    from anomalib_rd.inference.evaluation import evaluate
+    from anomalib_rd.inference.evaluate import evaluate
 
     made = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)
     show(made, trained, folder)
@@ -236,8 +236,7 @@ def require_key(cfg: "DictConfig", key: str) -> None:
     """Refuse a key that the run's config lacks."""
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.mistakes import dotted
-    from anomalib_rd.cli.suggestions import did_you_mean
+    from anomalib_rd.cli.errors import did_you_mean, dotted
 
     plain: Any = OmegaConf.to_container(cfg)
     known = dotted(plain)
@@ -262,7 +261,7 @@ def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from anomalib_rd.inference.evaluation import part_of
+    from anomalib_rd.inference.evaluate import part_of
 
     made, data = record["evaluation"], record["data"]
     if not record.get("categories"):

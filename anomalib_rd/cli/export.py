@@ -9,7 +9,7 @@ from anomalib_rd.inference.runtimes import FORMATS
 
 if TYPE_CHECKING:
     from anomalib_rd.data import AnomalyDataModule
-    from anomalib_rd.inference.metadata import Metadata
+    from anomalib_rd.inference.runtimes import Metadata
 
 FOLDER = "exports"
 CALIBRATION = 128  # images

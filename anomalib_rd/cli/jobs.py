@@ -138,7 +138,7 @@ def categories_found(job: Job, source: Any = None) -> tuple[Any, list[str]]:
     """
     from hydra.utils import instantiate
 
-    from anomalib_rd.data.source import categories_of_run
+    from anomalib_rd.data.sources.source import categories_of_run
 
     data = job.config.data
     source = source or instantiate(data.source)
@@ -217,7 +217,7 @@ def fingerprint_now(data: str) -> str | None:
     """
     from anomalib_rd.components import build
     from anomalib_rd.data.fingerprint import dataset_fingerprint
-    from anomalib_rd.data.source import Split, categories_of_run
+    from anomalib_rd.data.sources.source import Split, categories_of_run
 
     settings, category, unified = json.loads(data)
     try:
@@ -264,7 +264,7 @@ def require_same_weights(folder: Path, cfg: DictConfig, record: dict[str, Any]) 
     if here is None or kept.get("weights_sha256") in (None, here):
         return
     from anomalib_rd.components import build
-    from anomalib_rd.networks.weights import state_sha256
+    from anomalib_rd.networks.teacher import state_sha256
 
     require_same_teacher(
         folder / RESULT,

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 
 
 def leave_page(folder: Path) -> str:

@@ -21,7 +21,7 @@ from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
     from anomalib_rd.inference.detector import Detector
-    from anomalib_rd.inference.files import Output, Table
+    from anomalib_rd.inference.predict import Output, Table
 
 SHOWN = 20  # images listed on the terminal
 WAITING = 32  # pictures that may wait to be written
@@ -55,7 +55,7 @@ def run(words: list[str]) -> int:
             SIGTERM likewise.
     """
     options = parse(words)
-    from anomalib_rd.inference.files import Output, Table, find_images
+    from anomalib_rd.inference.predict import Output, Table, find_images
 
     images = find_images(options.images)
     make_folder(options.out)
@@ -177,7 +177,7 @@ def parse(words: list[str]) -> Namespace:
 
 def load(options: Namespace) -> "Detector":
     """The model, of a run or an exported file; of the latter without torch, where it needs none."""
-    from anomalib_rd.inference.exported import is_exported, load_exported
+    from anomalib_rd.inference.runtimes import is_exported, load_exported
 
     own = {
         "device": options.device,
@@ -232,7 +232,7 @@ def judge(
     Raises:
         OSError: the table cannot be written.
     """
-    from anomalib_rd.inference.files import row
+    from anomalib_rd.inference.predict import row
     from anomalib_rd.results.files import one_line
 
     waiting: deque[tuple[Path, Future[None]]] = deque()

@@ -19,7 +19,7 @@ from hydra.core.utils import configure_log, env_override, setup_globals
 from omegaconf import DictConfig
 
 from anomalib_rd.cli.config import register_resolvers
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.cli.threads import settle_threads
 from anomalib_rd.errors import UserError
 

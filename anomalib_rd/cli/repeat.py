@@ -196,7 +196,7 @@ def require_records_teacher(repeat: Repeat, cfg: DictConfig) -> None:
     Raises:
         UserError: unless ``--other-teacher`` is among the words.
     """
-    from anomalib_rd.networks.weights import state_sha256
+    from anomalib_rd.networks.teacher import state_sha256
 
     kept, spec = repeat.record["config"]["model"]["teacher"], cfg.model.teacher
     same_network = all(kept.get(key) == spec.get(key) for key in ("name", "strides"))

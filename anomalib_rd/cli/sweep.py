@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.cli.page import leave_page
 from anomalib_rd.errors import UserError
 
@@ -128,7 +128,7 @@ class ReportAtEnd(Callback):
         from anomalib_rd.cli.values import require_texts
         from anomalib_rd.results.provenance import command, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, begun_runs
-        from anomalib_rd.training.choices import check_choices
+        from anomalib_rd.training.model_selection import check_choices
 
         ignore_variables_of_one_run()
         require_texts(config)
@@ -207,7 +207,7 @@ def go_offline_without_login(config: DictConfig, folder: Path) -> None:
     loggers = [spec for spec in config.logger.values() if spec and "_target_" in spec]
     if not any(spec._target_ == WANDB_LOGGER and not spec.get("mode") for spec in loggers):
         return
-    from anomalib_rd.tracking.start import lacks_login
+    from anomalib_rd.tracking.wandb_logger import lacks_login
 
     if lacks_login():
         # The jobs' processes are started with it.

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from anomalib_rd.cli import repeat
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.cli.page import leave_page
 from anomalib_rd.cli.sweep import ONE_RUN, ReportAtEnd
 from anomalib_rd.cli.values import check_values, require_texts
@@ -181,7 +181,7 @@ def mask_file(path: Path) -> None:
 def work(cfg: DictConfig) -> float | None:
     """One job: run anew, gone on with, or skipped, by what its folder holds."""
     from anomalib_rd.cli.jobs import changed_line, data_changed, holds_run
-    from anomalib_rd.results.progress import claimed
+    from anomalib_rd.results.sweeps import claimed
 
     run_dir = Path(cfg.run_dir)
     # A search asks for the run's value, so that it runs again.
@@ -327,8 +327,8 @@ def state_threshold(run_dir: Path) -> None:
 
 def note_failure(cfg: DictConfig, error: Exception) -> None:
     """Record that one job of many failed; the others go on."""
-    from anomalib_rd.results.progress import RunningElsewhereError, first_process
     from anomalib_rd.results.record import FAILURE, write_failure
+    from anomalib_rd.results.sweeps import RunningElsewhereError, first_process
 
     if isinstance(error, RunningElsewhereError):
         log.warning("%s: left to the other process", error)

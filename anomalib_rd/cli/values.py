@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from anomalib_rd.cli.categories import KEY, composed, config_folder, parsed
 from anomalib_rd.cli.config import conf_dir
-from anomalib_rd.cli.suggestions import did_you_mean, trainer_keys
+from anomalib_rd.cli.errors import did_you_mean, trainer_keys
 from anomalib_rd.cli.trainer_arguments import SET_ELSEWHERE, TRAINER_ARGUMENTS
 from anomalib_rd.cli.words import NEVER_NULL, as_typed, require_text
 from anomalib_rd.errors import UserError

@@ -63,7 +63,7 @@ def define(options: argparse.Namespace) -> "Workspace":
         if place := place_of(runs):
             project, entity = place.project or project, place.entity or entity
     else:
-        from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES
+        from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES
 
         categories = [*sorted(MVTEC_TEXTURES), *sorted(MVTEC_OBJECTS)]
     if options.categories:

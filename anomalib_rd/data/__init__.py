@@ -7,48 +7,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_rd.data.btad import BTAD as BTAD
-    from anomalib_rd.data.cache import ImageCache as ImageCache
     from anomalib_rd.data.datamodule import AnomalyDataModule as AnomalyDataModule
     from anomalib_rd.data.dataset import AnomalyDataset as AnomalyDataset
-    from anomalib_rd.data.demo import Demo as Demo
     from anomalib_rd.data.download import download_mvtec as download_mvtec
     from anomalib_rd.data.fingerprint import dataset_fingerprint as dataset_fingerprint
-    from anomalib_rd.data.folder import Folder as Folder
+    from anomalib_rd.data.image_cache import ImageCache as ImageCache
     from anomalib_rd.data.images import read_image as read_image
     from anomalib_rd.data.images import read_mask as read_mask
-    from anomalib_rd.data.loco import MVTecLOCO as MVTecLOCO
-    from anomalib_rd.data.mpdd import MPDD as MPDD
-    from anomalib_rd.data.mvtec import MVTecAD as MVTecAD
-    from anomalib_rd.data.mvtec_ad_2 import MVTecAD2 as MVTecAD2
-    from anomalib_rd.data.source import Sample as Sample
-    from anomalib_rd.data.source import Source as Source
-    from anomalib_rd.data.source import Split as Split
-    from anomalib_rd.data.source import select_categories as select_categories
-    from anomalib_rd.data.source import select_together as select_together
-    from anomalib_rd.data.visa import VisA as VisA
+    from anomalib_rd.data.sources.demo import Demo as Demo
+    from anomalib_rd.data.sources.folder import Folder as Folder
+    from anomalib_rd.data.sources.layouts import BTAD as BTAD
+    from anomalib_rd.data.sources.layouts import MPDD as MPDD
+    from anomalib_rd.data.sources.layouts import MVTecAD as MVTecAD
+    from anomalib_rd.data.sources.layouts import MVTecAD2 as MVTecAD2
+    from anomalib_rd.data.sources.layouts import MVTecLOCO as MVTecLOCO
+    from anomalib_rd.data.sources.layouts import VisA as VisA
+    from anomalib_rd.data.sources.source import Sample as Sample
+    from anomalib_rd.data.sources.source import Source as Source
+    from anomalib_rd.data.sources.source import Split as Split
+    from anomalib_rd.data.sources.source import select_categories as select_categories
+    from anomalib_rd.data.sources.source import select_together as select_together
 
 _MODULES = {
-    "BTAD": "btad",
-    "ImageCache": "cache",
+    "BTAD": "sources.layouts",
+    "ImageCache": "image_cache",
     "AnomalyDataModule": "datamodule",
     "AnomalyDataset": "dataset",
-    "Demo": "demo",
+    "Demo": "sources.demo",
     "download_mvtec": "download",
     "dataset_fingerprint": "fingerprint",
-    "Folder": "folder",
+    "Folder": "sources.folder",
     "read_image": "images",
     "read_mask": "images",
-    "MPDD": "mpdd",
-    "MVTecAD": "mvtec",
-    "MVTecAD2": "mvtec_ad_2",
-    "MVTecLOCO": "loco",
-    "Sample": "source",
-    "Source": "source",
-    "Split": "source",
-    "select_categories": "source",
-    "select_together": "source",
-    "VisA": "visa",
+    "MPDD": "sources.layouts",
+    "MVTecAD": "sources.layouts",
+    "MVTecAD2": "sources.layouts",
+    "MVTecLOCO": "sources.layouts",
+    "Sample": "sources.source",
+    "Source": "sources.source",
+    "Split": "sources.source",
+    "select_categories": "sources.source",
+    "select_together": "sources.source",
+    "VisA": "sources.layouts",
 }
 
 

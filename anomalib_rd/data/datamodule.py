@@ -12,12 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
 from anomalib_rd.cores import THREADS, usable_cores
-from anomalib_rd.data.cache import ImageCache
-from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
-from anomalib_rd.data.mask_levels import AUTO, check_mask_rule
-from anomalib_rd.data.shared_memory import usable_workers
-from anomalib_rd.data.source import Source, Split
-from anomalib_rd.data.tiles import TileDataset
+from anomalib_rd.data.dataset import AnomalyDataset, TileDataset, index_and_epoch
+from anomalib_rd.data.image_cache import ImageCache, usable_workers
+from anomalib_rd.data.masks import AUTO, check_mask_rule
+from anomalib_rd.data.sources.source import Source, Split
 from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
 from anomalib_rd.errors import UserError
 from anomalib_rd.seeds import process_seed
@@ -45,7 +43,7 @@ class AnomalyDataModule(L.LightningDataModule):
             them synthetic defects; None trains on all.
         val_share: of each category's normal training images, to hold out.
         test_curve: whether the test images are looked at between epochs.
-        mask_rule: which values of a mask are defect, see `anomalib_rd.data.mask_levels`.
+        mask_rule: which values of a mask are defect, see `anomalib_rd.data.masks`.
         tiles: rows and columns of the tiles to train on in each image's place; None: whole images.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Samples as a torch dataset."""
+"""The torch dataset: images, or tiles of them, with masks and labels."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from anomalib_rd.data.cache import ImageCache
+from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.images import read_pair
-from anomalib_rd.data.mask_levels import AUTO
-from anomalib_rd.data.source import Sample
+from anomalib_rd.data.masks import AUTO
+from anomalib_rd.data.sources.source import Sample
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
@@ -27,7 +27,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         samples: what to read.
         image_size: (H, W) of image and mask.
         transform: applied to the uint8 image alone, so for training (torchvision v2).
-        mask_rule: how masks are read, see `anomalib_rd.data.mask_levels`.
+        mask_rule: how masks are read, see `anomalib_rd.data.masks`.
         seed: of the transform's random numbers.
         cache: where decoded images are kept and looked for; None decodes anew. Same items.
         masks: whether anybody looks at the masks; of training images nobody does.
@@ -128,3 +128,28 @@ def random_numbers(*seed: int) -> Iterator[None]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
+
+
+class TileDataset(Dataset[dict[str, Any]]):
+    """The T tiles of every image, each an item as of `AnomalyDataset` without mask, image by image.
+
+    Args:
+        images: to be cut, after their transform.
+        boxes: rows and columns of the T tiles in each image.
+    """
+
+    def __init__(self, images: AnomalyDataset, boxes: Sequence[tuple[slice, slice]]) -> None:
+        self.images, self.boxes = images, list(boxes)
+
+    def __len__(self) -> int:
+        return len(self.images) * len(self.boxes)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Read one tile, ``index`` or of ``(index, epoch)``.
+
+        Raises:
+            UserError: an unreadable file.
+        """
+        index, epoch = index_and_epoch(index)
+        image, tile = divmod(index, len(self.boxes))
+        return {**self.images.tile(image, *self.boxes[tile], epoch), "index": index}

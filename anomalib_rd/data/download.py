@@ -22,8 +22,8 @@ from rich.progress import (
     wrap_file,
 )
 
-from anomalib_rd.data.cache_folder import cache_folder
-from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES, download_command
+from anomalib_rd.data.disk_cache import cache_folder
+from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, download_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import with_home
 

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path, PurePath
 from stat import S_ISDIR
 
-from anomalib_rd.data.source import Split
-from anomalib_rd.data.walk import list_images
+from anomalib_rd.data.sources.files import list_images
+from anomalib_rd.data.sources.source import Split
 from anomalib_rd.errors import UserError
 
 TRAIN = "train"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from anomalib_rd.data.mask_levels import AUTO, mask_levels
-from anomalib_rd.data.walk import list_images
+from anomalib_rd.data.masks import AUTO, mask_levels
+from anomalib_rd.data.sources.files import list_images
 from anomalib_rd.errors import UserError
 
 # torch is imported where tensors are made: checking a dataset decodes without it.
@@ -118,7 +118,7 @@ def load_mask(
 ) -> Image.Image:
     """Decode a mask at its own size: grey, 0 for normal, 255 for defect, others in between.
 
-    Which values are defect says `anomalib_rd.data.mask_levels`. A folder holds several masks of one
+    Which values are defect says `anomalib_rd.data.masks`. A folder holds several masks of one
     image, whose values may name the defect: all but 0 in any of them is defect.
 
     A mask is turned upright as its image: by its own EXIF data, by the image's where it has none,

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from anomalib_rd.data.cache import ImageCache
 from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
-from anomalib_rd.data.source import Sample
+from anomalib_rd.data.image_cache import ImageCache
+from anomalib_rd.data.sources.source import Sample
 from anomalib_rd.data.synthetic import add_defect, draw, generator
 from anomalib_rd.errors import UserError
 

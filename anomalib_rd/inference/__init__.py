@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anomalib_rd.inference.detector import Detector as Detector
-    from anomalib_rd.inference.exported import load_exported as load_exported
+    from anomalib_rd.inference.detector import Prediction as Prediction
     from anomalib_rd.inference.load import load_run as load_run
-    from anomalib_rd.inference.prediction import Prediction as Prediction
+    from anomalib_rd.inference.runtimes import load_exported as load_exported
 
 _MODULES = {
     "Detector": "detector",
-    "load_exported": "exported",
+    "load_exported": "runtimes",
     "load_run": "load",
-    "Prediction": "prediction",
+    "Prediction": "detector",
 }
 
 

@@ -16,14 +16,19 @@ from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained
 from anomalib_rd.inference.detector import Network
-from anomalib_rd.inference.folding import fold
-from anomalib_rd.inference.graph import Graph, trace
+from anomalib_rd.inference.graph import (
+    WRITERS,
+    Graph,
+    fold,
+    quantise,
+    save_openvino,
+    to_openvino,
+    trace,
+)
 from anomalib_rd.inference.load import make_networks, make_scorer, make_tiling
-from anomalib_rd.inference.metadata import Metadata
-from anomalib_rd.inference.runtimes import FORMATS, open_model
-from anomalib_rd.inference.writers import WRITERS, quantise, save_openvino, to_openvino
+from anomalib_rd.inference.runtimes import FORMATS, Metadata, open_model
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
-from anomalib_rd.networks.weights import state_sha256
+from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.results.files import one_line
 from anomalib_rd.scoring import Scored, score_images
 

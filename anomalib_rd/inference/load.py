@@ -12,10 +12,10 @@ from anomalib_rd.components import build
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import PARTS, Trained, read_run
 from anomalib_rd.inference.detector import Detector, chosen_threshold
-from anomalib_rd.inference.folding import fold
+from anomalib_rd.inference.graph import fold
 from anomalib_rd.inference.runtimes import FLOAT32
 from anomalib_rd.networks import Distiller
-from anomalib_rd.networks.weights import state_sha256
+from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.results.teacher import require_same_teacher
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 

@@ -1,17 +1,104 @@
-"""What runs an exported model: ONNX Runtime, OpenVINO or torch, each imported where it is used."""
+"""Exported files: their metadata, and the runtimes that run them."""
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from anomalib_rd.components import require_plain
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.detector import Network
-from anomalib_rd.inference.metadata import IMAGE, KEY, MAP, SCORE, Metadata, from_json
-from anomalib_rd.results.files import one_line, sha256_file
+from anomalib_rd.inference.detector import Detector, Network, chosen_threshold
+from anomalib_rd.results.files import one_line, plain, sha256_file, with_home
+from anomalib_rd.results.threshold import Threshold, threshold_of
+
+KEY = "anomalib_rd"
+"""Where the JSON stands: ONNX's ``metadata_props``, OpenVINO's ``rt_info``; with ``.json`` the name
+of an extra file of torch's archive."""
+FORMAT_VERSION = 1
+IMAGE, MAP, SCORE = "image", "map", "score"
+"""Names of the graph's input and outputs."""
+INPUT = "uint8 RGB (B, 3, H, W), resized bilinearly with antialiasing; any B"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Facts inside an exported model.
+
+    Attributes:
+        run: its name.
+        category: that it was trained on, or several.
+        image_size: (H, W) that the graph takes.
+        threshold: where anomalous begins, from scores of the run in its own precision.
+        normalisation: ``mean, std`` of the values in [0, 1]; they are applied inside the graph.
+        map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
+        precision: ``float32`` or ``int8``.
+        model: ``name, teacher, teacher_sha256`` of the teacher in the file.
+        training: ``data, seed, epochs, precision, checkpoint_sha256, teacher_sha256``, and where
+            the run has a record ``metrics, data_fingerprint, commit, software``.
+        int8: of ``int8``: ``calibration_images``, and ``metrics`` with ``{name: [float32, int8]}``.
+        weights_sha256: of OpenVINO's ``.bin`` beside the ``.xml``; None for a single file.
+        input: what the graph takes.
+        format_version: of these facts.
+    """
+
+    run: str | None
+    category: str | list[str]
+    image_size: tuple[int, int]
+    threshold: Threshold | None
+    normalisation: dict[str, Any]
+    map_scale: tuple[float, float] | None = None
+    precision: str = "float32"
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    int8: dict[str, Any] | None = None
+    weights_sha256: str | None = None
+    input: str = INPUT
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(plain(asdict(self)), allow_nan=False)
+
+
+def from_json(text: str | bytes | None, path: Path) -> Metadata:
+    """Read the facts back.
+
+    Args:
+        text: the JSON; None or empty where the file has none.
+        path: of the model, named in errors.
+
+    Raises:
+        UserError: none of ours, of a younger version, damaged, or with more than plain values.
+    """
+    if not text:
+        raise UserError(f"{path}: not exported by anomalib-rd; it has no '{KEY}' in its metadata")
+    try:
+        found = json.loads(text)
+        require_plain(path, found)
+        version = found["format_version"]
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"{path}: of format {version}, and this anomalib-rd reads up to {FORMAT_VERSION}; "
+                "update it, or export the run again"
+            )
+        height, width = found["image_size"]
+        scale = found.get("map_scale")
+        known = {one.name for one in fields(Metadata)}
+        values = {key: value for key, value in found.items() if key in known}
+        values["image_size"] = (int(height), int(width))
+        values["threshold"] = threshold_of(found["threshold"], path)
+        values["map_scale"] = (float(scale[0]), float(scale[1])) if scale else None
+        return Metadata(**values)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: its metadata are damaged ({one_line(error)[:100]}); export the run again"
+        ) from error
+
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 """Formats by the names that ``export`` takes, and what their files end in."""
@@ -196,3 +283,66 @@ def threads_wanted() -> int:
     """``OMP_NUM_THREADS``, which not every runtime looks at by itself; 0 if not set."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdigit() else 0
+
+
+SUFFIXES = {suffix: name for name, suffix in FORMATS.items()}
+
+
+def is_exported(path: Path | str) -> bool:
+    """Whether the name is that of an exported model."""
+    return Path(path).suffix.lower() in {*SUFFIXES, ".bin"}
+
+
+def load_exported(
+    path: Path | str,
+    device: str = "auto",
+    threshold: float | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    trust: bool = False,
+    false_positive_rate: float | None = None,
+) -> Detector:
+    """Load a model that ``anomalib-rd export`` has written.
+
+    Args:
+        path: ``.onnx`` (run by ONNX Runtime), ``.xml`` (OpenVINO, with its ``.bin`` beside it) or
+            ``.pt2`` (torch).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; OpenVINO runs on the CPU alone.
+        threshold: the score from which on an image is anomalous; None: the file's own.
+        precision: ``32-true``, the default; OpenVINO also takes ``bf16-true``.
+        threads: CPU threads of ONNX Runtime and OpenVINO; None: as they choose.
+        trust: whether a ``.pt2`` may be loaded: torch runs code that such a file brings.
+        false_positive_rate: in the place of ``threshold``, as of `load_run`; None: the file's own.
+
+    Raises:
+        UserError: no such file, damaged, of someone else's, or its runtime is not installed.
+    """
+    path = with_home(path)
+    if path.suffix.lower() == ".bin":
+        raise UserError(f"{path}: the weights alone; give {path.with_suffix('.xml')}")
+    if not is_exported(path):
+        raise UserError(f"{path}: no exported model; {', '.join(SUFFIXES)} are")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = SUFFIXES[path.suffix.lower()]
+    if kind == "torch" and not trust:
+        raise UserError(
+            f"{path}: torch runs code that such a file may bring; if you know where it is from, "
+            "say --trust (load_exported(..., trust=True))"
+        )
+    precision = precision or FLOAT32
+    network, metadata, place = open_model(kind, path, device, precision, threads)
+    return Detector(
+        network=network,
+        image_size=metadata.image_size,
+        map_scale=metadata.map_scale,
+        threshold=chosen_threshold(metadata.threshold, threshold, false_positive_rate),
+        facts={
+            "run": metadata.run,
+            "exported": {"path": str(path), "format": kind, "precision": metadata.precision},
+            "checkpoint": {"sha256": metadata.training.get("checkpoint_sha256")},
+            "teacher_sha256": metadata.model.get("teacher_sha256"),
+            "device": place,
+            "precision": precision,
+        },
+    )

@@ -12,9 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalib_rd.metrics.checks import why_undefined
-from anomalib_rd.metrics.per_image_pro import pro_rd4ad
-from anomalib_rd.metrics.ranking import PixelRanking, Ranking, rank_images, rank_pixels
+from anomalib_rd.metrics.pro_rd4ad import pro_rd4ad
+from anomalib_rd.metrics.ranking import (
+    PixelRanking,
+    Ranking,
+    rank_images,
+    rank_pixels,
+    why_undefined,
+)
 
 __all__ = [
     "PixelRanking",

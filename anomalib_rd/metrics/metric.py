@@ -17,9 +17,14 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from anomalib_rd.metrics.checks import check_images, check_pixels
-from anomalib_rd.metrics.per_image_pro import pro_rd4ad
-from anomalib_rd.metrics.ranking import Ranking, rank_images, rank_pixels
+from anomalib_rd.metrics.pro_rd4ad import pro_rd4ad
+from anomalib_rd.metrics.ranking import (
+    Ranking,
+    check_images,
+    check_pixels,
+    rank_images,
+    rank_pixels,
+)
 
 
 class _Gathered(Metric):

@@ -9,8 +9,7 @@ import pandas as pd
 from anomalib_rd.reports.cells import HEADINGS, records, what_all_share
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.undefined import HEADLINE as HEADLINE
-from anomalib_rd.results.noise import ALPHA, MOST_SEEDS, spread_factors
-from anomalib_rd.results.statistics import FEWEST_FOR_P
+from anomalib_rd.results.statistics import ALPHA, FEWEST_FOR_P, MOST_SEEDS, spread_factors
 from anomalib_rd.results.variants import short_labels
 
 COLUMNS = [

@@ -47,7 +47,7 @@ run that failed ``failure.json`` (``error``, ``traceback``; where training diver
 and ``batch_losses`` of the last epoch).
 
 A checkpoint judged again later leaves the like in ``<run>/evaluations/<name>``, with
-``evaluation.json`` in the place of ``result.json``: see `anomalib_rd.inference.evaluation`.
+``evaluation.json`` in the place of ``result.json``: see `anomalib_rd.inference.evaluate`.
 
 JSON has no NaN and no infinity: numbers that are not finite become null.
 """

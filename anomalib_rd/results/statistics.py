@@ -1,9 +1,17 @@
-"""What pairs of values say of their mean difference: interval, p-value, correction."""
+"""Statistics over seeds and categories: means, paired comparisons, noise."""
 
 import warnings
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
-from scipy import stats
+import pandas as pd
+from scipy import special, stats
+
+from anomalib_rd.errors import UserError
+from anomalib_rd.results.table import metric_columns, without_repeats
+from anomalib_rd.results.variants import matching_labels, short_labels
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -92,3 +100,239 @@ def _bootstrap(values: np.ndarray, method: str) -> tuple[float, float]:
         )
     interval = result.confidence_interval
     return float(interval.low), float(interval.high)
+
+
+ALPHA, POWER = 0.05, 0.8
+MOST_SEEDS = 1000
+_NO_SPREAD = 1e-12  # of a fraction: rounding, not seeds
+
+
+def over_seeds(difference: float, samples: Sequence[np.ndarray]) -> dict[str, float]:
+    """The spread over seeds, and what it says of a difference.
+
+    Args:
+        difference: observed, in the unit of the samples.
+        samples: one array (seeds,) of differences, or two (seeds of one variant), (seeds of
+            the other) of means.
+
+    Returns:
+        ``n_seeds`` (of the smaller sample), ``std`` (of the difference of two runs),
+        ``p_seeds`` (t-test, two-sided), ``smallest`` (see `smallest_difference`) and
+        ``needed_seeds`` (see `needed_seeds`). NaN where there is no spread to judge by: with
+        fewer than 2 seeds, and, but for ``std`` and ``smallest``, where all seeds give the same.
+    """
+    counts = np.array([len(sample) for sample in samples])
+    result: dict[str, float] = {"n_seeds": int(counts.min())}
+    result |= dict.fromkeys(("std", "p_seeds", "smallest", "needed_seeds"), np.nan)
+    if result["n_seeds"] < 2:
+        return result
+    variances = np.array([sample.var(ddof=1) for sample in samples])
+    result["std"] = float(np.sqrt(variances.sum()))
+    if result["std"] < _NO_SPREAD:
+        return result | {"std": 0.0, "smallest": 0.0}
+    error, freedom = standard_error(variances, counts)
+    result["p_seeds"] = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    result["smallest"] = float(smallest_difference(variances, counts))
+    result["needed_seeds"] = needed_seeds(difference, variances)
+    return result
+
+
+def standard_error(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of the difference, and its degrees of freedom.
+
+    One sample: n - 1. Two: Welch's (Biometrika 34, 1947).
+
+    Args:
+        variances: (samples,) over seeds.
+        counts: (samples, ...) numbers of seeds, at least 2.
+
+    Returns:
+        Two arrays (...).
+    """
+    parts = (variances / counts.T).T
+    squared = parts.sum(axis=0)
+    return np.sqrt(squared), squared**2 / (parts**2 / (counts - 1)).sum(axis=0)
+
+
+def smallest_difference(variances: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The smallest true difference that a t-test over so many seeds finds 4 times in 5.
+
+    Two-sided alpha 0.05, power 0.8. The difference, divided by its standard error, is the
+    noncentrality of t; squared that of F with 1 degree of freedom (Cohen, Statistical Power
+    Analysis for the Behavioral Sciences, 2nd ed. 1988, chapters 2 and 12).
+
+    Args:
+        variances: (samples,) over seeds, one sample if paired, else two.
+        counts: (samples, ...) numbers of seeds, at least 2.
+
+    Returns:
+        (...), in the unit of the variances' square root.
+    """
+    error, freedom = standard_error(variances, counts)
+    critical = stats.t.ppf(1 - ALPHA / 2, freedom)
+    return np.sqrt(special.ncfdtrinc(1, freedom, 1 - POWER, critical**2)) * error
+
+
+def needed_seeds(difference: float, variances: np.ndarray) -> float:
+    """How many seeds each variant needs for `smallest_difference` to come down to this one.
+
+    Infinity stands for more than ``MOST_SEEDS``.
+    """
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    counts = np.tile(seeds, (len(variances), 1))
+    enough = seeds[smallest_difference(variances, counts) <= abs(difference)]
+    return float(enough[0]) if len(enough) else np.inf
+
+
+def spread_factors(n_seeds: int) -> tuple[float, float]:
+    """What the true standard deviation may be, in multiples of that of n seeds (95 %).
+
+    From the chi-squared distribution of a normal sample's variance.
+    """
+    freedom = n_seeds - 1
+    least, most = np.sqrt(freedom / stats.chi2.ppf([1 - ALPHA / 2, ALPHA / 2], freedom))
+    return float(least), float(most)
+
+
+BASELINE_MODEL = "rd4ad"
+COLUMNS = (
+    "data",
+    "baseline",
+    "variant",
+    "metric",
+    "unit",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "resampled",
+    "n_resampled",
+    "paired",
+    "n_pairs",
+    "n_left_out",
+    "n_categories",
+    "n_seeds",
+    "std",
+    "p_seeds",
+    "p_seeds_holm",
+    "smallest",
+    "needed_seeds",
+)
+
+
+def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Each variant less the baseline, paired over category and seed.
+
+    Two questions are kept apart:
+
+    - Does it hold across categories? The pairs of one category are not independent of each
+      other, so a category gives one number, the mean over its pairs, and whole categories are
+      resampled (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
+      3.8): ``low, high`` of `mean_interval`, ``p`` of `sign_flip_p`. With one category the
+      seeds are resampled.
+    - Would other seeds show it on these categories? See `over_seeds`, which takes the seeds
+      that have every category.
+
+    ``p_holm, p_seeds_holm`` are corrected (`holm`) over the variants with the same data and
+    metric; not over metrics, which answer different questions.
+
+    Args:
+        runs: of `load_runs`.
+        baseline: a variant, or words that mean only one (see `matching_labels`). If None, for each
+            data the first variant of model ``rd4ad``, else the first variant.
+
+    Returns:
+        One row for each data x variant x metric that both have, with ``COLUMNS``. Values are
+        fractions (``unit``). ``n_pairs`` counts what both have, ``n_left_out`` what only one
+        has. Variants without a pair are compared by their means over their own seeds
+        (``paired`` False). Undefined is NaN; ``needed_seeds`` is infinite if over 1000.
+
+    Raises:
+        UserError: no variant, or more than one, is the baseline.
+    """
+    metrics = metric_columns(runs)
+    chosen = choose_baselines(runs, baseline)
+    rows: list[dict[str, Any]] = []
+    for data, part in without_repeats(runs).groupby("data", sort=False):
+        variants = {
+            str(variant): own.set_index(["seed", "category"])[metrics].unstack("category")
+            for variant, own in part.groupby("variant", sort=False)
+        }
+        against = chosen[str(data)]
+        base = variants.pop(against)
+        for (variant, own), metric in product(variants.items(), metrics):
+            ours, theirs = own[metric], base[metric]
+            if ours.notna().any(axis=None) and theirs.notna().any(axis=None):
+                row = {"data": data, "baseline": against, "variant": variant}
+                row |= {"metric": metric, "unit": "fraction"}
+                rows.append(row | _difference(ours, theirs))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for column in ("p", "p_seeds"):
+        by_metric = table.groupby(["data", "metric"])[column]
+        table[f"{column}_holm"] = by_metric.transform(lambda p: holm(p.to_numpy(dtype=float)))
+    return table
+
+
+def choose_baselines(runs: pd.DataFrame, baseline: str | None = None) -> dict[str, str]:
+    """For each data the variant that the others are compared with; see `compare_variants`."""
+    chosen = {}
+    for data, part in runs.groupby("data", sort=False):
+        variants = list(dict.fromkeys(part["variant"]))
+        if baseline is None or len(variants) == 1:
+            plain = part["variant"][part["model"] == BASELINE_MODEL]
+            chosen[str(data)] = plain.iloc[0] if len(plain) else variants[0]
+        elif found := _matching(variants, baseline):
+            chosen[str(data)] = found
+        else:
+            raise UserError(
+                f"baseline {baseline!r}: no variant on {data} is called so; give one of: "
+                f"{_names(variants)}"
+            )
+    return chosen
+
+
+def _matching(variants: Sequence[str], name: str) -> str | None:
+    found = matching_labels(variants, name)
+    if len(found) > 1:
+        raise UserError(f"baseline {name!r}: which one? Give one of: {_names(found)}")
+    return found[0] if found else None
+
+
+def _names(variants: Sequence[str]) -> str:
+    return "; ".join(short_labels(variants).values())
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+    """One comparison; both frames are seeds x categories, NaN where undefined or not run."""
+    pairs = ours - theirs
+    n_pairs = int(pairs.notna().sum().sum())
+    if n_pairs:
+        by_category = pairs.mean().dropna()
+        samples = [_seed_means(pairs, by_category.index)]
+    else:
+        by_category = (ours.mean() - theirs.mean()).dropna()
+        samples = [_seed_means(frame, by_category.index) for frame in (ours, theirs)]
+    over_categories = len(by_category) > 1
+    every_pair = pairs.to_numpy()
+    units = by_category.to_numpy() if over_categories else every_pair[~np.isnan(every_pair)]
+    low, high = mean_interval(units)
+    difference = float(by_category.mean())
+    row = {
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": sign_flip_p(units),
+        "resampled": "categories" if over_categories else "seeds",
+        "n_resampled": len(units),
+        "paired": n_pairs > 0,
+        "n_pairs": n_pairs,
+        "n_left_out": int(ours.notna().sum().sum() + theirs.notna().sum().sum()) - 2 * n_pairs,
+        "n_categories": len(by_category),
+    }
+    return row | over_seeds(difference, samples)
+
+
+def _seed_means(frame: pd.DataFrame, categories: pd.Index) -> np.ndarray:
+    """The mean over the categories for each seed that has them all."""
+    return frame.reindex(columns=categories).dropna().mean(axis=1).dropna().to_numpy()

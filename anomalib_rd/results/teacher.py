@@ -2,7 +2,7 @@
 
 The teacher's weights are in no checkpoint, and a student is of use with its own teacher alone: with
 another of the same shapes all scores and thresholds are wrong. So checkpoint, record and exported
-file keep the SHA-256 of the teacher's state (`anomalib_rd.networks.weights.state_sha256`).
+file keep the SHA-256 of the teacher's state (`anomalib_rd.networks.teacher.state_sha256`).
 """
 
 import functools

@@ -15,8 +15,7 @@ from anomalib_rd.results.record import read_record
 from anomalib_rd.results.sweeps import State, counts, sweep_states
 from anomalib_rd.results.table import MEAN_ALL, category_table
 from anomalib_rd.tracking import keys
-from anomalib_rd.tracking.run_id import kept_id
-from anomalib_rd.tracking.start import finish_run, first_line, start_run
+from anomalib_rd.tracking.wandb_logger import finish_run, first_line, kept_id, start_run
 
 if TYPE_CHECKING:
     import wandb

@@ -1,18 +1,229 @@
-"""The W&B logger: online where there is a login and a server, offline where there is not."""
+"""The W&B logger: online where there is a login and a server, else offline."""
 
+import logging
+import netrc
 import os
-from collections.abc import Sequence
+import secrets
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.start import MODES, start_run
+from anomalib_rd.results.files import write_atomically
 
 if TYPE_CHECKING:
     import wandb
+
+log = logging.getLogger(__name__)
+
+WANDB_ID = "wandb-id.txt"
+
+
+def kept_id(folder: Path, again: bool) -> str:
+    """The id kept in a folder, or a new one, which is kept there.
+
+    Drawn and not computed: W&B refuses the id of a run that was deleted, and a removed folder
+    is a new start.
+
+    Args:
+        folder: made if it does not exist.
+        again: whether to go on with the run whose id is there, if one is.
+    """
+    path = folder / WANDB_ID
+    if again and path.is_file():
+        return path.read_text().strip()
+    made = secrets.token_hex(4)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(f"{made}\n".encode()))
+    return made
+
+
+@contextmanager
+def tracked(loggers: Iterable[Logger]) -> Iterator[None]:
+    """Close the loggers' W&B runs when the block ends, as failed if it raises.
+
+    Exceptions pass through, `KeyboardInterrupt` and `SystemExit` included. Without this the
+    next run in the same process would be logged into this one.
+    """
+    loggers = list(loggers)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in loggers:
+            finish(logger, failed=failed)
+
+
+def finish(logger: Logger, failed: bool) -> None:
+    """Close the logger's W&B run, see `finish_run`; other loggers are left alone.
+
+    A run never started or already closed is fine.
+    """
+    run = logger._experiment if isinstance(logger, WandbLogger) else None
+    if run is not None:
+        finish_run(run, failed)
+
+
+# Since 0.31 wandb reaches the same service by another default address, and still takes
+# the login that earlier versions wrote under this one.
+_CLOUD_HOST = "api.wandb.ai"
+
+
+def login_known(settings: "wandb.Settings") -> bool:
+    """True if wandb would find an API key or identity token by itself.
+
+    The places are wandb's own: its environment variables, its settings files and the netrc
+    file. `wandb.login` cannot answer this: it prompts, prints and may ask the server.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    return bool(settings.api_key) or _in_netrc(_hosts(settings))
+
+
+def _hosts(settings: "wandb.Settings") -> list[str]:
+    url = str(settings.base_url)
+    default = type(settings).model_fields["base_url"].default
+    return [urlsplit(url).netloc, *([_CLOUD_HOST] if url == default else [])]
+
+
+def _in_netrc(hosts: list[str]) -> bool:
+    named = os.environ.get("NETRC")
+    candidates = [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]
+    for path in (candidate.expanduser() for candidate in candidates):
+        if not path.exists():
+            continue
+        try:
+            entries = netrc.netrc(path)
+        except (netrc.NetrcParseError, OSError):
+            return False
+        return any((entries.authenticators(host) or ("", "", ""))[2] for host in hosts)
+    return False
+
+
+ONLINE = ("online", "shared", "run")  # "run", "dryrun": wandb's older names, still accepted
+MODES = (*ONLINE, "offline", "dryrun", "disabled")
+_NO_LOGIN = "no login found"
+
+# wandb's own printing and console capture fight with rich progress bars; its timeouts (90 s
+# to start, for ever to finish) would let an absent server hold up a sweep. Seconds.
+_SETTINGS: dict[str, Any] = {
+    "console": "off",
+    "silent": True,
+    "quiet": True,
+    "init_timeout": 5.0,
+    "finish_timeout": 60.0,
+    "finish_timeout_raises": True,  # so that `finish_run` can say it in one line
+}
+
+
+def start_run(init: dict[str, Any]) -> "wandb.Run":
+    """Begin a run, offline if it can't be online; says in one line where it is.
+
+    A run that was left open in this process is closed first, as failed.
+
+    Args:
+        init: arguments of `wandb.init`; ``mode`` and ``dir`` may lack, ``dir`` is made.
+    """
+    import wandb
+
+    if wandb.run is not None:  # wandb.init would hand it out again: two runs merged into one
+        log.warning("W&B: run '%s' was left open, closing it", wandb.run.name)
+        finish_run(wandb.run, failed=True)
+    found = wandb.setup(settings=wandb_settings()).settings
+    mode = init.get("mode") or found.mode
+    reason = None
+    if mode in ONLINE and not login_known(found):
+        mode, reason = "offline", _NO_LOGIN
+    if mode == "disabled":
+        init = {key: value for key, value in init.items() if key != "dir"}  # or it is made
+    elif "dir" in init:
+        Path(init["dir"]).mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(**(init | {"mode": mode}))
+    except Exception as error:  # wandb raises many kinds here: its own, TimeoutError, OSError
+        if mode not in ONLINE:
+            raise
+        # The failed run's id stays "in use" until the service is gone (wandb issue 9865).
+        wandb.teardown()
+        wandb.setup(settings=wandb_settings())
+        mode, reason = "offline", f"cannot log online ({first_line(error)})"
+        run = wandb.init(**(init | {"mode": mode}))
+    _say_where(run, mode, reason)
+    return run
+
+
+def lacks_login() -> bool:
+    """Whether runs would be online if W&B knew a login; False where W&B cannot tell."""
+    import wandb
+
+    try:
+        found = wandb.setup(settings=wandb_settings()).settings
+        lacking = found.mode in ONLINE and not login_known(found)
+        # Else it would not look at WANDB_MODE again.
+        wandb.teardown()
+    except Exception as error:  # its own kinds: each run finds out, and says so
+        log.debug("W&B: no answer whether there is a login: %s", error)
+        return False
+    return lacking
+
+
+def finish_run(run: Any, failed: bool) -> bool:
+    """Close one `wandb.Run` (or its disabled stand-in), exit code 1 if failed else 0.
+
+    Waits at most WANDB_FINISH_TIMEOUT seconds (60) for the upload, and raises nothing that
+    W&B raises: a result on disk is not to be lost to a logger.
+
+    Returns:
+        Whether W&B has it all, or offline its files do.
+    """
+    try:
+        run.finish(exit_code=int(failed))
+    except Exception as error:
+        line = "W&B: upload not finished (%s); `wandb sync %s` after"
+        log.warning(line, first_line(error), shlex.quote(str(Path(run.dir).parent)))
+        return False
+    return True
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def wandb_settings() -> "wandb.Settings":
+    """Ours where neither this wandb nor the environment says otherwise.
+
+    Given to `wandb.setup`, not to `wandb.init`: only there does silence also rule out prompts.
+    """
+    import wandb
+
+    known = wandb.Settings.model_fields  # finish_timeout came with 0.27
+    return wandb.Settings(
+        **{
+            key: value
+            for key, value in _SETTINGS.items()
+            if key in known and f"WANDB_{key.upper()}" not in os.environ
+        }
+    )
+
+
+def _say_where(run: "wandb.Run", mode: str, reason: str | None) -> None:
+    if mode in ONLINE:
+        log.info("W&B: %s", run.url)
+    elif reason:
+        folder = Path(run.dir).parent
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())
+        line = "W&B: %s: offline; `wandb sync %s` uploads it"
+        log.warning(line, reason, shlex.quote(str(folder)))
+
 
 _NOT_IN_PROJECTS = "/\\#?%:"
 _TAG_LENGTH = 64  # the server refuses a run with a longer tag

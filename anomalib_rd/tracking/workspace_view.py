@@ -9,8 +9,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.login import login_known
-from anomalib_rd.tracking.start import first_line, wandb_settings
+from anomalib_rd.tracking.wandb_logger import first_line, login_known, wandb_settings
 from anomalib_rd.tracking.workspace import CONFIG, EPOCH, Panel, Section, Workspace
 
 # W&B shows ten of each by default: fewer than there are categories.

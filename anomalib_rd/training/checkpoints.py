@@ -23,7 +23,7 @@ from anomalib_rd.data.fingerprint import TRAIN, differing_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import require_same_run
-from anomalib_rd.results.progress import first_process
+from anomalib_rd.results.sweeps import first_process
 from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher
 from anomalib_rd.training.module import DistillationModule
 

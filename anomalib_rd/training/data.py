@@ -14,13 +14,12 @@ from anomalib_rd.data import (
     Sample,
     Source,
 )
-from anomalib_rd.data.check import count_findings, is_doubtful
-from anomalib_rd.data.counts import counts_of, published_counts
+from anomalib_rd.data.check import count_findings, counts_of, is_doubtful, published_counts
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.fingerprint import content_hash, differing_files, file_hashes
-from anomalib_rd.data.left_out import left_out, many
-from anomalib_rd.data.mask_levels import AUTO, covers_border
-from anomalib_rd.data.source import Split, categories_of_run
+from anomalib_rd.data.masks import AUTO, covers_border
+from anomalib_rd.data.sources.source import Split, categories_of_run
+from anomalib_rd.data.sources.unused import left_out, many
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable
 from anomalib_rd.scoring import Tiling

@@ -13,7 +13,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from anomalib_rd.cgroups import own_groups
+from anomalib_rd.cores import own_groups
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Teacher
 

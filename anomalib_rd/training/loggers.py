@@ -8,9 +8,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from anomalib_rd.results.progress import first_process
+from anomalib_rd.results.sweeps import first_process
 from anomalib_rd.tracking.keys import WANDB_LOGGER
-from anomalib_rd.tracking.run_id import kept_id
+from anomalib_rd.tracking.wandb_logger import kept_id
 
 
 def make_loggers(cfg: DictConfig, run_dir: Path, resumed: bool) -> list[Logger]:

@@ -12,14 +12,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anomalib_rd.data.fingerprint import fingerprint_of
 from anomalib_rd.networks import Distiller
-from anomalib_rd.networks.weights import state_sha256
+from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
 from anomalib_rd.seeds import process_seed
-from anomalib_rd.training import randomness
+from anomalib_rd.training import callbacks as randomness
+from anomalib_rd.training.evaluation import Judgement, PredictionGatherer, Predictions, judge, mean
 from anomalib_rd.training.feature_cache import FeatureCache, Place, cache_features
 from anomalib_rd.training.finite import require_finite_maps, require_finite_training
 from anomalib_rd.training.normals import fit_scorer
-from anomalib_rd.training.predictions import Judgement, PredictionGatherer, Predictions, judge, mean
 
 TEACHER = "distiller.teacher."
 # Of a checkpoint: the weights to judge by and, where these are an average, those to train on.

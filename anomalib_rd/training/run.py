@@ -25,9 +25,17 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.streaming import LEAST_BINS
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.identity import config_digest
-from anomalib_rd.results.progress import first_process
 from anomalib_rd.results.provenance import mask_config
-from anomalib_rd.tracking.lifetime import tracked
+from anomalib_rd.results.sweeps import first_process
+from anomalib_rd.tracking.wandb_logger import tracked
+from anomalib_rd.training.artifacts import (
+    contained,
+    leave_record,
+    map_scale,
+    require_counts,
+    show_images,
+)
+from anomalib_rd.training.callbacks import Heartbeat
 from anomalib_rd.training.checkpoints import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -35,7 +43,6 @@ from anomalib_rd.training.checkpoints import (
     find_restart,
     keep_state,
 )
-from anomalib_rd.training.choices import check_choices
 from anomalib_rd.training.data import (
     ALL_IMAGES,
     categories_of,
@@ -51,15 +58,13 @@ from anomalib_rd.training.data import (
 from anomalib_rd.training.data import make_data as make_data
 from anomalib_rd.training.feature_cache import usable_place
 from anomalib_rd.training.finite import keeping_what_there_was
-from anomalib_rd.training.gallery import require_counts
-from anomalib_rd.training.heartbeat import Heartbeat
-from anomalib_rd.training.leave import contained, leave_record, map_scale, show_images
+from anomalib_rd.training.fit_threshold import check_threshold, set_threshold, tell_possible_rate
 from anomalib_rd.training.loggers import make_loggers
+from anomalib_rd.training.model_selection import check_choices
 from anomalib_rd.training.module import VAL, DistillationModule
 from anomalib_rd.training.normals import fit_scorer
-from anomalib_rd.training.outcome import Outcome
 from anomalib_rd.training.partial import require_some_batches
-from anomalib_rd.training.threshold import check_threshold, set_threshold, tell_possible_rate
+from anomalib_rd.training.run_record import Outcome
 
 log = logging.getLogger(__name__)
 

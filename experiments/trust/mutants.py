@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-ONE = "anomalib_rd.metrics.checks.x_why_undefined__mutmut_1"
+ONE = "anomalib_rd.metrics.ranking.x_why_undefined__mutmut_1"
 # pytest's exit status by which mutmut knows what became of a mutant.
 OUTCOMES = {None: "not run", 0: "survived", 1: "killed", 3: "killed", 33: "no tests"}
 

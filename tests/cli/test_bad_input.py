@@ -66,7 +66,7 @@ def keys():
 
     from anomalib_rd.cli.categories import composed
     from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.cli.mistakes import dotted
+    from anomalib_rd.cli.errors import dotted
 
     register_resolvers()
     config = OmegaConf.to_container(composed(["data=mvtec"], None), resolve=False)

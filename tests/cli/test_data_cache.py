@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from anomalib_rd.cli import main
-from anomalib_rd.data.demo import VERSION
-from anomalib_rd.data.store import ArrayStore, image_store
+from anomalib_rd.data.disk_cache import ArrayStore, image_store
+from anomalib_rd.data.sources.demo import VERSION
 
 
 @pytest.fixture

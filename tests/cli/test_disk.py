@@ -19,12 +19,12 @@ sys.path.append(str(Path(__file__).parents[1] / "results"))
 from fake_runs import fake_run
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.disk import of_disk
+from anomalib_rd.cli.errors import of_disk
 from anomalib_rd.cli.page import leave_page
 from anomalib_rd.cli.sweep import ReportAtEnd
-from anomalib_rd.data.cache import ImageCache
+from anomalib_rd.data.disk_cache import ArrayStore
+from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.images import read_pair
-from anomalib_rd.data.store import ArrayStore
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import read_record
 

@@ -19,7 +19,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference import export as exporting
 from anomalib_rd.inference.checkpoint import read_run
-from anomalib_rd.inference.folding import fold
+from anomalib_rd.inference.graph import fold
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.results.record import read_record, read_scores
 

@@ -20,7 +20,7 @@ from anomalib_rd.cli.evaluate import evaluation_config
 from anomalib_rd.components import OTHER_PARTS, OWN_PARTS, is_known, require_known_code
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference import checkpoint
-from anomalib_rd.inference.metadata import Metadata, from_json
+from anomalib_rd.inference.runtimes import Metadata, from_json
 from anomalib_rd.results.files import read_json
 from anomalib_rd.training.data import make_data
 from anomalib_rd.training.loggers import make_loggers

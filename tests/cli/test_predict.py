@@ -16,8 +16,8 @@ from small_data import draw
 from anomalib_rd import load_run
 from anomalib_rd.cli import main
 from anomalib_rd.inference import detector as detecting
-from anomalib_rd.inference.files import Output, Table, drawn_size, find_images, picture
-from anomalib_rd.inference.prediction import Prediction
+from anomalib_rd.inference.detector import Prediction
+from anomalib_rd.inference.predict import Output, Table, drawn_size, find_images, picture
 from anomalib_rd.reports.heatmaps import CAPTION, GAP
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import keep

@@ -13,9 +13,8 @@ import pytest
 
 from anomalib_rd.cli import main
 from anomalib_rd.cli.status import duration
-from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.record import write_failure
-from anomalib_rd.results.sweeps import add_jobs
+from anomalib_rd.results.sweeps import RUNNING, add_jobs
 
 sys.path.append(str(Path(__file__).parents[1] / "results"))
 from fake_runs import fake_run

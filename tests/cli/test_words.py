@@ -21,8 +21,8 @@ from small_data import make_mvtec
 from anomalib_rd.cli import main
 from anomalib_rd.cli.categories import composed, expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
+from anomalib_rd.cli.errors import likeliest
 from anomalib_rd.cli.jobs import list_jobs
-from anomalib_rd.cli.suggestions import likeliest
 from anomalib_rd.cli.train import how_to_go_on
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
 from anomalib_rd.cli.values import check_values
@@ -306,8 +306,7 @@ def test_removing_a_group_is_its_choice_none_or_refused():
     ],
 )
 def test_the_likeliest_key_is_suggested(typed, meant):
-    from anomalib_rd.cli.mistakes import dotted
-    from anomalib_rd.cli.suggestions import trainer_keys
+    from anomalib_rd.cli.errors import dotted, trainer_keys
 
     register_resolvers()
     block = composed(["model/masking=block"], None)

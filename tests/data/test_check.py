@@ -7,16 +7,10 @@ import pytest
 from image_trees import write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.btad import BTAD
-from anomalib_rd.data.check import examine, missing_categories
-from anomalib_rd.data.counts import Counts, published_counts
-from anomalib_rd.data.demo import Demo
-from anomalib_rd.data.folder import Folder
-from anomalib_rd.data.loco import MVTecLOCO
-from anomalib_rd.data.mpdd import MPDD
-from anomalib_rd.data.mvtec import MVTecAD
-from anomalib_rd.data.mvtec_ad_2 import MVTecAD2
-from anomalib_rd.data.visa import VisA
+from anomalib_rd.data.check import Counts, examine, missing_categories, published_counts
+from anomalib_rd.data.sources.demo import Demo
+from anomalib_rd.data.sources.folder import Folder
+from anomalib_rd.data.sources.layouts import BTAD, MPDD, MVTecAD, MVTecAD2, MVTecLOCO, VisA
 
 
 @pytest.fixture

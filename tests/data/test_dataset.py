@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from anomalib_rd.data import AnomalyDataset, ImageCache, MVTecAD
-from anomalib_rd.data.store import ArrayStore
+from anomalib_rd.data.disk_cache import ArrayStore
 from anomalib_rd.errors import UserError
 
 
@@ -82,7 +82,7 @@ def test_items_are_the_same_with_a_cache(samples, tmp_path):
 def test_second_dataset_decodes_nothing(samples, tmp_path, monkeypatch):
     store = ArrayStore(tmp_path / "cache")
     first = list(AnomalyDataset(samples, (16, 16), cache=ImageCache(store)))
-    monkeypatch.setattr("anomalib_rd.data.cache.read_pair", None)
+    monkeypatch.setattr("anomalib_rd.data.image_cache.read_pair", None)
     again = list(AnomalyDataset(samples, (16, 16), cache=ImageCache(store)))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_rd.data.demo import VERSION, Counts, Demo, ensure
 from anomalib_rd.data.demo_images import CATEGORIES, render, render_pair
 from anomalib_rd.data.demo_images.textures import TRAIN_COLUMNS, cut, photograph
+from anomalib_rd.data.sources.demo import VERSION, Counts, Demo, ensure
 from anomalib_rd.errors import UserError
 
 FEW = Counts(train=2, test_good=1, per_defect=1)
@@ -113,7 +113,7 @@ def test_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
 def test_attempt_that_breaks_leaves_nothing_behind_and_is_made_good(monkeypatch, tmp_path):
     root = tmp_path / "data"
     with monkeypatch.context() as patch:
-        patch.setattr("anomalib_rd.data.demo.render_pair", _no_space)
+        patch.setattr("anomalib_rd.data.sources.demo.render_pair", _no_space)
         with pytest.raises(UserError, match=r"No space left.*ANOMALIB_RD_CACHE") as caught:
             ensure(root, ["washer"], FEW)
     assert "\n" not in str(caught.value)
@@ -136,7 +136,8 @@ def test_folder_of_something_else_is_refused(tmp_path):
 
 def test_two_processes_at_once(tmp_path, small):
     code = (
-        "import sys; from pathlib import Path; from anomalib_rd.data.demo import Counts, ensure;"
+        "import sys; from pathlib import Path;"
+        "from anomalib_rd.data.sources.demo import Counts, ensure;"
         "ensure(Path(sys.argv[1]), ['grass', 'washer'], Counts(2, 1, 1))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "data")]

@@ -16,7 +16,7 @@ import pytest
 
 from anomalib_rd.data import download
 from anomalib_rd.data.download import MVTEC_ARCHIVE, download_mvtec
-from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
+from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
 from anomalib_rd.errors import UserError
 
 CATEGORIES = sorted(MVTEC_OBJECTS | MVTEC_TEXTURES)

@@ -15,10 +15,11 @@ from image_trees import write_image, write_mask
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from anomalib_rd.data import AnomalyDataset, Sample, fingerprint, images, store
-from anomalib_rd.data.cache import ImageCache
+from anomalib_rd.data import AnomalyDataset, Sample, fingerprint, images
+from anomalib_rd.data import disk_cache as store
+from anomalib_rd.data.disk_cache import ArrayStore
+from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.images import read_pair
-from anomalib_rd.data.store import ArrayStore
 from anomalib_rd.errors import UserError
 
 SIZE = (6, 10)
@@ -136,7 +137,7 @@ def test_sizes_and_masks_do_not_collide(tmp_path, cache):
 def test_another_way_of_reading_is_another_entry(tmp_path, cache, monkeypatch):
     path = write_image(tmp_path / "a.png")
     cache.read(path, None, SIZE)
-    monkeypatch.setattr("anomalib_rd.data.cache.READING", "another")
+    monkeypatch.setattr("anomalib_rd.data.image_cache.READING", "another")
     cache.read(path, None, SIZE)
     monkeypatch.setattr("PIL.__version__", "99.0")
     cache.read(path, None, SIZE)
@@ -178,7 +179,7 @@ def test_file_replaced_while_it_is_read_is_not_kept(tmp_path, cache, monkeypatch
         return read_pair(path, mask, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr("anomalib_rd.data.cache.read_pair", replace_and_read)
+        patch.setattr("anomalib_rd.data.image_cache.read_pair", replace_and_read)
         assert cache.read(path, None, SIZE)[0].unique() == 200
     assert cache.store.usage()[0] == 0
     write_image(path, value=10)

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from anomalib_rd.data.check import ERROR, NOTE, WARNING, look
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.images import load_mask, orientation, read_mask, read_pair
-from anomalib_rd.data.mask_levels import check_mask_rule, lost_spots, mask_levels
-from anomalib_rd.data.source import Sample
+from anomalib_rd.data.masks import check_mask_rule, lost_spots, mask_levels
+from anomalib_rd.data.sources.source import Sample
 from anomalib_rd.errors import UserError
 
 SIZE = (40, 60)
@@ -168,7 +168,7 @@ def test_values_that_are_none(tmp_path, one_line, value):
 
 
 def test_the_rule_reaches_the_data_set_and_its_cache(tmp_path, monkeypatch):
-    from anomalib_rd.data.cache import ImageCache
+    from anomalib_rd.data.image_cache import ImageCache
 
     monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path / "cache"))
     image = write_image(tmp_path / "a.png", SIZE[::-1])

@@ -9,14 +9,10 @@ import pytest
 from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.btad import BTAD
 from anomalib_rd.data.fingerprint import content_hash, dataset_fingerprint
 from anomalib_rd.data.images import load_mask
-from anomalib_rd.data.loco import MVTecLOCO
-from anomalib_rd.data.mpdd import MPDD
-from anomalib_rd.data.mvtec_ad_2 import MVTecAD2
-from anomalib_rd.data.source import select_categories
-from anomalib_rd.data.visa import COLUMNS, VisA
+from anomalib_rd.data.sources.layouts import BTAD, COLUMNS, MPDD, MVTecAD2, MVTecLOCO, VisA
+from anomalib_rd.data.sources.source import select_categories
 from anomalib_rd.errors import UserError
 
 
@@ -233,8 +229,8 @@ def test_mvtec_ad_2_is_tested_on_the_public_part_alone(tmp_path):
 
 
 def test_image_cache_tells_one_folder_of_masks_from_another(tmp_path):
-    from anomalib_rd.data.cache import ImageCache
-    from anomalib_rd.data.store import ArrayStore
+    from anomalib_rd.data.disk_cache import ArrayStore
+    from anomalib_rd.data.image_cache import ImageCache
 
     image, masks = write_image(tmp_path / "000.png"), tmp_path / "000"
     write_mask(masks / "000.png")

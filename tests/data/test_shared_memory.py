@@ -2,11 +2,11 @@
 
 import pytest
 
-from anomalib_rd.cli.mistakes import explain
-from anomalib_rd.data import shared_memory
+from anomalib_rd.cli.errors import explain
+from anomalib_rd.data import image_cache as shared_memory
 from anomalib_rd.data.datamodule import AnomalyDataModule
-from anomalib_rd.data.mvtec import MVTecAD
-from anomalib_rd.data.shared_memory import needed_bytes, usable_workers
+from anomalib_rd.data.image_cache import needed_bytes, usable_workers
+from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.errors import UserError
 
 MIB = 2**20

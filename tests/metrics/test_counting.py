@@ -7,15 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from anomalib_rd.metrics import rank_table
+from anomalib_rd.metrics import counting as rank_table
 from anomalib_rd.metrics.counting import (
+    RankTable,
     count_below,
     count_by_search,
     distinct,
     distinct_on_device,
 )
 from anomalib_rd.metrics.functional import pixel_metrics, rank_pixels
-from anomalib_rd.metrics.rank_table import RankTable
 
 
 @st.composite

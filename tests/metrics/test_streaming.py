@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from anomalib_rd.metrics import StreamedPixelMetrics, bounds
-from anomalib_rd.metrics.bounds import pixel_bounds
+from anomalib_rd.metrics import StreamedPixelMetrics
+from anomalib_rd.metrics import streaming as bounds
 from anomalib_rd.metrics.functional import pixel_curves, pixel_metrics, why_undefined
-from anomalib_rd.metrics.score_bins import ScoreBins
+from anomalib_rd.metrics.streaming import ScoreBins, pixel_bounds
 
 ROUNDING = 1e-12
 

@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Teacher
-from anomalib_rd.networks.weights import embedded_state
+from anomalib_rd.networks.teacher import embedded_state
 
 CATS = {281: "tabby", 282: "tiger cat", 285: "Egyptian cat"}
 

@@ -4,7 +4,7 @@ import pytest
 from fake_runs import fake_run
 
 from anomalib_rd.reports.compared import HEADLINE, comparison_table, verdict
-from anomalib_rd.results.comparison import compare_variants
+from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
 
 ROW = {

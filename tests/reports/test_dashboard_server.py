@@ -20,9 +20,8 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.reports.server import DashboardServer, found
 from anomalib_rd.reports.server.found import in_words
 from anomalib_rd.results.files import write_atomically
-from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.record import RESULT, write_failure
-from anomalib_rd.results.sweeps import add_jobs, begun_runs
+from anomalib_rd.results.sweeps import RUNNING, add_jobs, begun_runs
 
 CHROMIUM = Path("/usr/bin/chromium")
 

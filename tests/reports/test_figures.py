@@ -19,8 +19,8 @@ from anomalib_rd.reports.figures.forest import forest
 from anomalib_rd.reports.figures.matrix import colour_scales, matrix
 from anomalib_rd.reports.figures.sheet import sheet
 from anomalib_rd.reports.figures.style import file_name, save, short, style
-from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.record import read_scores
+from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs
 
 METRICS = ["image_auroc", "pixel_auroc", "aupro"]

@@ -7,8 +7,8 @@ from fake_runs import fake_run
 
 from anomalib_rd.reports.document import make_document
 from anomalib_rd.reports.latex import escape, to_latex
-from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.published import load_published
+from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
 
 

@@ -12,9 +12,9 @@ from anomalib_rd.reports.latex import to_latex
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.terminal import print_document
-from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures, write_failure
+from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
 
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")

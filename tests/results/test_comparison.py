@@ -6,7 +6,7 @@ from fake_runs import METRICS, OBJECTS, TEXTURES, fake_run
 from scipy import stats
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.comparison import choose_baselines, compare_variants
+from anomalib_rd.results.statistics import choose_baselines, compare_variants
 from anomalib_rd.results.table import load_runs
 
 

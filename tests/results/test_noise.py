@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anomalib_rd.results.noise import (
+from anomalib_rd.results.statistics import (
     needed_seeds,
     over_seeds,
     smallest_difference,

@@ -15,7 +15,8 @@ import pytest
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results import files
-from anomalib_rd.results.progress import (
+from anomalib_rd.results.record import FAILURE, write_failure
+from anomalib_rd.results.sweeps import (
     RUNNING,
     SILENT,
     Running,
@@ -27,7 +28,6 @@ from anomalib_rd.results.progress import (
     read_running,
     touch,
 )
-from anomalib_rd.results.record import FAILURE, write_failure
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 
@@ -78,9 +78,7 @@ def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
 
 def test_a_child_process_may_say_how_far_the_run_is(tmp_path):
     code = "import sys; from pathlib import Path; "
-    code += (
-        "from anomalib_rd.results.progress import note_epoch; note_epoch(Path(sys.argv[1]), 2, 4)"
-    )
+    code += "from anomalib_rd.results.sweeps import note_epoch; note_epoch(Path(sys.argv[1]), 2, 4)"
     with claimed(tmp_path):
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
         assert (read_running(tmp_path).epoch, read_running(tmp_path).pid) == (2, os.getpid())

@@ -4,7 +4,7 @@ import sys
 import pytest
 from fake_runs import OBJECTS, TEXTURES, fake_run
 
-from anomalib_rd.data.mvtec import MVTEC_OBJECTS, MVTEC_TEXTURES
+from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.published import CATEGORIES, MVTEC_AD, compare, load_published
 from anomalib_rd.results.table import category_table, load_runs

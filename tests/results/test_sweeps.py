@@ -8,10 +8,10 @@ from fake_runs import fake_run
 from test_progress import write_running
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.progress import Running
 from anomalib_rd.results.record import write_failure
 from anomalib_rd.results.sweeps import (
     SWEEP,
+    Running,
     RunState,
     add_jobs,
     begun_runs,

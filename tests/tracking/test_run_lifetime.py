@@ -2,7 +2,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from wandb_file import read_runs
 
-from anomalib_rd.tracking.lifetime import finish, tracked
+from anomalib_rd.tracking.wandb_logger import finish, tracked
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])

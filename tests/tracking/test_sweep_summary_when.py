@@ -13,9 +13,8 @@ from wandb_file import read_runs
 from anomalib_rd.cli import main
 from anomalib_rd.cli.sweep import ReportAtEnd
 from anomalib_rd.reports.report import report
-from anomalib_rd.tracking.run_id import WANDB_ID, kept_id
-from anomalib_rd.tracking.start import start_run
 from anomalib_rd.tracking.sweep_summary import log_sweep
+from anomalib_rd.tracking.wandb_logger import WANDB_ID, kept_id, start_run
 
 
 def test_again_is_the_same_run_and_nothing_where_nothing_changed(tmp_path):

@@ -7,8 +7,8 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from wandb_file import read_runs
 
-from anomalib_rd.tracking.evaluation import LoggedImage, log_evaluation
-from anomalib_rd.tracking.lifetime import finish
+from anomalib_rd.tracking.tables import LoggedImage, log_evaluation
+from anomalib_rd.tracking.wandb_logger import finish
 
 METRICS = {"image_auroc": 0.75, "pixel_auroc": float("nan"), "aupro": np.float64(0.5)}
 

@@ -16,7 +16,7 @@ from wandb_file import read_runs
 
 import anomalib_rd
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.lifetime import finish, tracked
+from anomalib_rd.tracking.wandb_logger import finish, tracked
 
 
 class Line(LightningModule):
@@ -164,7 +164,7 @@ def shown(leader):
 @pytest.mark.parametrize("lookup", ["right", "wrong"])
 def test_a_terminal_without_login_is_not_prompted(make_logger, monkeypatch, caplog, lookup):
     if lookup == "wrong":  # a login that we see and wandb does not
-        monkeypatch.setattr("anomalib_rd.tracking.start.login_known", lambda _: True)
+        monkeypatch.setattr("anomalib_rd.tracking.wandb_logger.login_known", lambda _: True)
     with terminal(monkeypatch) as leader:
         os.write(leader, b"3\n")  # a prompt would take this answer instead of waiting for ever
         logger = make_logger(mode=None)
@@ -240,8 +240,8 @@ def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
     for name in [key for key in sys.modules if key.startswith("anomalib_rd.tracking")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it now raises ImportError
-    evaluation = importlib.import_module("anomalib_rd.tracking.evaluation")
-    lifetime = importlib.import_module("anomalib_rd.tracking.lifetime")
+    evaluation = importlib.import_module("anomalib_rd.tracking.tables")
+    lifetime = importlib.import_module("anomalib_rd.tracking.wandb_logger")
     importlib.import_module("anomalib_rd.tracking.wandb_logger")
     logger = CSVLogger(tmp_path / "csv")
     with lifetime.tracked([logger]):

@@ -9,8 +9,7 @@ import pytest
 from wandb_file import read_runs
 from wandb_stub import KEY
 
-from anomalib_rd.tracking.lifetime import tracked
-from anomalib_rd.tracking.login import login_known
+from anomalib_rd.tracking.wandb_logger import login_known, tracked
 
 # Left to itself W&B waits 90 s at the start and forever at the end; a busy machine is slow, too.
 LONG = 60

@@ -7,7 +7,7 @@ from small_data import make_mvtec
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
-from anomalib_rd.training.averaging import MovingAverage
+from anomalib_rd.training.callbacks import MovingAverage
 from anomalib_rd.training.module import TEACHER
 from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
 

@@ -20,7 +20,7 @@ from small_data import make_mvtec
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.processes import in_processes, processes_to_start
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.progress import read_running
+from anomalib_rd.results.sweeps import read_running
 from anomalib_rd.training import run
 from anomalib_rd.training.checkpoints import saved_epochs
 

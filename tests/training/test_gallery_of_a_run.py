@@ -12,7 +12,7 @@ from PIL import Image
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import read_scores
-from anomalib_rd.training.gallery import leave_gallery
+from anomalib_rd.training.artifacts import leave_gallery
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.run import train
 

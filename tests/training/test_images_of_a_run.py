@@ -14,9 +14,8 @@ from PIL import ExifTags, Image
 from small_data import make_mvtec
 
 from anomalib_rd.cli import jobs, main
-from anomalib_rd.data.dataset import AnomalyDataset
-from anomalib_rd.data.mvtec import MVTecAD
-from anomalib_rd.data.tiles import TileDataset
+from anomalib_rd.data.dataset import AnomalyDataset, TileDataset
+from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.training.run import train

@@ -8,7 +8,9 @@ from anomalib_rd.cli.page import leave_page
 from anomalib_rd.reports import heatmaps
 from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.training import gallery, leave, run
+from anomalib_rd.training import artifacts as gallery
+from anomalib_rd.training import artifacts as leave
+from anomalib_rd.training import run
 from anomalib_rd.training.run import train
 
 BASE = ("trainer.max_epochs=1", "heatmaps=4", "logger=csv")

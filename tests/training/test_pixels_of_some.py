@@ -11,7 +11,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.results.unified import category_folder
-from anomalib_rd.training.predictions import PredictionGatherer, judge
+from anomalib_rd.training.evaluation import PredictionGatherer, judge
 from anomalib_rd.training.run import train
 
 QUICK = ("heatmaps=0", "gallery=0", "trainer.max_epochs=1", "model=untrained")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_rd.training.randomness import capture, capture_all, restore
+from anomalib_rd.training.callbacks import capture, capture_all, restore
 
 
 def draw():

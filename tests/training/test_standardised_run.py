@@ -80,7 +80,7 @@ def grown(tmp_path):
 
 def test_evaluate_gives_the_same_bits(run):
     from anomalib_rd.cli.evaluate import evaluation_config
-    from anomalib_rd.inference.evaluation import evaluate
+    from anomalib_rd.inference.evaluate import evaluate
 
     _, folder = run()
     trained = read_run(folder)

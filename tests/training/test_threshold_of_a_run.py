@@ -16,8 +16,8 @@ from anomalib_rd.results.threshold import (
     threshold_of,
 )
 from anomalib_rd.training.checkpoints import keep
+from anomalib_rd.training.fit_threshold import tell_possible_rate
 from anomalib_rd.training.run import make_data, train
-from anomalib_rd.training.threshold import tell_possible_rate
 
 
 @pytest.fixture

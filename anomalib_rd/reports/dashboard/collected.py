@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomalib_rd.reports.dashboard.runs import Group, Run, read_runs
 from anomalib_rd.reports.dashboard.sweeps import Sweep, find_sweeps
-from anomalib_rd.results.comparison import choose_baselines, compare_variants
+from anomalib_rd.results.statistics import choose_baselines, compare_variants
 from anomalib_rd.results.table import category_table, load_runs
 
 

@@ -16,9 +16,9 @@ from anomalib_rd.reports.figures.matrix import colour_scales, matrix
 from anomalib_rd.reports.figures.sheet import ROWS, sheet
 from anomalib_rd.reports.figures.style import file_name, save, style
 from anomalib_rd.reports.undefined import why_undefined
-from anomalib_rd.results.comparison import compare_variants
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
+from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs, metric_columns, without_repeats
 
 FIGURES = "figures"

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.dashboard import PAGE
 from anomalib_rd.results.files import one_line
-from anomalib_rd.results.progress import RUNNING
 from anomalib_rd.results.record import FAILURE, RESULT
 from anomalib_rd.results.sweeps import (
     CHECKPOINTS,
+    RUNNING,
     SWEEP,
     RunState,
     counts,

@@ -9,8 +9,12 @@ from anomalib_rd.reports.cells import HEADINGS, records
 from anomalib_rd.reports.compared import HEADLINE
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.results.agreement import FEWEST
-from anomalib_rd.results.comparison import choose_baselines, compare_variants
-from anomalib_rd.results.noise import smallest_difference, spread_factors
+from anomalib_rd.results.statistics import (
+    choose_baselines,
+    compare_variants,
+    smallest_difference,
+    spread_factors,
+)
 from anomalib_rd.results.table import without_repeats
 
 AGREEMENT = [

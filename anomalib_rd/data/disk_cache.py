@@ -1,0 +1,140 @@
+"""Decoded images on disk, shared by all runs of a machine."""
+
+import contextlib
+import math
+import os
+import time
+import uuid
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_dir
+
+
+def cache_folder() -> Path:
+    """``ANOMALIB_RD_CACHE``, else the platform's cache folder for this program."""
+    return Path(os.environ.get("ANOMALIB_RD_CACHE") or user_cache_dir("anomalib_rd")).expanduser()
+
+
+ENTRY, PART = ".u8", ".part"  # a whole entry; one that is being written
+CHECKSUM = 4  # bytes of CRC-32 behind the values
+DAY = 86400  # seconds
+
+
+def image_store() -> "ArrayStore":
+    """Where the decoded images are: a folder of their own in the program's cache folder."""
+    return ArrayStore(cache_folder() / "decoded-images")
+
+
+class ArrayStore:
+    """A folder of uint8 arrays under keys, each a file of the values and their CRC-32.
+
+    There are no locks. An entry is written under another name and renamed when whole, so whoever
+    looks finds all of it or nothing; of several writers of one key the last one's stands. A file
+    that was cut off or altered fails its check and counts as absent.
+
+    Args:
+        folder: made with the first entry.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._checked: dict[str, tuple[int, ...]] = {}
+
+    def get(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The array of this ``shape`` under ``key``; None if there is none that can be read."""
+        try:
+            content = np.fromfile(self._entry(key), np.uint8)
+        except OSError:
+            return None
+        values, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
+        if values.size != math.prod(shape) or checksum.tobytes() != _checksum(values):
+            return None
+        return values.reshape(shape)
+
+    def get_rows(self, key: str, shape: tuple[int, int, int], rows: slice) -> np.ndarray | None:
+        """Of the array that `get` gives, ``[:, rows]``, without reading the others.
+
+        The whole is read and checked the first time, and again once the file is another one.
+        """
+        path = self._entry(key)
+        planes, height, width = shape
+        start, stop, _ = rows.indices(height)
+        try:
+            state = path.stat()
+            file_now = (state.st_ino, state.st_size, state.st_mtime_ns)
+            if self._checked.get(key) != file_now:
+                whole = self.get(key, shape)
+                if whole is None:
+                    return None
+                self._checked[key] = file_now
+                return whole[:, rows]
+            found = np.empty((planes, stop - start, width), np.uint8)
+            with path.open("rb", buffering=0) as file:
+                for plane, values in enumerate(found):
+                    file.seek((plane * height + start) * width)
+                    if file.readinto(values.data) != values.size:
+                        return None
+            return found
+        except OSError:
+            return None
+
+    def put(self, key: str, values: np.ndarray) -> None:
+        """Keep uint8 ``values``, in the place of what ``key`` had.
+
+        Raises:
+            OSError: no space, or no right to write.
+        """
+        values = np.ascontiguousarray(values)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _remove_stale_parts(self.folder)
+        part = self.folder / f"{key}.{uuid.uuid4().hex}{PART}"
+        # Somebody clears the store at this moment: there is nothing to keep then.
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                with part.open("xb") as file:
+                    file.write(values.data)
+                    file.write(_checksum(values))
+                part.replace(self._entry(key))
+            finally:
+                part.unlink(missing_ok=True)
+
+    def usage(self) -> tuple[int, int]:
+        """Number of entries, and their bytes."""
+        sizes = []
+        for path in self.folder.glob(f"*{ENTRY}"):
+            with contextlib.suppress(FileNotFoundError):  # another process clears
+                sizes.append(path.stat().st_size)
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> tuple[int, int]:
+        """Remove all entries, and what killed processes left; nothing else in the folder.
+
+        Returns:
+            Number of entries removed, and their bytes.
+
+        Raises:
+            OSError: no right to.
+        """
+        usage = self.usage()
+        for path in (*self.folder.glob(f"*{PART}"), *self.folder.glob(f"*{ENTRY}")):
+            path.unlink(missing_ok=True)
+        return usage
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}{ENTRY}"
+
+
+def _checksum(values: np.ndarray) -> bytes:
+    return zlib.crc32(values.data).to_bytes(CHECKSUM, "little")
+
+
+@cache
+def _remove_stale_parts(folder: Path) -> None:
+    """What was left by processes killed over a day ago; looked for once in a process."""
+    for part in folder.glob(f"*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > DAY:
+                part.unlink()
