@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anomalib_rd.reports.formatting import MISSING, format_count, format_duration, format_percent
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.reported import cells_beside, columns_beside, mean_rows, methods_beside
 from anomalib_rd.reports.undefined import shown_metrics, undefined_remarks, why_undefined
@@ -155,7 +156,7 @@ def _cell(
         names = [row["category"]] if row["kind"] == "category" else list(runs["category"].unique())
         known = dict.fromkeys(why[n, row["metric"]] for n in names if (n, row["metric"]) in why)
         unknown = f"undefined in {', '.join(names)}: no reason on record"
-        return "-" + ",".join(map(notes.mark, known or [unknown]))
+        return MISSING + ",".join(map(notes.mark, known or [unknown]))
     marks = []
     missing = row["of_categories"] - row["n_categories"]
     if missing:
@@ -171,11 +172,7 @@ def _cell(
         marks.append(f"{row['n_seeds']} of {seeds} seeds{which}")
     if below_chance(row["metric"], row["mean"]):
         marks.append("below chance: an AUROC under 50 ranks the normal above the defective")
-    return _percent(row["mean"], row["std"]) + ",".join(map(notes.mark, marks))
-
-
-def _percent(mean: float, std: float) -> str:
-    return f"{100 * mean:.2f}" + ("" if np.isnan(std) else f"±{100 * std:.2f}")
+    return format_percent(row["mean"], row["std"]) + ",".join(map(notes.mark, marks))
 
 
 def _statement(runs: pd.DataFrame) -> str:
@@ -186,27 +183,16 @@ def _statement(runs: pd.DataFrame) -> str:
     span = f"{epochs[0]}-{epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}"
     categories = runs["category"].nunique()
     spread = " (± is the std over seeds)" if len(seeds) > 1 else ""
+    seconds = runs["total_s"].median()
+    time = "" if np.isnan(seconds) else f" A run takes {format_duration(seconds)} (median)."
     return (
         f"{what_all_share(runs['variant'].unique())}"
         f"Protocol: {', '.join(runs['headline'].unique())}, {span} "
         f"{'epoch' if span == '1' else 'epochs'}{f', {sizes} pixels' if sizes else ''}. "
         f"{'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))}{spread}. "
-        f"Data: {runs['data'].iloc[0]}, {categories} "
-        f"{'category' if categories == 1 else 'categories'}.{_time(runs['total_s'].median())}"
+        f"Data: {runs['data'].iloc[0]}, "
+        f"{format_count(categories, 'category', 'categories')}.{time}"
     )
-
-
-def _time(seconds: float) -> str:
-    if np.isnan(seconds):
-        return ""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        text = f"{minutes // 60} h {minutes % 60} min"
-    elif minutes >= 5:
-        text = f"{minutes} min"
-    else:
-        text = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f" A run takes {text} (median)."
 
 
 def _about_metrics(runs: pd.DataFrame) -> list[str]:
@@ -232,7 +218,8 @@ def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
         table = category_table(best)
         means = table[(table["category"] == MEAN_ALL) & table["mean"].notna()]
         values = ", ".join(
-            f"{' '.join(HEADINGS[row['metric']].heading[:2])} {_percent(row['mean'], row['std'])}"
+            f"{' '.join(HEADINGS[row['metric']].heading[:2])} "
+            f"{format_percent(row['mean'], row['std'])}"
             for row in records(means)
             if row["metric"] in HEADINGS and HEADINGS[row["metric"]].priority == 0
         )

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.reports.cells import HEADINGS, records, what_all_share
+from anomalib_rd.reports.formatting import MISSING, format_points
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.undefined import HEADLINE as HEADLINE
 from anomalib_rd.results.statistics import ALPHA, FEWEST_FOR_P, MOST_SEEDS, spread_factors
@@ -58,7 +59,7 @@ def verdict(row: Mapping[str, Any], comparisons: int) -> str:
     """
     if np.isnan(row["difference"]):
         return f"{_metric(row)}: no category in common with the baseline"
-    head = f"{_points(row['difference'])} {_metric(row)}: "
+    head = f"{format_points(row['difference'])} {_metric(row)}: "
     seeds = row["n_seeds"]
     if seeds < 2:
         return head + _no_spread(row)
@@ -94,19 +95,19 @@ def _cells(row: Mapping[str, Any], notes: Notes) -> tuple[str, ...]:
         marks.append(f"left out, for only one of the two has them: {row['n_left_out']}")
     return (
         _metric(row),
-        "-" if np.isnan(row["difference"]) else _points(row["difference"]),
+        format_points(row["difference"]),
         _interval(row, notes),
-        "-" if np.isnan(row["p_holm"]) else _p_value(row["p_holm"]),
+        MISSING if np.isnan(row["p_holm"]) else _p_value(row["p_holm"]),
         str(row["n_pairs"]) + ",".join(map(notes.mark, marks)),
-        "-" if np.isnan(row["smallest"]) else f"{100 * row['smallest']:.2f}",
-        "-" if np.isnan(row["needed_seeds"]) else _seeds(row["needed_seeds"]),
+        MISSING if np.isnan(row["smallest"]) else f"{100 * row['smallest']:.2f}",
+        MISSING if np.isnan(row["needed_seeds"]) else _seeds(row["needed_seeds"]),
     )
 
 
 def _interval(row: Mapping[str, Any], notes: Notes) -> str:
     if np.isnan(row["low"]):
-        return "-" + notes.mark("fewer than 2 pairs: no interval")
-    text = f"{_points(row['low'])} to {_points(row['high'])}"
+        return MISSING + notes.mark("fewer than 2 pairs: no interval")
+    text = f"{format_points(row['low'])} to {format_points(row['high'])}"
     count = row["n_resampled"]
     if count >= FEWEST_FOR_P:
         return text
@@ -145,10 +146,6 @@ def _family(compared: pd.DataFrame, row: Mapping[str, Any]) -> int:
 
 def _metric(row: Mapping[str, Any]) -> str:
     return HEADINGS[row["metric"]].name
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}"
 
 
 def _p_value(p: float) -> str:

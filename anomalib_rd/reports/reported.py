@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from anomalib_rd.reports.formatting import format_published
 from anomalib_rd.reports.layout import OTHER_PRO, Column, Row
 from anomalib_rd.results.published import CATEGORIES, REPORTED, Published
 
@@ -49,7 +50,7 @@ def cells_beside(
             for metric in _metrics(method)
         ]
         known = any(value is not None for value in values)
-        cells.append("/".join(map(percent, values)) if known else "")
+        cells.append("/".join(map(format_published, values)) if known else "")
     return cells
 
 
@@ -98,14 +99,6 @@ def source(method: Published) -> str:
     return f"{_name(method)}: {'; '.join(about)}. {method.source}"
 
 
-def percent(value: float | None) -> str:
-    """A reported value with the decimals it has, one at least, but 100 as it is."""
-    if value is None:
-        return "-"
-    text = f"{value:.2f}"
-    return "100" if text == "100.00" else text.removesuffix("0")
-
-
 def _name(method: Published) -> str:
     return method.name + ("" if method.verified else "*")
 
@@ -147,7 +140,7 @@ def _mean_cell(
     if name not in REPORTED or value is None:
         return ""
     std = method.std.get(name)
-    text = percent(value) + (f"±{std:.2f}" if std is not None else "")
+    text = format_published(value) + (f"±{std:.2f}" if std is not None else "")
     if name != "pro" or metric == method.pro:
         return text
     # AUPRO's column takes what no other column of the table takes.

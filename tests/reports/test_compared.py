@@ -90,14 +90,14 @@ def test_metrics_that_are_the_same_have_no_seeds_to_ask_for(tmp_path):
     table = make_table(tmp_path, {"bottle": [0.01, 0.03], "cable": [0.0, 0.01]})
     pixel = next(row for row in table.rows() if row.cells[0] == "pixel AUROC")
     assert pixel.cells[1] == "+0.00"
-    assert pixel.cells[-1] == "-"
+    assert pixel.cells[-1] == "–"
 
 
 def test_what_is_missing_has_a_footnote(tmp_path):
     fake_run(tmp_path / "more", "cable", 7, config={"model.name": "rd4ad"})
     table = make_table(tmp_path, {"bottle": [0.01]})
     cells = table.rows()[0].cells
-    assert cells[2:4] == ("-¹", "-")
+    assert cells[2:4] == ("–¹", "–")
     assert cells[4] == "1²"
     assert table.footnotes()[:2] == [
         "¹ fewer than 2 pairs: no interval",

@@ -18,7 +18,6 @@ from fake_runs import fake_run
 from anomalib_rd.cli.dashboard import is_loopback
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.server import DashboardServer, found
-from anomalib_rd.reports.server.found import in_words
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import RESULT, write_failure
 from anomalib_rd.results.sweeps import RUNNING, add_jobs, begun_runs
@@ -341,12 +340,6 @@ def test_the_folder_is_not_looked_through_for_each_who_asks(tmp_path, monkeypatc
         for _ in range(3):
             page(server, "/progress.json")
     assert len(looks) == 1
-
-
-def test_time_left_is_said_in_words():
-    assert [in_words(seconds) for seconds in (5, 60, 3599, 7500)] == [
-        *("less than a minute", "about 1 min", "about 1 h 00 min", "about 2 h 05 min"),
-    ]
 
 
 COMMAND = "import sys; from anomalib_rd.cli.dashboard import run; sys.exit(run(sys.argv[1:]))"

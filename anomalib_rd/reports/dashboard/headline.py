@@ -6,8 +6,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from anomalib_rd.reports.cells import records
-from anomalib_rd.reports.dashboard.numbers import percent, points, rate, seconds, spread
-from anomalib_rd.reports.reported import percent as reported_percent
+from anomalib_rd.reports.formatting import (
+    format_duration,
+    format_percent,
+    format_points,
+    format_published,
+    format_rate,
+    format_std,
+)
 from anomalib_rd.reports.reported import source
 from anomalib_rd.results.published import Published, compare
 from anomalib_rd.results.table import MEAN_ALL
@@ -83,13 +89,13 @@ def variant_lines(
         row, against = means[variant, metric], differences.get((variant, metric))
         interval = ""
         if against is not None and against["low"] == against["low"]:
-            interval = f"{points(against['low'])} to {points(against['high'])}"
+            interval = f"{format_points(against['low'])} to {format_points(against['high'])}"
         return Mean(
             metric=metric,
-            text=percent(row["mean"]),
-            spread=spread(row["std"]),
+            text=format_percent(row["mean"]),
+            spread=format_std(row["std"]),
             value=100 * row["mean"],
-            difference="" if against is None else points(against["difference"]),
+            difference="" if against is None else format_points(against["difference"]),
             interval=interval,
         )
 
@@ -106,10 +112,10 @@ def variant_lines(
                 seeds=", ".join(map(str, sorted(own["seed"].unique()))),
                 categories=own["category"].nunique(),
                 means=[mean(label, metric) for metric in metrics],
-                train=seconds(own["train_s"].median()),
-                total=seconds(own["total_s"].median()),
-                train_speed=rate(own["train_images_per_s"].median()),
-                test_speed=rate(own["test_images_per_s"].median()),
+                train=format_duration(own["train_s"].median()),
+                total=format_duration(own["total_s"].median()),
+                train_speed=format_rate(own["train_images_per_s"].median()),
+                test_speed=format_rate(own["test_images_per_s"].median()),
             )
         )
     return lines
@@ -130,13 +136,14 @@ def beside_published(
         theirs = published[method]
         by_variant = {r["variant"]: r for r in records(part)}
         differences = [
-            points(by_variant[v]["difference"] / 100) if v in by_variant else "" for v in variants
+            format_points(by_variant[v]["difference"] / 100) if v in by_variant else ""
+            for v in variants
         ]
         lines.append(
             Beside(
                 metric=metric,
                 method=theirs.name + ("" if theirs.verified else "*"),
-                reported=reported_percent(float(reported)),
+                reported=format_published(float(reported)),
                 differences=differences,
                 source=source(theirs),
             )

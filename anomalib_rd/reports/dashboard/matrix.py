@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.reports.cells import records
-from anomalib_rd.reports.dashboard.numbers import percent, spread
+from anomalib_rd.reports.formatting import format_percent, format_std
 from anomalib_rd.results.table import GROUPS, without_repeats
 
 NARROWEST = 0.02
@@ -88,8 +88,8 @@ def category_matrix(
         missing = why.get((variant, label, metric), "undefined")
         return Cell(
             metric=metric,
-            text=percent(mean),
-            spread=spread(row["std"]),
+            text=format_percent(mean),
+            spread=format_std(row["std"]),
             value=None if math.isnan(mean) else round(100 * mean, 6),
             depth=0.0 if math.isnan(mean) else _depth(mean, *scales[metric]),
             note=missing if math.isnan(mean) else _note(row),

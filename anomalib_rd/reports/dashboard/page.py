@@ -18,10 +18,10 @@ import anomalib_rd
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.cells import below_chance, records
 from anomalib_rd.reports.dashboard.collected import Collected
-from anomalib_rd.reports.dashboard.numbers import percent, rate, seconds
 from anomalib_rd.reports.dashboard.pictures import group_pictures, images_each
 from anomalib_rd.reports.dashboard.runs import Group
 from anomalib_rd.reports.dashboard.sections import data_sections, headline_metrics, metric_name
+from anomalib_rd.reports.formatting import format_duration, format_percent, format_rate
 from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.reports.undefined import shown_metrics
 from anomalib_rd.results.files import one_line, plain, write_atomically
@@ -84,9 +84,9 @@ def _environment() -> Environment:
     environment.globals["below_chance"] = below_chance
     environment.filters |= {
         "json": _json,
-        "percent": percent,
-        "seconds": seconds,
-        "rate": rate,
+        "percent": format_percent,
+        "seconds": format_duration,
+        "rate": format_rate,
         "metric": metric_name,
     }
     return environment

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.dashboard import PAGE
+from anomalib_rd.reports.formatting import format_time_left
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.record import FAILURE, RESULT
 from anomalib_rd.results.sweeps import (
@@ -117,21 +118,13 @@ def progress(found: Found, now: float) -> dict[str, Any]:
         "url": found.url if totals["done"] else None,
         "total": len(states),
         "counts": {state: number for state, number in totals.items() if number},
-        "left": None if not left else in_words(left),
+        "left": None if not left else format_time_left(left),
         "running": [_running(state) for state in _listed(states, "running")],
         "failed": [
             {"run": state.run, "reason": state.reason or "no message on record"}
             for state in _listed(states, "failed")
         ],
     }
-
-
-def in_words(seconds: float) -> str:
-    """A time left, as exactly as it can be known."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"about {minutes // 60} h {minutes % 60:02} min"
-    return f"about {minutes} min" if minutes else "less than a minute"
 
 
 def _name(found: Found) -> str:

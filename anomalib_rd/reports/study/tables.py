@@ -7,6 +7,7 @@ import pandas as pd
 
 from anomalib_rd.reports.cells import HEADINGS, records
 from anomalib_rd.reports.compared import HEADLINE
+from anomalib_rd.reports.formatting import MISSING
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.results.agreement import FEWEST
 from anomalib_rd.results.statistics import (
@@ -69,7 +70,7 @@ def spread_table(runs: pd.DataFrame) -> Table:
         if len(means) < 2 or np.ptp(means) == 0:
             few = "fewer than 2 seeds have every category"
             why = notes.mark(few if len(means) < 2 else "the same with every seed")
-            rows.append(Row(HEADINGS[metric].name, ("-" + why, *["-"] * (1 + len(SEEDS)))))
+            rows.append(Row(HEADINGS[metric].name, (MISSING + why, *[MISSING] * (1 + len(SEEDS)))))
             continue
         variance = means.var(ddof=1)
         least, most = (100 * variance**0.5 * factor for factor in spread_factors(len(means)))
@@ -120,10 +121,10 @@ def equal_budget_table(budgeted: pd.DataFrame) -> Table | None:
 
 def _with_interval(row: dict[str, Any] | None) -> str:
     if row is None or np.isnan(row["difference"]):
-        return "-"
+        return MISSING
     middle, low, high = (f"{100 * row[name]:+.2f}" for name in ("difference", "low", "high"))
     return middle if np.isnan(row["low"]) else f"{middle} ({low} to {high})"
 
 
 def _number(value: float, form: str) -> str:
-    return "-" if np.isnan(value) else format(value, form)
+    return MISSING if np.isnan(value) else format(value, form)
