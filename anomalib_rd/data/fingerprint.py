@@ -24,16 +24,16 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
     Raises:
         UserError: a file cannot be read.
     """
-    return fingerprint_of(file_hashes(split, root))
+    return combine_hashes(hash_files(split, root))
 
 
-def fingerprint_of(hashes: Mapping[str, str]) -> str:
-    """The fingerprint of files whose hashes `file_hashes` gives."""
+def combine_hashes(hashes: Mapping[str, str]) -> str:
+    """The fingerprint of files whose hashes `hash_files` gives."""
     lines = sorted(f"{name}\0{content}\n" for name, content in hashes.items())
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def file_hashes(split: Split, root: Path) -> dict[str, str]:
+def hash_files(split: Split, root: Path) -> dict[str, str]:
     """SHA-256 of each file's content, by what it is for and its path below ``root``.
 
     The keys are ``ROLE\\0PATH`` with the roles `TRAIN`, ``test`` and ``mask``.
@@ -54,13 +54,13 @@ def file_hashes(split: Split, root: Path) -> dict[str, str]:
         }
 
 
-def differing_files(
+def find_changed_files(
     before: Mapping[str, str], now: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
     """The files that were added, removed or altered: those to train on, and the others.
 
     Args:
-        before: of `file_hashes`.
+        before: of `hash_files`.
         now: likewise.
     """
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
@@ -69,7 +69,7 @@ def differing_files(
     return trained, [path for role, _, path in roles if role != TRAIN]
 
 
-def content_hash(path: Path) -> str:
+def hash_content(path: Path) -> str:
     """SHA-256 of a file's bytes, not computed again in this process while the file is the same.
 
     Of a folder of masks: over the names and the contents of its images.
@@ -79,7 +79,7 @@ def content_hash(path: Path) -> str:
     """
     state = path.stat()
     if S_ISDIR(state.st_mode):
-        parts = (f"{file.name}\0{content_hash(file)}\n" for file in list_images(path))
+        parts = (f"{file.name}\0{hash_content(file)}\n" for file in list_images(path))
         return hashlib.sha256("".join(parts).encode(errors="surrogateescape")).hexdigest()
     # The time of change too: a copy that keeps the modification time moves it.
     return _sha256(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
@@ -93,7 +93,7 @@ def _sha256(path: Path, *state: int) -> str:  # noqa: ARG001
 
 def _readable_hash(path: Path) -> str:
     try:
-        return content_hash(path)
+        return hash_content(path)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; was the dataset changed?"

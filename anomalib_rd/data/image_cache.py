@@ -11,7 +11,7 @@ import PIL
 import torch
 
 from anomalib_rd.data.disk_cache import ArrayStore, image_store
-from anomalib_rd.data.fingerprint import content_hash
+from anomalib_rd.data.fingerprint import hash_content
 from anomalib_rd.data.images import READING, read_pair
 from anomalib_rd.data.masks import AUTO
 from anomalib_rd.errors import UserError
@@ -150,7 +150,7 @@ class ImageCache:
 def _key(path: Path, mask: Path | None, size: tuple[int, int], rule: str) -> str | None:
     """What the decoded pixels depend on; None if a file cannot be read: decoding says why."""
     try:
-        contents = [content_hash(file) for file in (path, mask) if file is not None]
+        contents = [hash_content(file) for file in (path, mask) if file is not None]
     except OSError:
         return None
     # Pillow too: another version may decode or resize to other values.

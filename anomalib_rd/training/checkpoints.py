@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_rd.data.fingerprint import TRAIN, differing_files
+from anomalib_rd.data.fingerprint import TRAIN, find_changed_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import require_same_run
@@ -286,7 +286,7 @@ def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str,
 
     Args:
         path: the checkpoint.
-        before: what it was trained on, of `file_hashes`; empty where it does not tell.
+        before: what it was trained on, of `hash_files`; empty where it does not tell.
         now: what is on disk.
 
     Raises:
@@ -294,7 +294,7 @@ def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str,
     """
     if not before or not now:
         return
-    trained, others = differing_files(before, now)
+    trained, others = find_changed_files(before, now)
     if trained:
         count = sum(name.partition("\0")[0] == TRAIN for name in before.keys() | now.keys())
         raise UserError(

@@ -16,7 +16,7 @@ from anomalib_rd.data import (
 )
 from anomalib_rd.data.check import count_findings, counts_of, is_doubtful, published_counts
 from anomalib_rd.data.dataset import AnomalyDataset
-from anomalib_rd.data.fingerprint import content_hash, differing_files, file_hashes
+from anomalib_rd.data.fingerprint import hash_content, find_changed_files, hash_files
 from anomalib_rd.data.masks import AUTO, covers_border
 from anomalib_rd.data.sources.source import Split, categories_of_run
 from anomalib_rd.data.sources.unused import left_out, many
@@ -161,10 +161,10 @@ def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
     """Warn of images that were changed while the run used them.
 
     Args:
-        before: of `file_hashes`, at the run's start.
+        before: of `hash_files`, at the run's start.
         data: the run's.
     """
-    trained, others = differing_files(before, file_hashes(data.split, data.root))
+    trained, others = find_changed_files(before, hash_files(data.split, data.root))
     changed = [*trained, *others]
     if changed:
         log.warning(
@@ -178,10 +178,10 @@ def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
 
 def copies(category: str, split: Split) -> Iterator[str]:
     """Test images that are copies of training images, or of a test image of the other label."""
-    trained = {content_hash(sample.path): sample for sample in split.train}
-    normal = {content_hash(s.path): s for s in split.test if not s.label}
-    pairs = [(s, trained.get(content_hash(s.path))) for s in split.test]
-    both = [(s, normal.get(content_hash(s.path))) for s in split.test if s.label]
+    trained = {hash_content(sample.path): sample for sample in split.train}
+    normal = {hash_content(s.path): s for s in split.test if not s.label}
+    pairs = [(s, trained.get(hash_content(s.path))) for s in split.test]
+    both = [(s, normal.get(hash_content(s.path))) for s in split.test if s.label]
     for found, why in (
         (pairs, "copied from the training images"),
         (both, "both normal and defect"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from anomalib_rd.data.fingerprint import fingerprint_of
+from anomalib_rd.data.fingerprint import combine_hashes
 from anomalib_rd.networks import Distiller
 from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
@@ -51,7 +51,7 @@ class DistillationModule(L.LightningModule):
         config_digest: kept with it, see `anomalib_rd.results.identity`.
 
     Attributes:
-        data_files: what the images are, see `data.fingerprint.file_hashes`; kept in checkpoints.
+        data_files: what the images are, see `data.fingerprint.hash_files`; kept in checkpoints.
         predictions: of the last pass over the test images; None before.
         judged: category -> metrics and curves of that pass.
         judgement: their mean, see `predictions.mean`.
@@ -299,7 +299,7 @@ class DistillationModule(L.LightningModule):
         checkpoint["loss_curve"], checkpoint["stopped"] = self.loss_curve, self.trainer.should_stop
         checkpoint["data_files"] = self.data_files
         checkpoint["data_fingerprint"] = (
-            fingerprint_of(self.data_files) if self.data_files else None
+            combine_hashes(self.data_files) if self.data_files else None
         )
         checkpoint["randomness"] = randomness.capture_all()
 

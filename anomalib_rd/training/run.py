@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from anomalib_rd.components import OWN_PARTS, build
 from anomalib_rd.data import AnomalyDataModule
-from anomalib_rd.data.fingerprint import file_hashes
+from anomalib_rd.data.fingerprint import hash_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.streaming import LEAST_BINS
 from anomalib_rd.results.files import one_line
@@ -91,7 +91,7 @@ def train(cfg: DictConfig) -> float | None:
     check_threshold(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
-    module.data_files = file_hashes(data.split, data.root)
+    module.data_files = hash_files(data.split, data.root)
     restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
     if cfg.model.fit:
         require_fitting_parts(cfg, module)

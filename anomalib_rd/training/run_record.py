@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample
-from anomalib_rd.data.fingerprint import file_hashes, fingerprint_of
+from anomalib_rd.data.fingerprint import hash_files, combine_hashes
 from anomalib_rd.data.validation import path_below
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance
@@ -97,8 +97,8 @@ class Outcome:
                 "category": set_name(names) if len(names) > 1 else names[0],
                 "group": group(data, names),
                 # Of the run's start: a file that has vanished since does not cost the record.
-                "fingerprint": fingerprint_of(
-                    self.module.data_files or file_hashes(data.split, data.root)
+                "fingerprint": combine_hashes(
+                    self.module.data_files or hash_files(data.split, data.root)
                 ),
                 "train_images": len(data.train_set),
                 "test_images": by_defect(data.split.test),

@@ -9,7 +9,7 @@ import pytest
 from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.fingerprint import content_hash, dataset_fingerprint
+from anomalib_rd.data.fingerprint import hash_content, dataset_fingerprint
 from anomalib_rd.data.images import load_mask
 from anomalib_rd.data.sources.layouts import BTAD, COLUMNS, MPDD, MVTecAD2, MVTecLOCO, VisA
 from anomalib_rd.data.sources.source import select_categories
@@ -172,12 +172,12 @@ class TestLOCO:
 
     def test_fingerprint_sees_each_mask(self, root, several):
         split = MVTecLOCO(root).split("pushpins")
-        before, one = dataset_fingerprint(split, root), content_hash(several)
+        before, one = dataset_fingerprint(split, root), hash_content(several)
         (several / "001.png").rename(several / "002.png")
         renamed = dataset_fingerprint(split, root)
         (several / "002.png").unlink()
         assert len({before, renamed, dataset_fingerprint(split, root)}) == 3
-        assert content_hash(several) != one
+        assert hash_content(several) != one
 
     def test_mask_of_another_size_in_the_folder(self, several, one_line):
         write_mask(several / "002.png", (6, 4))

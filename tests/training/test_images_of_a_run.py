@@ -77,10 +77,10 @@ class TestChanged:
         shutil.copytree(run.data.parent, tmp_path / "moved")
         # As where an environment variable says the place: the config as written is the same.
         kept = torch.load(tmp_path / "cut/checkpoints/last.ckpt", weights_only=True)
-        from anomalib_rd.data.fingerprint import dataset_fingerprint, file_hashes
+        from anomalib_rd.data.fingerprint import dataset_fingerprint, hash_files
 
         split = MVTecAD(tmp_path / "moved").split("cloth")
-        assert kept["data_files"] == file_hashes(split, tmp_path / "moved")
+        assert kept["data_files"] == hash_files(split, tmp_path / "moved")
         assert kept["data_fingerprint"] == dataset_fingerprint(split, tmp_path / "moved")
 
     def test_changed_while_the_run_went_on(self, run, caplog, monkeypatch):
