@@ -17,11 +17,11 @@ from anomalib_rd.cli.categories import KEY, composed, parsed, values
 from anomalib_rd.data.check import (
     ERROR,
     SEVERITIES,
-    Checked,
+    CategoryCheck,
     Counts,
     Finding,
-    examine,
-    missing_categories,
+    check_category,
+    find_missing_categories,
 )
 from anomalib_rd.data.masks import check_mask_rule
 from anomalib_rd.data.sources.source import Source, select_categories
@@ -45,7 +45,7 @@ def check(overrides: list[str], as_json: bool) -> int:
     available = source.categories()
     names = select_categories(source, wanted or "all")
     results = [*checked_all(source, names, data.mask_rule)]
-    general = [] if wanted else missing_categories(source, available)
+    general = [] if wanted else find_missing_categories(source, available)
     findings = [*(finding for result in results for finding in result.findings), *general]
     if as_json:
         print(json.dumps(as_data(source.root, results, findings), indent=2))
@@ -83,7 +83,7 @@ def settings(overrides: list[str]) -> tuple[DictConfig, list[str]]:
     return data, wanted
 
 
-def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[Checked]:
+def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[CategoryCheck]:
     """Each category in turn, with a bar on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -96,11 +96,11 @@ def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[Ch
             def advance(done: int, total: int, task: TaskID = task) -> None:
                 bars.update(task, completed=done, total=total)
 
-            yield examine(source, name, advance, mask_rule)
+            yield check_category(source, name, advance, mask_rule)
             bars.remove_task(task)
 
 
-def show(root: Path, results: list[Checked], findings: list[Finding]) -> None:
+def show(root: Path, results: list[CategoryCheck], findings: list[Finding]) -> None:
     """Print the tables, then a line for each finding."""
     console = Console()
     console.print(counts_table(root, results))
@@ -120,7 +120,7 @@ def show(root: Path, results: list[Checked], findings: list[Finding]) -> None:
     print(summary(findings) or "nothing found")
 
 
-def counts_table(root: Path, results: list[Checked]) -> Table:
+def counts_table(root: Path, results: list[CategoryCheck]) -> Table:
     """Images on disk beside those published."""
     table = Table(title=Text(str(root)), title_justify="left")
     table.add_column("category")
@@ -135,7 +135,7 @@ def counts_table(root: Path, results: list[Checked]) -> Table:
     return table
 
 
-def formats_table(results: list[Checked]) -> Table:
+def formats_table(results: list[CategoryCheck]) -> Table:
     """How many images are of which size and mode."""
     table = Table(title="sizes and modes as stored, upright", title_justify="left")
     for heading in ("category", "size", "mode", "images"):
@@ -146,7 +146,7 @@ def formats_table(results: list[Checked]) -> Table:
     return table
 
 
-def masks_read(result: Checked) -> str:
+def masks_read(result: CategoryCheck) -> str:
     """By which limit the masks are read."""
     kinds = {
         "by all but the background": result.masks - result.soft_masks,
@@ -156,7 +156,7 @@ def masks_read(result: Checked) -> str:
     return f"masks: {', '.join(parts)} (data.mask_rule)"
 
 
-def agreement(result: Checked) -> str:
+def agreement(result: CategoryCheck) -> str:
     """Whether the counts are the published ones, or what those are."""
     if result.published is None:
         return "-"
@@ -177,7 +177,7 @@ def summary(findings: list[Finding]) -> str:
     return ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in counts)
 
 
-def as_data(root: Path, results: list[Checked], findings: list[Finding]) -> dict[str, Any]:
+def as_data(root: Path, results: list[CategoryCheck], findings: list[Finding]) -> dict[str, Any]:
     """All of it, for scripts."""
     keys = ("train", "good", "defect")
     return {

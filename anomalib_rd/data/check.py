@@ -107,7 +107,7 @@ def published_counts(source: Source) -> Mapping[str, Counts]:
     return {category: Counts(*counts) for category, counts in _PLAIN.get(name, {}).items()}
 
 
-def counts_of(split: Split) -> Counts:
+def count_images(split: Split) -> Counts:
     """What is on disk."""
     defect = sum(sample.label for sample in split.test)
     return Counts(len(split.train), len(split.test) - defect, defect)
@@ -131,7 +131,7 @@ class Finding:
 
 
 @dataclass
-class Checked:
+class CategoryCheck:
     """What was seen of one category.
 
     Attributes:
@@ -174,12 +174,12 @@ class Seen:
     doubtful: bool = False
 
 
-def examine(
+def check_category(
     source: Source,
     category: str,
     step: Callable[[int, int], None] | None = None,
     mask_rule: str = AUTO,
-) -> Checked:
+) -> CategoryCheck:
     """Decode every image and mask of ``category`` and compare them.
 
     Args:
@@ -188,13 +188,13 @@ def examine(
         step: called after each image with the number of images done and of all of them.
         mask_rule: which values of a mask are defect, see `anomalib_rd.data.masks`.
     """
-    checked = Checked(category, published=published_counts(source).get(category))
+    checked = CategoryCheck(category, published=published_counts(source).get(category))
     try:
         split = source.split(category)
     except UserError as error:
         checked.findings.append(Finding(ERROR, category, str(error)))
         return checked
-    checked.counts = counts_of(split)
+    checked.counts = count_images(split)
     checked.masks = sum(sample.mask is not None for sample in split.test)
     samples = [*split.train, *split.test]
     seen = []
@@ -207,7 +207,7 @@ def examine(
     checked.formats.update(view.format for view in seen if view.format is not None)
     for sample, view in zip(samples, seen, strict=True):
         checked.findings += [Finding(s, category, t, sample.path) for s, t in view.problems]
-    checked.findings += count_findings(category, checked.counts, checked.published)
+    checked.findings += compare_counts(category, checked.counts, checked.published)
     checked.findings += _kind_findings(category, checked.counts)
     checked.findings += _mask_findings(split, category)
     checked.soft_masks = sum(view.soft is True for view in seen)
@@ -236,7 +236,7 @@ def look(sample: Sample, mask_rule: str = AUTO) -> Seen:
         mask = load_mask(sample.mask, (image.height, image.width), sample.path, mask_rule)
         levels = np.asarray(mask)
         defect = levels >= 128
-        doubtful = is_doubtful(sample.mask, sample.path)
+        doubtful = has_ambiguous_orientation(sample.mask, sample.path)
     except UserError as error:
         return replace(seen, problems=((ERROR, str(error)),))
     problems: tuple[tuple[str, str], ...] = ()
@@ -257,7 +257,7 @@ def look(sample: Sample, mask_rule: str = AUTO) -> Seen:
     )
 
 
-def is_doubtful(mask: Path, image: Path) -> bool:
+def has_ambiguous_orientation(mask: Path, image: Path) -> bool:
     """Whether a mask would fit its image as it is stored too, and only one of them is turned."""
     if mask.is_dir():
         return False
@@ -278,7 +278,7 @@ def left_out_findings(source: Source, category: str, split: Split) -> list[Findi
     ]
 
 
-def missing_categories(source: Source, categories: list[str]) -> list[Finding]:
+def find_missing_categories(source: Source, categories: list[str]) -> list[Finding]:
     """A note when categories of the published dataset are not on disk."""
     missing = sorted(set(published_counts(source)) - set(categories))
     if not missing or set(published_counts(source)).isdisjoint(categories):
@@ -287,7 +287,7 @@ def missing_categories(source: Source, categories: list[str]) -> list[Finding]:
     return [Finding(NOTE, "", text, source.root)]
 
 
-def count_findings(category: str, counts: Counts, published: Counts | None) -> Iterator[Finding]:
+def compare_counts(category: str, counts: Counts, published: Counts | None) -> Iterator[Finding]:
     """An error where the counts are not the published ones."""
     if published is not None and counts != published:
         parts = zip(

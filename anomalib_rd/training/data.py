@@ -14,9 +14,14 @@ from anomalib_rd.data import (
     Sample,
     Source,
 )
-from anomalib_rd.data.check import count_findings, counts_of, is_doubtful, published_counts
+from anomalib_rd.data.check import (
+    compare_counts,
+    count_images,
+    has_ambiguous_orientation,
+    published_counts,
+)
 from anomalib_rd.data.dataset import AnomalyDataset
-from anomalib_rd.data.fingerprint import hash_content, find_changed_files, hash_files
+from anomalib_rd.data.fingerprint import find_changed_files, hash_content, hash_files
 from anomalib_rd.data.masks import AUTO, covers_border
 from anomalib_rd.data.sources.source import Split, categories_of_run
 from anomalib_rd.data.sources.unused import left_out, many
@@ -78,7 +83,7 @@ def require_readable(data: AnomalyDataModule) -> None:
                 full.append(sample)
             elif covers_border(item["mask"].numpy()):
                 inverted.append(sample)
-            if is_doubtful(sample.mask, sample.path):
+            if has_ambiguous_orientation(sample.mask, sample.path):
                 turned.append(sample)
     at = "at {}x{} pixels".format(*data.image_size)
     for masks, what, then in (
@@ -147,7 +152,7 @@ def warn_of_data(data: AnomalyDataModule) -> None:
             level = logging.INFO if kind.harmless else logging.WARNING
             log.log(level, "%s: %s", category, kind.text)
         published = published_counts(data.source).get(category)
-        for finding in count_findings(category, counts_of(split), published):
+        for finding in compare_counts(category, count_images(split), published):
             log.warning("%s", finding.text)
         for text in copies(category, split):
             log.warning("%s", text)

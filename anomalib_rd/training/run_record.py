@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample
-from anomalib_rd.data.fingerprint import hash_files, combine_hashes
+from anomalib_rd.data.fingerprint import combine_hashes, hash_files
 from anomalib_rd.data.validation import path_below
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance

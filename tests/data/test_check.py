@@ -7,7 +7,7 @@ import pytest
 from image_trees import write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.check import Counts, examine, missing_categories, published_counts
+from anomalib_rd.data.check import Counts, check_category, find_missing_categories, published_counts
 from anomalib_rd.data.sources.demo import Demo
 from anomalib_rd.data.sources.folder import Folder
 from anomalib_rd.data.sources.layouts import BTAD, MPDD, MVTecAD, MVTecAD2, MVTecLOCO, VisA
@@ -28,13 +28,13 @@ def parts(tmp_path):
 
 
 def found(folder):
-    checked = examine(MVTecAD(folder.parent), folder.name)
+    checked = check_category(MVTecAD(folder.parent), folder.name)
     return [(finding.severity, finding.text) for finding in checked.findings]
 
 
 def test_sound_data_give_counts_and_no_finding(parts):
     steps = []
-    checked = examine(
+    checked = check_category(
         MVTecAD(parts.parent), "parts", lambda done, total: steps.append((done, total))
     )
     assert checked.findings == []
@@ -49,7 +49,7 @@ def test_nothing_is_written(parts):
         return {path: path.stat().st_mtime_ns for path in parts.rglob("*")}
 
     before = state()
-    examine(MVTecAD(parts.parent), "parts")
+    check_category(MVTecAD(parts.parent), "parts")
     assert state() == before
 
 
@@ -105,7 +105,7 @@ def test_same_pixels_in_another_size_are_another_image(parts):
 
 def test_sizes_and_modes_are_counted_as_stored(parts):
     Image.fromarray(np.full((4, 6), 9, np.uint8)).save(parts / "train/good/grey.png")
-    checked = examine(MVTecAD(parts.parent), "parts")
+    checked = check_category(MVTecAD(parts.parent), "parts")
     assert checked.formats == {(12, 8, "RGB"): 7, (6, 4, "L"): 1}
 
 
@@ -131,9 +131,9 @@ def test_one_mask_of_several_that_does_not_fit(tmp_path):
     for number, name in enumerate(("train/good/0", "test/good/0", "test/logical_anomalies/0")):
         write_image(folder / f"{name}.png", value=number)
     write_mask(folder / "ground_truth/logical_anomalies/0/000.png")
-    assert examine(MVTecLOCO(tmp_path), "bag").findings == []
+    assert check_category(MVTecLOCO(tmp_path), "bag").findings == []
     write_mask(folder / "ground_truth/logical_anomalies/0/001.png", (6, 4))
-    (finding,) = examine(MVTecLOCO(tmp_path), "bag").findings
+    (finding,) = check_category(MVTecLOCO(tmp_path), "bag").findings
     assert "001.png is 6x4" in finding.text
 
 
@@ -142,12 +142,12 @@ def test_incomplete_copy_of_a_published_category(parts):
     ((severity, text),) = found(bottle)
     assert severity == "error"
     assert "3 training images, not 209" in text
-    (note,) = missing_categories(MVTecAD(bottle.parent), ["bottle"])
+    (note,) = find_missing_categories(MVTecAD(bottle.parent), ["bottle"])
     assert note.severity == "note" and "cable, capsule" in note.text
 
 
 def test_own_data_in_the_layout_miss_nothing(parts):
-    assert missing_categories(MVTecAD(parts.parent), ["parts"]) == []
+    assert find_missing_categories(MVTecAD(parts.parent), ["parts"]) == []
 
 
 @pytest.mark.parametrize(

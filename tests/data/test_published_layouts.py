@@ -9,7 +9,7 @@ import pytest
 from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.fingerprint import hash_content, dataset_fingerprint
+from anomalib_rd.data.fingerprint import dataset_fingerprint, hash_content
 from anomalib_rd.data.images import load_mask
 from anomalib_rd.data.sources.layouts import BTAD, COLUMNS, MPDD, MVTecAD2, MVTecLOCO, VisA
 from anomalib_rd.data.sources.source import select_categories

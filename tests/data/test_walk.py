@@ -7,7 +7,7 @@ import pytest
 from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.check import NOTE, WARNING, examine
+from anomalib_rd.data.check import NOTE, WARNING, check_category
 from anomalib_rd.data.sources.files import distinct_subfolders, list_images, walk
 from anomalib_rd.data.sources.folder import Folder
 from anomalib_rd.data.sources.layouts import MVTecAD, MVTecLOCO
@@ -135,7 +135,7 @@ class TestLayouts:
         for place in ("normal", "defect", "defect/crack", "masks"):
             write_image(parts / place / name / "x.png")
         assert Folder(parts).split("parts") == before
-        notes = [f for f in examine(Folder(parts), "parts").findings if name in f.text]
+        notes = [f for f in check_category(Folder(parts), "parts").findings if name in f.text]
         assert [finding.severity for finding in notes] == [NOTE]
         folder = mvtec_category(tmp_path / "root" / "bottle")
         before = MVTecAD(tmp_path / "root").split("bottle")
@@ -176,7 +176,7 @@ class TestLeftOut:
         loose, deep = texts(MVTecAD(tmp_path), "bottle")
         assert deep.startswith("2 images") and str(folder / "train" / "good" / "day1") in deep
         assert loose.startswith("1 image ") and str(folder / "test") in loose
-        found = examine(MVTecAD(tmp_path), "bottle").findings
+        found = check_category(MVTecAD(tmp_path), "bottle").findings
         assert sum(f.severity == WARNING and f.path.parent == folder / "test" for f in found) == 1
 
     def test_other_kinds_of_files_are_counted_in_one_line(self, parts):

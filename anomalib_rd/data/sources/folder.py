@@ -10,9 +10,9 @@ from anomalib_rd.data.sources.source import (
     GOOD,
     Sample,
     Split,
-    check_category,
     named_folders,
     pair_masks,
+    require_category,
     root_folder,
 )
 from anomalib_rd.errors import UserError
@@ -85,7 +85,7 @@ class Folder:
         Raises:
             UserError: no such category, too few images, or a mask without its image.
         """
-        check_category(category, self.categories(), self.root)
+        require_category(category, self.categories(), self.root)
         folder = self._home(category)
         train, held_back = self._normal(folder)
         defects = self._defects(folder, category)

@@ -14,9 +14,9 @@ from anomalib_rd.data.sources.source import (
     GOOD,
     Sample,
     Split,
-    check_category,
     named_folders,
     pair_masks,
+    require_category,
     root_folder,
 )
 from anomalib_rd.errors import UserError
@@ -74,7 +74,7 @@ class CategoryFolders:
         Raises:
             UserError: no such category, no training or test images, or a mask without its image.
         """
-        check_category(category, self.categories(), self.root)
+        require_category(category, self.categories(), self.root)
         folder = self.root / category
         train = [path for part in self.train for path in self._train_images(folder / part)]
         home, masks = folder / self.test, folder / self.masks
@@ -326,7 +326,7 @@ class VisA:
             UserError: no such object, a row that is none, an anomaly to train on, or no images.
         """
         rows = self._rows()
-        check_category(category, self._objects(rows), self.root)
+        require_category(category, self._objects(rows), self.root)
         parts: dict[str, list[Sample]] = {"train": [], "test": []}
         for line, row in enumerate(rows, start=2):
             if row["object"] == category:

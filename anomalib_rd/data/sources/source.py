@@ -133,7 +133,7 @@ def two_masks(one: Path, other: Path) -> str:
     return f"masks {one} and {other} are of one image; unite them in one file, or delete one"
 
 
-def check_category(category: str, available: Sequence[str], root: Path) -> None:
+def require_category(category: str, available: Sequence[str], root: Path) -> None:
     """Raise UserError, naming the nearest category, unless ``category`` is available."""
     if category in available:
         return
@@ -203,7 +203,7 @@ def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
     chosen: list[str] = []
     for name in map(str, names):
         if name not in groups:
-            check_category(name, available, source.root)
+            require_category(name, available, source.root)
         elif not groups[name]:
             raise UserError(
                 f"data.category={name}: none in {source.root}, which has: {', '.join(available)}"
