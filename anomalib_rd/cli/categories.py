@@ -55,9 +55,9 @@ def expand_categories(words: list[str]) -> list[str]:
 
     from hydra.utils import instantiate
 
-    from anomalib_rd.data.sources.source import select_categories, select_together
+    from anomalib_rd.data.sources.source import select_categories, select_unified_categories
 
-    choose = select_together if cfg.data.unified else select_categories
+    choose = select_unified_categories if cfg.data.unified else select_categories
     names = listed(choose(instantiate(cfg.data.source), wanted))
     return put(words, given, f"[{names}]" if cfg.data.unified else names)
 

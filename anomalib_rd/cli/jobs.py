@@ -138,11 +138,11 @@ def categories_found(job: Job, source: Any = None) -> tuple[Any, list[str]]:
     """
     from hydra.utils import instantiate
 
-    from anomalib_rd.data.sources.source import categories_of_run
+    from anomalib_rd.data.sources.source import select_run_categories
 
     data = job.config.data
     source = source or instantiate(data.source)
-    return source, categories_of_run(source, data.category, data.unified)
+    return source, select_run_categories(source, data.category, data.unified)
 
 
 def error_of(source: Any, category: str) -> UserError | None:
@@ -217,12 +217,12 @@ def fingerprint_now(data: str) -> str | None:
     """
     from anomalib_rd.components import build
     from anomalib_rd.data.fingerprint import dataset_fingerprint
-    from anomalib_rd.data.sources.source import Split, categories_of_run
+    from anomalib_rd.data.sources.source import Split, select_run_categories
 
     settings, category, unified = json.loads(data)
     try:
         source = build(settings, "data.source")
-        names = categories_of_run(source, category, unified)
+        names = select_run_categories(source, category, unified)
         splits = [source.split(name) for name in names]
         train = [sample for split in splits for sample in split.train]
         test = [sample for split in splits for sample in split.test]

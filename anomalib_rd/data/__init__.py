@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from anomalib_rd.data.sources.source import Source as Source
     from anomalib_rd.data.sources.source import Split as Split
     from anomalib_rd.data.sources.source import select_categories as select_categories
-    from anomalib_rd.data.sources.source import select_together as select_together
+    from anomalib_rd.data.sources.source import (
+        select_unified_categories as select_unified_categories,
+    )
 
 _MODULES = {
     "BTAD": "sources.layouts",
@@ -47,7 +49,7 @@ _MODULES = {
     "Source": "sources.source",
     "Split": "sources.source",
     "select_categories": "sources.source",
-    "select_together": "sources.source",
+    "select_unified_categories": "sources.source",
     "VisA": "sources.layouts",
 }
 

@@ -23,7 +23,7 @@ from anomalib_rd.data.check import (
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.fingerprint import find_changed_files, hash_content, hash_files
 from anomalib_rd.data.masks import AUTO, covers_border
-from anomalib_rd.data.sources.source import Split, categories_of_run
+from anomalib_rd.data.sources.source import Split, select_run_categories
 from anomalib_rd.data.sources.unused import left_out, many
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable
@@ -42,7 +42,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
     source: Source = build(cfg.data.source, "data.source")
     unified = cfg.data.get("unified", False)  # the records of older runs lack it
     check_pixels_on(cfg.data.get("pixel_metrics_on", ALL_IMAGES))
-    categories = categories_of_run(source, cfg.data.category, unified)
+    categories = select_run_categories(source, cfg.data.category, unified)
     tiling = make_tiling(cfg)
     return AnomalyDataModule(
         source=source,

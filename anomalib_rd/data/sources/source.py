@@ -145,7 +145,7 @@ def require_category(category: str, available: Sequence[str], root: Path) -> Non
     )
 
 
-def select_together(source: Source, wanted: str | Sequence[str]) -> list[str]:
+def select_unified_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
     """The categories of one model that is trained on several, see `select_categories`.
 
     Raises:
@@ -166,13 +166,13 @@ def select_together(source: Source, wanted: str | Sequence[str]) -> list[str]:
     return chosen
 
 
-def categories_of_run(source: Source, wanted: str | Sequence[str], unified: bool) -> list[str]:
+def select_run_categories(source: Source, wanted: str | Sequence[str], unified: bool) -> list[str]:
     """The categories that one run trains on: one, or with ``unified`` a set of them.
 
     Raises:
         UserError: several without ``unified``, or what the selection refuses.
     """
-    categories = (select_together if unified else select_categories)(source, wanted)
+    categories = (select_unified_categories if unified else select_categories)(source, wanted)
     if len(categories) > 1 and not unified:
         raise UserError(
             f"data.category={wanted}: one run trains one category and these are "
