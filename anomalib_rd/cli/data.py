@@ -61,7 +61,7 @@ def list_categories(overrides: list[str]) -> int:
 
     from anomalib_rd.cli.data_check import chosen
     from anomalib_rd.data.sources.source import select_categories
-    from anomalib_rd.data.sources.unused import left_out
+    from anomalib_rd.data.sources.unused import find_unused
 
     source, wanted = chosen(overrides)
     notes: list[str] = []
@@ -71,7 +71,7 @@ def list_categories(overrides: list[str]) -> int:
     for category in select_categories(source, wanted or "all"):
         split = source.split(category)
         counts = Counter(sample.defect for sample in split.test)
-        notes += [f"{category}: {kind.text}" for kind in left_out(source, category, split)]
+        notes += [f"{category}: {kind.text}" for kind in find_unused(source, category, split)]
         table.add_row(
             Text(category),
             "texture" if category in source.textures else "object",

@@ -16,7 +16,7 @@ from anomalib_rd.data.images import FORMATS, load_image, load_mask, orientation
 from anomalib_rd.data.masks import AUTO, covers_border, lost_spots
 from anomalib_rd.data.sources.layouts import WithValidation
 from anomalib_rd.data.sources.source import Sample, Source, Split
-from anomalib_rd.data.sources.unused import left_out, many
+from anomalib_rd.data.sources.unused import find_unused, plural
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
 
@@ -272,8 +272,8 @@ def has_ambiguous_orientation(mask: Path, image: Path) -> bool:
 def left_out_findings(source: Source, category: str, split: Split) -> list[Finding]:
     """What lies among the category's images and is not used."""
     return [
-        Finding(NOTE if kind.harmless else WARNING, category, f"{category}: {kind.text}", path)
-        for kind in left_out(source, category, split)
+        Finding(NOTE if kind.expected else WARNING, category, f"{category}: {kind.text}", path)
+        for kind in find_unused(source, category, split)
         for path in kind.paths[:1]
     ]
 
@@ -325,7 +325,7 @@ def _mask_findings(split: Split, category: str) -> list[Finding]:
         lacking = [sample.path for sample in without if sample.defect == kind]
         every = sum(sample.defect == kind for sample in defects)
         text = (
-            f"{category}: {len(lacking)} of {many(every, f'{kind} image')} without mask, such as"
+            f"{category}: {len(lacking)} of {plural(every, f'{kind} image')} without mask, such as"
             f" {printable(lacking[0])}: {undefined}; add them, or set data.pixel_metrics_on=masked"
         )
         findings.append(Finding(WARNING, category, text, lacking[0]))
@@ -338,7 +338,7 @@ def _doubtful_masks(samples: list[Sample], seen: list[Seen], category: str) -> I
     lost = [sample for sample, view in pairs if view.lost]
     if lost:
         text = (
-            f"{category}: {many(len(lost), 'mask')} with grey spots below half of white, which"
+            f"{category}: {plural(len(lost), 'mask')} with grey spots below half of white, which"
             f" count as normal, such as {printable(lost[0].mask or '')}; if greys are classes, set"
             " data.mask_rule=nonzero"
         )
@@ -346,7 +346,7 @@ def _doubtful_masks(samples: list[Sample], seen: list[Seen], category: str) -> I
     turned = [sample for sample, view in pairs if view.doubtful]
     if turned:
         text = (
-            f"{category}: {many(len(turned), 'image')} or mask turned by EXIF data, where its mask"
+            f"{category}: {plural(len(turned), 'image')} or mask turned by EXIF data, where its mask"
             f" or image is not, such as {printable(turned[0].path)}: read as if both were drawn"
             " upright; store them without EXIF orientation if that is wrong"
         )

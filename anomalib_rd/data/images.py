@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 READING = "rgb-bilinear-antialiased-2"
 """Names how this module reads; another one whenever it gives other values for the same file."""
 
-# The formats of `walk.IMAGE_ENDINGS`. Pillow would open any file by its content, PostScript by
+# The formats of `walk.IMAGE_EXTENSIONS`. Pillow would open any file by its content, PostScript by
 # starting an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 # The value that means white in modes deeper than 8 bit. It is fixed by the mode, not by the image:

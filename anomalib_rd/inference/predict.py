@@ -17,13 +17,13 @@ from PIL import Image
 
 from anomalib_rd.data.images import load_image
 from anomalib_rd.data.sources.files import (
-    IMAGE_ENDINGS,
-    has_image_ending,
+    IMAGE_EXTENSIONS,
+    explain_no_images,
+    has_image_extension,
     is_hidden,
     walk,
-    why_no_images,
 )
-from anomalib_rd.data.sources.unused import of_walk
+from anomalib_rd.data.sources.unused import describe_skipped
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.detector import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
@@ -81,7 +81,7 @@ def find_images(words: Sequence[str]) -> dict[Path, Path]:
 
 def endings() -> str:
     """What images end in."""
-    return ", ".join(sorted(IMAGE_ENDINGS))
+    return ", ".join(sorted(IMAGE_EXTENSIONS))
 
 
 def _meant(word: str) -> Iterable[tuple[Path, Path]]:
@@ -90,8 +90,10 @@ def _meant(word: str) -> Iterable[tuple[Path, Path]]:
         found = walk(path)
         images = _not_ours(word, path, found.images)
         if not images:
-            raise UserError(f"{word}: no image in this folder{why_no_images(path, recursive=True)}")
-        for kind in of_walk(found):
+            raise UserError(
+                f"{word}: no image in this folder{explain_no_images(path, recursive=True)}"
+            )
+        for kind in describe_skipped(found):
             log.warning("%s: %s", printable(word), kind.text)
         return [(image, image.relative_to(path)) for image in images]
     if glob.has_magic(word) and not path.exists():
@@ -112,7 +114,7 @@ def _matched(pattern: Path) -> list[Path]:
         if any(is_hidden(name) and name not in typed for name in path.parts):
             continue
         place = (os.path.realpath(path.parent), path.name)
-        if has_image_ending(path) and path.is_file() and place not in seen:
+        if has_image_extension(path) and path.is_file() and place not in seen:
             seen.add(place)
             images.append(path)
     return sorted(images)

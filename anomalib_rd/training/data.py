@@ -24,7 +24,7 @@ from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.fingerprint import find_changed_files, hash_content, hash_files
 from anomalib_rd.data.masks import AUTO, covers_border
 from anomalib_rd.data.sources.source import Split, select_run_categories
-from anomalib_rd.data.sources.unused import left_out, many
+from anomalib_rd.data.sources.unused import find_unused, plural
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable
 from anomalib_rd.scoring import Tiling
@@ -148,8 +148,8 @@ def require_fitting_transform(data: AnomalyDataModule) -> None:
 def warn_of_data(data: AnomalyDataModule) -> None:
     """Warn of what `anomalib-rd data check` finds without decoding, in a line for each kind."""
     for category, split in data.splits.items():
-        for kind in left_out(data.source, category, split):
-            level = logging.INFO if kind.harmless else logging.WARNING
+        for kind in find_unused(data.source, category, split):
+            level = logging.INFO if kind.expected else logging.WARNING
             log.log(level, "%s: %s", category, kind.text)
         published = published_counts(data.source).get(category)
         for finding in compare_counts(category, count_images(split), published):
@@ -194,7 +194,7 @@ def copies(category: str, split: Split) -> Iterator[str]:
         wrong = [(one.path, other.path) for one, other in found if other is not None]
         if wrong:
             one, other = map(printable, wrong[0])
-            text = f"{category}: {many(len(wrong), 'test image')} {why}, such as {one} of {other}"
+            text = f"{category}: {plural(len(wrong), 'test image')} {why}, such as {one} of {other}"
             yield f"{text}; delete one of each"
 
 

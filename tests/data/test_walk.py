@@ -11,7 +11,7 @@ from anomalib_rd.data.check import NOTE, WARNING, check_category
 from anomalib_rd.data.sources.files import distinct_subfolders, list_images, walk
 from anomalib_rd.data.sources.folder import Folder
 from anomalib_rd.data.sources.layouts import MVTecAD, MVTecLOCO
-from anomalib_rd.data.sources.unused import left_out
+from anomalib_rd.data.sources.unused import find_unused
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.predict import find_images
 from anomalib_rd.results.files import printable, with_home
@@ -147,7 +147,7 @@ class TestLayouts:
 
 
 def texts(source, category):
-    return [kind.text for kind in left_out(source, category, source.split(category))]
+    return [kind.text for kind in find_unused(source, category, source.split(category))]
 
 
 class TestLeftOut:

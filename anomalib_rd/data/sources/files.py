@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anomalib_rd.errors import UserError
 
-IMAGE_ENDINGS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
@@ -24,7 +24,7 @@ class Found:
     """What lies in a folder, or in it and below; every list is sorted.
 
     Attributes:
-        images: files with one of `IMAGE_ENDINGS`.
+        images: files with one of `IMAGE_EXTENSIONS`.
         others: files with another ending, or with none.
         hidden: hidden or system files and folders; what is in these folders is not looked at.
         repeated: links to a folder that is above them, or that is read at another place.
@@ -43,9 +43,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def has_image_ending(path: Path) -> bool:
-    """Whether the file's ending, in any case, is one of `IMAGE_ENDINGS`."""
-    return path.suffix.lower() in IMAGE_ENDINGS
+def has_image_extension(path: Path) -> bool:
+    """Whether the file's ending, in any case, is one of `IMAGE_EXTENSIONS`."""
+    return path.suffix.lower() in IMAGE_EXTENSIONS
 
 
 def walk(folder: Path, recursive: bool = True) -> Found:
@@ -105,7 +105,7 @@ def leads_up(path: Path) -> bool:
     return home == target or target in home.parents
 
 
-def counted_endings(paths: Iterable[Path]) -> str:
+def count_extensions(paths: Iterable[Path]) -> str:
     """Such as ``.heic (3), no ending (1)``."""
     counts: dict[str, int] = {}
     for path in paths:
@@ -114,7 +114,7 @@ def counted_endings(paths: Iterable[Path]) -> str:
     return ", ".join(f"{ending} ({count})" for ending, count in sorted(counts.items()))
 
 
-def why_no_images(folder: Path, recursive: bool = False) -> str:
+def explain_no_images(folder: Path, recursive: bool = False) -> str:
     """What lies in a folder in which no image was found, to be added to an error."""
     if not folder.is_dir():
         return " (there is no such folder)"
@@ -122,8 +122,8 @@ def why_no_images(folder: Path, recursive: bool = False) -> str:
     reasons = []
     if found.others:
         reasons.append(
-            f"it holds files that are not read: {counted_endings(found.others)}; read are "
-            f"{', '.join(sorted(IMAGE_ENDINGS))}"
+            f"it holds files that are not read: {count_extensions(found.others)}; read are "
+            f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
         )
     inner = [] if recursive else [path for path in subfolders(folder) if walk(path).images]
     if inner:
@@ -146,7 +146,7 @@ def _look(folder: Path, found: Found) -> tuple[list[Path], list[Path]]:
         elif path.is_dir():
             (links if path.is_symlink() else inner).append(path)
         elif path.is_file():
-            (found.images if has_image_ending(path) else found.others).append(path)
+            (found.images if has_image_extension(path) else found.others).append(path)
         elif path.is_symlink():
             found.broken.append(path)
     return inner, links

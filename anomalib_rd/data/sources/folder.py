@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from anomalib_rd.data.sources.files import list_images, why_no_images
+from anomalib_rd.data.sources.files import explain_no_images, list_images
 from anomalib_rd.data.sources.source import (
     GOOD,
     Sample,
@@ -113,7 +113,7 @@ class Folder:
             test = list_images(folder / self.normal_test, recursive=True)
             if not test:
                 home = folder / self.normal_test
-                why = why_no_images(home, recursive=True)
+                why = explain_no_images(home, recursive=True)
                 raise UserError(f"no images in {home}{why} (data.source.normal_test)")
             # The one folder may lie in the other.
             tested = set(real_paths(test))
@@ -127,7 +127,7 @@ class Folder:
             train = sorted(set(images) - set(test))
         if not (train and test):
             raise UserError(
-                f"{len(images)} normal images in {home}{why_no_images(home, True)}: too few to"
+                f"{len(images)} normal images in {home}{explain_no_images(home, True)}: too few to"
                 " train and test on; add some (at least 2, or set data.source.normal_test to a"
                 " folder of normal test images)"
             )
@@ -140,7 +140,7 @@ class Folder:
         images = list_images(home, recursive=True)
         if not images:
             raise UserError(
-                f"no images in {home}{why_no_images(home, True)}; put defect images there, or set"
+                f"no images in {home}{explain_no_images(home, True)}; put defect images there, or set"
                 " data.source.defect to what the folder is called (null if there are no defect"
                 " images)"
             )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from anomalib_rd.data.sources.files import (
     distinct_subfolders,
+    explain_no_images,
     list_images,
     subfolders,
-    why_no_images,
 )
 from anomalib_rd.data.sources.source import (
     GOOD,
@@ -85,7 +85,7 @@ class CategoryFolders:
         test = [sample for kind in kinds for sample in self._test_samples(kind, masks, category)]
         if not test:
             raise UserError(
-                f"no images in the folders of {home}{why_no_images(home)};"
+                f"no images in the folders of {home}{explain_no_images(home)};"
                 f" put normal ones in {self.good}, defect ones in a folder for each defect type"
             )
         self._check_mask_folders(home, masks)
@@ -115,7 +115,7 @@ class CategoryFolders:
         images = list_images(folder)
         if not images:
             raise UserError(
-                f"no training images in {folder}{why_no_images(folder)}; put normal images there"
+                f"no training images in {folder}{explain_no_images(folder)}; put normal images there"
             )
         return images
 

@@ -9,8 +9,8 @@ from PIL import Image
 from anomalib_rd.data.images import FORMATS
 from anomalib_rd.data.sources.files import (
     Found,
-    counted_endings,
-    has_image_ending,
+    count_extensions,
+    has_image_extension,
     walk,
 )
 from anomalib_rd.data.sources.source import Source, Split
@@ -26,21 +26,21 @@ NAMED_DOCUMENTS = ("license", "licence", "readme", "copying", "citation", "chang
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnusedFiles:
     """Files of one kind that are not used.
 
     Attributes:
         paths: the files, folders or links.
         text: in one line what they are and what to do.
-        harmless: whether leaving them out is as it should be.
+        expected: whether leaving them out is as it should be.
     """
 
     paths: list[Path]
     text: str
-    harmless: bool = False
+    expected: bool = False
 
 
-def left_out(source: Source, category: str, split: Split) -> list[LeftOut]:
+def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles]:
     """What lies in the places of ``category`` beside the files that ``split`` uses.
 
     Raises:
@@ -64,23 +64,23 @@ def left_out(source: Source, category: str, split: Split) -> list[LeftOut]:
         )
     for part, paths in vars(found).items():
         setattr(found, part, sorted(set(paths)))  # one place may lie in another
-    return [*of_layout(unused), *of_walk(found, [source.root / category])]
+    return [*of_layout(unused), *describe_skipped(found, [source.root / category])]
 
 
-def of_layout(unused: Iterable[Path]) -> Iterator[LeftOut]:
+def of_layout(unused: Iterable[Path]) -> Iterator[UnusedFiles]:
     """Images that lie where the layout has none."""
     folders: dict[Path, list[Path]] = {}
     for path in sorted(set(unused)):
         folders.setdefault(path.parent, []).append(path)
     for folder, paths in sorted(folders.items()):
         text = (
-            f"{many(len(paths), 'image')} directly in {printable(folder)} not used: the layout has"
+            f"{plural(len(paths), 'image')} directly in {printable(folder)} not used: the layout has"
             " no images there; move them to one of its folders, or delete them"
         )
-        yield LeftOut(paths, text)
+        yield UnusedFiles(paths, text)
 
 
-def of_walk(found: Found, tops: Iterable[Path] = ()) -> Iterator[LeftOut]:
+def describe_skipped(found: Found, tops: Iterable[Path] = ()) -> Iterator[UnusedFiles]:
     """What `walk` has not taken for images.
 
     Args:
@@ -89,39 +89,39 @@ def of_walk(found: Found, tops: Iterable[Path] = ()) -> Iterator[LeftOut]:
     """
     foreign = [path for path in found.others if is_foreign_image(path)]
     if foreign:
-        yield LeftOut(
+        yield UnusedFiles(
             foreign,
-            f"{many(len(foreign), 'file')} of kinds that are not read: {counted_endings(foreign)},"
+            f"{plural(len(foreign), 'file')} of kinds that are not read: {count_extensions(foreign)},"
             f" such as {printable(foreign[0])}; save them as PNG, or give them the ending of what"
             " they are",
         )
     drawn = [p for p in found.others if p.suffix.lower() in ANNOTATIONS and p.parent not in tops]
     if drawn:
-        yield LeftOut(
+        yield UnusedFiles(
             drawn,
-            f"{many(len(drawn), 'annotation file')} not read: {counted_endings(drawn)}, such as"
+            f"{plural(len(drawn), 'annotation file')} not read: {count_extensions(drawn)}, such as"
             f" {printable(drawn[0])}; have the labelling tool export masks as images",
         )
     if found.broken:
-        yield LeftOut(
+        yield UnusedFiles(
             found.broken,
-            f"{many(len(found.broken), 'link')} to nothing, such as {printable(found.broken[0])};"
+            f"{plural(len(found.broken), 'link')} to nothing, such as {printable(found.broken[0])};"
             " restore what they lead to, or delete them",
         )
     if found.repeated:
-        yield LeftOut(
+        yield UnusedFiles(
             found.repeated,
-            f"{many(len(found.repeated), 'link')} to a folder that is read already or that the link"
+            f"{plural(len(found.repeated), 'link')} to a folder that is read already or that the link"
             f" lies in, such as {printable(found.repeated[0])}: not followed",
-            harmless=True,
+            expected=True,
         )
     hidden = [path for path in found.hidden if holds_images(path)]
     if hidden:
-        yield LeftOut(
+        yield UnusedFiles(
             hidden,
-            f"{many(len(hidden), 'hidden or system file')} or folder with images left out, such as"
+            f"{plural(len(hidden), 'hidden or system file')} or folder with images left out, such as"
             f" {printable(hidden[0])}",
-            harmless=True,
+            expected=True,
         )
 
 
@@ -149,9 +149,9 @@ def holds_images(hidden: Path) -> bool:
     if hidden.is_dir():
         return bool(walk(hidden).images)
     # macOS writes ._000.png beside 000.png on foreign disks: no image, and always there.
-    return has_image_ending(hidden) and not hidden.name.startswith("._")
+    return has_image_extension(hidden) and not hidden.name.startswith("._")
 
 
-def many(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """Such as ``1 file`` or ``3 files``."""
     return f"{count} {what}{'' if count == 1 else 's'}"
