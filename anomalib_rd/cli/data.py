@@ -87,12 +87,12 @@ def list_categories(overrides: list[str]) -> int:
 
 def show_cache() -> int:
     """Print where the cache folder is and what its parts take."""
-    from anomalib_rd.data.disk_cache import cache_folder, image_store
+    from anomalib_rd.data.disk_cache import cache_folder, open_image_store
     from anomalib_rd.data.sources.demo import VERSION
 
     demo = [path.stat().st_size for path in (cache_folder() / VERSION).rglob("*") if path.is_file()]
     print(cache_folder())
-    print(f"  decoded images  {in_words(*image_store().usage())}")
+    print(f"  decoded images  {in_words(*open_image_store().usage())}")
     print(f"  demo data set   {in_words(len(demo), sum(demo))}")
     return 0
 
@@ -103,10 +103,10 @@ def clear_cache() -> int:
     Raises:
         UserError: no right to remove them.
     """
-    from anomalib_rd.data.disk_cache import image_store
+    from anomalib_rd.data.disk_cache import open_image_store
     from anomalib_rd.errors import UserError
 
-    store = image_store()
+    store = open_image_store()
     try:
         removed = store.clear()
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
-from anomalib_rd.data.image_cache import explain_exhausted
+from anomalib_rd.data.image_cache import explain_shared_memory_error
 from anomalib_rd.errors import UserError
 
 # What other frameworks call a key: Lightning, lightning-hydra-template, anomalib, timm, argparse.
@@ -144,7 +144,7 @@ def explain(error: BaseException) -> str | None:
             return original(str(link))
         if isinstance(link, OSError) and (line := of_disk(link)):
             return line
-        if line := explain_exhausted(link):
+        if line := explain_shared_memory_error(link):
             return line
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -150,11 +150,11 @@ class AnomalyDataModule(L.LightningDataModule):
             return self._loader(indices, self.train_batch_size, sampler, num_workers=0)
         return self._loader(self.train_items, self.train_batch_size, sampler)
 
-    def images_once(self) -> DataLoader:
+    def ordered_train_dataloader(self) -> DataLoader:
         """All training images or tiles in the data set's order, the same in every process."""
-        return self.in_order(self.train_items, self.train_batch_size)
+        return self.ordered_dataloader(self.train_items, self.train_batch_size)
 
-    def in_order(
+    def ordered_dataloader(
         self, images: AnomalyDataset | TileDataset, batch_size: int | None = None
     ) -> DataLoader:
         """Images in their data set's order, by default in the batches of the test."""

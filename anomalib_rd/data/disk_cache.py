@@ -23,7 +23,7 @@ CHECKSUM = 4  # bytes of CRC-32 behind the values
 DAY = 86400  # seconds
 
 
-def image_store() -> "ArrayStore":
+def open_image_store() -> "ArrayStore":
     """Where the decoded images are: a folder of their own in the program's cache folder."""
     return ArrayStore(cache_folder() / "decoded-images")
 

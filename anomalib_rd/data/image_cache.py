@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL
 import torch
 
-from anomalib_rd.data.disk_cache import ArrayStore, image_store
+from anomalib_rd.data.disk_cache import ArrayStore, open_image_store
 from anomalib_rd.data.fingerprint import hash_content
 from anomalib_rd.data.images import READING, read_pair
 from anomalib_rd.data.masks import AUTO
@@ -73,7 +73,7 @@ def free_bytes() -> int | None:
     return state.f_bavail * state.f_frsize
 
 
-def explain_exhausted(error: BaseException) -> str | None:
+def explain_shared_memory_error(error: BaseException) -> str | None:
     """One line where data workers found no shared memory left; None for other errors."""
     if isinstance(error, RuntimeError) and EXHAUSTED.search(str(error)):
         return f"the data workers have no shared memory left ({FOLDER}); {WAYS_OUT}"
@@ -95,7 +95,7 @@ class ImageCache:
     """
 
     def __init__(self, store: ArrayStore | None = None) -> None:
-        self.store = image_store() if store is None else store
+        self.store = open_image_store() if store is None else store
         self._unwritable = torch.zeros(1, dtype=torch.bool)
         # Of all the workers that find the disk full, one says so; without shared memory, each.
         with contextlib.suppress(RuntimeError):

@@ -59,10 +59,10 @@ def load_image(path: Path) -> Image.Image:
     Raises:
         UserError: the file is missing, truncated or not an image.
     """
-    return rgb_image(_open(path), path)
+    return convert_to_rgb(_open(path), path)
 
 
-def rgb_image(image: Image.Image, name: Path | str) -> Image.Image:
+def convert_to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
     """An upright image of any mode as RGB, as `load_image` does; ``name`` is said in errors.
 
     Raises:
@@ -75,10 +75,10 @@ def image_tensor(image: Image.Image, size: tuple[int, int]) -> "torch.Tensor":
     """Resize an RGB image to ``size`` (H, W), bilinear and antialiased: uint8 (3, H, W)."""
     import torch
 
-    return torch.from_numpy(image_array(image, size)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(resize_to_array(image, size)).permute(2, 0, 1).contiguous()
 
 
-def image_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def resize_to_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """As `image_tensor`, without torch and with the channels last: uint8 (H, W, 3)."""
     return np.array(_resize(image, size))
 

@@ -47,7 +47,7 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
             f"data.val={SYNTHETIC}: {len(samples)} normal training images in {root}{of} are too few"
             f" to hold out {count}; add some (at least {2 * FEWEST}) or set data.val=null"
         )
-    drawn = sorted(range(len(samples)), key=lambda i: draw(seed, path_below(root, samples[i])))
+    drawn = sorted(range(len(samples)), key=lambda i: draw(seed, path_in_dataset(root, samples[i])))
     normal, defect = set(drawn[: count // 2]), set(drawn[count // 2 : count])
     return HeldOut(
         train=[s for i, s in enumerate(samples) if i not in normal | defect],
@@ -105,12 +105,14 @@ class SyntheticValidation(AnomalyDataset):
         if index not in self._made:
             item = super().__getitem__(index)
             pixels = item["image"].permute(1, 2, 0).numpy()
-            image, mask = add_defect(pixels, generator(self.seed, path_below(self.root, sample)))
+            image, mask = add_defect(
+                pixels, generator(self.seed, path_in_dataset(self.root, sample))
+            )
             made = torch.from_numpy(image).permute(2, 0, 1).contiguous()
             self._made[index] = {**item, "image": made, "mask": torch.from_numpy(mask)}
         return self._made[index]
 
 
-def path_below(root: Path, sample: Sample) -> str:
+def path_in_dataset(root: Path, sample: Sample) -> str:
     """The sample's path relative to the data's root, the same on every machine."""
     return PurePath(os.path.relpath(sample.path, root)).as_posix()

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anomalib_rd.cores import usable_cores
-from anomalib_rd.data.images import image_array, load_image, rgb_image
+from anomalib_rd.data.images import convert_to_rgb, load_image, resize_to_array
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.threshold import ANOMALOUS, Threshold
@@ -81,7 +81,7 @@ def as_rgb(image: Any) -> Image.Image:
     if isinstance(image, str | Path):
         return load_image(Path(image))
     if isinstance(image, Image.Image):
-        return rgb_image(ImageOps.exif_transpose(image), "the image")
+        return convert_to_rgb(ImageOps.exif_transpose(image), "the image")
     if hasattr(image, "detach"):  # a tensor, without importing torch to ask
         array = image.detach().cpu().numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
@@ -210,7 +210,7 @@ class Detector:
     def prepare(self, image: Any) -> Prepared:
         """Read an image and resize it as the training images were."""
         rgb = as_rgb(image)
-        return Prepared(image_array(rgb, self.image_size), (rgb.height, rgb.width))
+        return Prepared(resize_to_array(rgb, self.image_size), (rgb.height, rgb.width))
 
     def score(self, batch: Sequence[Prepared]) -> list[Prediction]:
         """Judge prepared images at once."""

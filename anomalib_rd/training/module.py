@@ -131,7 +131,7 @@ class DistillationModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             self.features = cache_features(
                 self.distiller.teacher,
-                data.images_once(),
+                data.ordered_train_dataloader(),
                 count=len(data.train_items),
                 place=self.feature_cache,
                 device=self.device,

@@ -26,7 +26,7 @@ def scored(
     images: AnomalyDataset,
 ) -> Iterator[Scored]:
     """Maps and scores of the images, in batches in their order, as the trainer's test has them."""
-    for batch in data.in_order(images):
+    for batch in data.ordered_dataloader(images):
         yield score_as_tested(module, trainer, batch["image"])
 
 

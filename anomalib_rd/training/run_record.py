@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample
 from anomalib_rd.data.fingerprint import combine_hashes, hash_files
-from anomalib_rd.data.validation import path_below
+from anomalib_rd.data.validation import path_in_dataset
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.provenance import provenance
 from anomalib_rd.results.teacher import weights_file_sha256
@@ -61,7 +61,7 @@ class Outcome:
         rows = [
             {
                 # It may lie outside of the root, and its name need not be UTF-8.
-                "path": printable(path_below(self.data.root, sample)),
+                "path": printable(path_in_dataset(self.data.root, sample)),
                 "category": sample.category,
                 "defect": sample.defect,
                 "label": sample.label,

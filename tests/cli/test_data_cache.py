@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anomalib_rd.cli import main
-from anomalib_rd.data.disk_cache import ArrayStore, image_store
+from anomalib_rd.data.disk_cache import ArrayStore, open_image_store
 from anomalib_rd.data.sources.demo import VERSION
 
 
@@ -12,7 +12,7 @@ from anomalib_rd.data.sources.demo import VERSION
 def folder(tmp_path, monkeypatch):
     """A cache folder with two decoded images, a demo data set of one file, and a stranger."""
     monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path / "cache"))
-    store = image_store()
+    store = open_image_store()
     for key in ("a", "b"):
         store.put(key, np.zeros((3, 512, 512), np.uint8))
     (tmp_path / "cache" / VERSION / "chip").mkdir(parents=True)
@@ -27,7 +27,7 @@ def test_shows_where_it_is_and_what_it_holds(folder, capsys):
     assert place == str(folder)
     assert images.split() == ["decoded", "images", "2", "files,", "1.5", "MiB"]
     assert demo.split() == ["demo", "data", "set", "1", "file,", "1.0", "MiB"]
-    assert image_store().usage()[0] == 2
+    assert open_image_store().usage()[0] == 2
 
 
 def test_clear_removes_the_decoded_images_alone(folder, capsys):

@@ -280,14 +280,14 @@ def test_a_picture_that_cannot_be_written_costs_no_other(images, predict, table,
 
 
 def test_an_image_too_large_for_the_memory_costs_no_other(images, predict, table, monkeypatch):
-    resize = detecting.image_array
+    resize = detecting.resize_to_array
 
     def short_of_memory(image, size):
         if image.size == (50, 50):
             raise MemoryError
         return resize(image, size)
 
-    monkeypatch.setattr(detecting, "image_array", short_of_memory)
+    monkeypatch.setattr(detecting, "resize_to_array", short_of_memory)
     assert predict(images, "--no-heatmaps") == 1
     found, record = table()
     assert len(found) == 6

@@ -36,7 +36,7 @@ def module(root):
 
 
 def loaders(data):
-    return [data.train_dataloader(), data.test_dataloader(), data.images_once()]
+    return [data.train_dataloader(), data.test_dataloader(), data.ordered_train_dataloader()]
 
 
 @pytest.mark.parametrize(

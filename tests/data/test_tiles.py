@@ -108,7 +108,7 @@ def test_training_batches_have_no_masks_and_test_batches_have(samples):
     root = samples[0].path.parents[3]
     for boxes in (None, BOXES):
         data = AnomalyDataModule(MVTecAD(root), "cloth", SIZE, num_workers=0, tiles=boxes)
-        for loader in (data.train_dataloader(), data.images_once()):
+        for loader in (data.train_dataloader(), data.ordered_train_dataloader()):
             assert set(next(iter(loader))) == {"index", "image", "label"}
         assert "mask" in next(iter(data.test_dataloader()))
 
