@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
-from anomalib_rd.data.image_cache import explain_shared_memory_error
+from anomalib_rd.data.workers import explain_shared_memory_error
 from anomalib_rd.errors import UserError
 
 # What other frameworks call a key: Lightning, lightning-hydra-template, anomalib, timm, argparse.

@@ -1,7 +1,6 @@
 """The images of a category, or of several for one model, for Lightning."""
 
 import math
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 
 from anomalib_rd.cores import THREADS, usable_cores
 from anomalib_rd.data.dataset import AnomalyDataset, TileDataset, index_and_epoch
-from anomalib_rd.data.image_cache import ImageCache, usable_workers
+from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.masks import AUTO, check_mask_rule
 from anomalib_rd.data.sources.source import Source, Split
 from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
+from anomalib_rd.data.workers import count_workers, start_method
 from anomalib_rd.errors import UserError
 from anomalib_rd.seeds import process_seed
 
@@ -103,7 +103,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.fitting_workers: int | None = None
         if num_workers is not None:
-            usable_workers(num_workers, num_workers, self.batch_bytes)
+            count_workers(num_workers, num_workers, self.batch_bytes)
         names = [category] if isinstance(category, str) else category
         self.splits = {name: source.split(name) for name in names}
         self.split = Split(
@@ -207,7 +207,7 @@ class AnomalyDataModule(L.LightningDataModule):
             # Jobs that share the machine are given threads, by launchers too: as many read images.
             given = os.environ.get(THREADS, "")
             each = min(each, max(1, int(given))) if given.isdecimal() else each
-            self.fitting_workers = usable_workers(None, processes * each, self.batch_bytes)
+            self.fitting_workers = count_workers(None, processes * each, self.batch_bytes)
         return self.fitting_workers // processes
 
     def _on_cuda(self) -> bool:
@@ -218,16 +218,6 @@ class AnomalyDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
-
-
-def start_method() -> str | None:
-    """How worker processes start, None for torch's default.
-
-    In joblib's own workers the default is joblib's, which starts no other processes than its own.
-    """
-    ways = multiprocessing.get_all_start_methods()
-    chosen = multiprocessing.get_start_method(allow_none=True)
-    return None if chosen is None or chosen in ways else ways[0]
 
 
 class WithEpoch(DistributedSampler[Any]):

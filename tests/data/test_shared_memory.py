@@ -3,10 +3,10 @@
 import pytest
 
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.data import image_cache as shared_memory
+from anomalib_rd.data import workers as shared_memory
 from anomalib_rd.data.datamodule import AnomalyDataModule
-from anomalib_rd.data.image_cache import needed_bytes, usable_workers
 from anomalib_rd.data.sources.layouts import MVTecAD
+from anomalib_rd.data.workers import count_workers, needed_bytes
 from anomalib_rd.errors import UserError
 
 MIB = 2**20
@@ -14,7 +14,7 @@ MIB = 2**20
 
 @pytest.fixture
 def free(monkeypatch):
-    return lambda size: monkeypatch.setattr(shared_memory, "free_bytes", lambda: size)
+    return lambda size: monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: size)
 
 
 @pytest.mark.parametrize(
@@ -22,19 +22,19 @@ def free(monkeypatch):
 )
 def test_by_default_as_many_workers_as_fit(free, caplog, size, workers):
     free(size)
-    assert usable_workers(None, 8, 4 * MIB) == workers
+    assert count_workers(None, 8, 4 * MIB) == workers
     assert len(caplog.messages) == (workers < 8)
     assert all(f"data.num_workers: {workers}," in text for text in caplog.messages)
 
 
 def test_as_many_as_asked_for_or_a_line_with_the_ways_out(free, one_line):
     free(needed_bytes(4, MIB))
-    assert usable_workers(4, 8, MIB) == 4
+    assert count_workers(4, 8, MIB) == 4
     free(needed_bytes(4, MIB) - 1)
     with pytest.raises(UserError) as info:
-        usable_workers(4, 8, MIB)
+        count_workers(4, 8, MIB)
     assert "data.num_workers=4" in one_line(info) and "--shm-size" in one_line(info)
-    assert usable_workers(0, 8, MIB) == 0
+    assert count_workers(0, 8, MIB) == 0
 
 
 def test_the_data_module_asks(free, tmp_path):
