@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from anomalib_rd.results.gallery import GALLERY, Shown, write_gallery
+from anomalib_rd.results.gallery import GALLERY, write_gallery
 from anomalib_rd.results.record import write_record
+from anomalib_rd.results.scored_image import ScoredImage
 
 SIDE = 256  # pixels
 GOOD, DEFECTS, EACH = 20, ("broken", "crack", "hole", "scratch", "stain"), 12
@@ -52,7 +53,7 @@ def _scores(category: str, rng: np.random.Generator) -> pd.DataFrame:
     return table.assign(score=rng.normal(0.3 + 0.2 * table["label"], 0.1))
 
 
-def _shown(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[Shown]:
+def _shown(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[ScoredImage]:
     """Grain and clouds: about as many bytes as photographs, 13 kB, and their maps, 3 kB."""
     clouds = gaussian_filter(rng.normal(size=(SIDE, SIDE, 3)), (9, 9, 0)) * 600
     for row, (path, label) in enumerate(zip(scores["path"], scores["label"], strict=True)):
@@ -65,7 +66,7 @@ def _shown(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[Shown]:
         heat = gaussian_filter(mask.astype(float), 8) + gaussian_filter(
             rng.normal(0.2, 0.9, (SIDE, SIDE)), 4
         )
-        yield Shown(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
+        yield ScoredImage(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
 
 
 def _curves(rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@
     >>> detector = load_run("runs/MODEL-CATEGORY-s0/DATE_TIME")
     >>> found = detector("part.png")  # a path, a PIL image, an array or a tensor
     >>> found.score, found.verdict, found.normalised
-    >>> found.map, found.full_map()  # (H, W) at the network's size, and at the image's
+    >>> found.anomaly_map, found.full_map()  # (H, W) at the network's size, and at the image's
 
 Names are resolved on first use: to judge images by another runtime needs no torch.
 """

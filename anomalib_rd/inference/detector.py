@@ -14,26 +14,23 @@ from anomalib_rd.cores import usable_cores
 from anomalib_rd.data.images import convert_to_rgb, load_image, resize_to_array
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line
+from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.results.threshold import ANOMALOUS, Threshold
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Score and map; with a threshold a verdict too.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction(ScoredImage):
+    """A scored image; with a threshold a verdict too.
 
     Attributes:
-        score: higher is more anomalous.
-        map: float32 (H, W), at the network's size; higher is more anomalous.
-        size: (H, W) of the image itself, upright.
         image: uint8 (H, W, 3), as the network saw it.
+        anomaly_map: float32 (H, W), at the network's size.
+        size: (H, W) of the image itself, upright.
         threshold: where anomalous begins; None if the run has none.
     """
 
-    score: float
-    map: np.ndarray = field(repr=False)
     size: tuple[int, int]
-    image: np.ndarray = field(repr=False)
-    threshold: Threshold | None = field(repr=False)
+    threshold: Threshold | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> str | None:
@@ -56,10 +53,12 @@ class Prediction:
 
     def map_of_size(self, size: tuple[int, int]) -> np.ndarray:
         """The map at any size (H, W), in the same way."""
-        if self.map.shape == size:
-            return self.map
+        if self.anomaly_map.shape == size:
+            return self.anomaly_map
         height, width = size
-        resized = Image.fromarray(self.map).resize((width, height), Image.Resampling.BILINEAR)
+        resized = Image.fromarray(self.anomaly_map).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
         return np.asarray(resized)
 
 
@@ -227,7 +226,13 @@ class Detector:
                 "take a smaller batch size"
             ) from error
         return [
-            Prediction(float(score), anomaly_map, one.size, one.image, self.threshold)
+            Prediction(
+                image=one.image,
+                anomaly_map=anomaly_map,
+                score=float(score),
+                size=one.size,
+                threshold=self.threshold,
+            )
             for one, anomaly_map, score in zip(batch, maps, scores, strict=True)
         ]
 

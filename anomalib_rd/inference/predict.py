@@ -184,7 +184,7 @@ class Output:
             drawn = picture(found, image, size, path.name, self.scale)
             save_png(drawn, file, {"path": path.as_posix()})
         if self.maps:
-            values = found.full_map() if self.original_size else found.map
+            values = found.full_map() if self.original_size else found.anomaly_map
             file = _place(self.folder / MAPS / name, f".{self.maps}")
             write_atomically(file, lambda stream: save_map(stream, values, self.maps))
 
@@ -244,7 +244,7 @@ def row(path: Path, found: Prediction) -> dict[str, Any]:
 
 def drawn_size(found: Prediction) -> tuple[int, int]:
     """(H, W) of the image's proportions with about as many pixels as the network's, or more."""
-    (height, width), pixels = found.size, found.map.size
+    (height, width), pixels = found.size, found.anomaly_map.size
     scale = math.sqrt(pixels / (height * width))
     scale = max(scale, SMALLEST / max(height, width))
     return max(1, round(scale * height)), max(1, round(scale * width))
@@ -274,13 +274,13 @@ def picture(
     heat = found.map_of_size(size)
     threshold = found.threshold
     top = 2 * threshold.pixel if threshold and threshold.pixel > 0 else None
-    own = (0.0, top) if top else (float(found.map.min()), float(found.map.max()))
+    own = (0.0, top) if top else (float(found.anomaly_map.min()), float(found.anomaly_map.max()))
     low, high = scale or own
     outlined = None
     if threshold:
         level = threshold.pixel
         # Peaks are lower at other sizes, and each has an outline.
-        outlined = with_small_parts(heat >= level, found.map >= level)
+        outlined = with_small_parts(heat >= level, found.anomaly_map >= level)
     # A long name is what a narrow picture may cut off.
     title = f"score {found.score:.3g}  {name}"
     outline = f"{found.verdict}, threshold {threshold.image:.3g}" if threshold else "threshold"

@@ -3,7 +3,6 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
 from anomalib_rd.results.files import one_line, printable, short_name, write_atomically
+from anomalib_rd.results.scored_image import ScoredImage
 
 log = logging.getLogger(__name__)
 
@@ -24,22 +24,6 @@ CONTOUR = (0, 229, 255)  # the one hue that neither inferno nor most products ha
 OPACITY = 0.65
 CAPTION, GAP, SMALLEST = 22, 4, 192  # pixels
 INK, PAPER = (30, 30, 30), (255, 255, 255)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test image and what the model made of it.
-
-    ``path`` is relative to the data's root; ``image`` uint8 (H, W, 3); ``mask`` bool (H, W),
-    None where there is no ground truth; ``anomaly_map`` float (H, W).
-    """
-
-    path: str
-    defect: str
-    score: float
-    image: np.ndarray
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray
 
 
 def choose_examples(scores: pd.DataFrame, n: int) -> list[int]:
@@ -78,7 +62,7 @@ def choose_examples(scores: pd.DataFrame, n: int) -> list[int]:
 
 def write_heatmaps(
     run_dir: Path | str,
-    examples: Iterable[Example],
+    examples: Iterable[ScoredImage],
     vmin: float | None = None,
     vmax: float | None = None,
 ) -> list[Path]:

@@ -18,7 +18,6 @@ import json
 import math
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,27 +27,13 @@ from PIL import Image
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, plain, write_atomically
+from anomalib_rd.results.scored_image import ScoredImage
 
 GALLERY = "gallery.zip"
 VERSION = 1
 IMAGE_SIDE, MAP_SIDE = 256, 128  # pixels
 QUALITY = 85
 _INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One test image.
-
-    ``row`` and ``path`` as in scores.csv; ``image`` uint8 (H, W, 3); ``mask`` bool (H, W), all
-    false for a normal image, None where there is no ground truth; ``anomaly_map`` float (H', W').
-    """
-
-    row: int
-    path: str
-    image: np.ndarray
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray
 
 
 def fit_within(size: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -59,13 +44,17 @@ def fit_within(size: tuple[int, ...], side: int) -> tuple[int, int]:
 
 
 def write_gallery(
-    run_dir: Path | str, shown: Iterable[Shown], low: float, high: float, threshold: float | None
+    run_dir: Path | str,
+    images: Iterable[ScoredImage],
+    low: float,
+    high: float,
+    threshold: float | None,
 ) -> Path:
     """Writes ``gallery.zip`` atomically; the images are taken one at a time.
 
     Args:
         run_dir: the run's folder.
-        shown: test images, all of one size.
+        images: test images with ``row`` and ``path``, all of one size.
         low: the map value drawn as 0.
         high: the map value drawn as 255.
         threshold: the map value from which a pixel counts as found, None where undefined.
@@ -78,8 +67,8 @@ def write_gallery(
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w") as archive:
-            for one in shown:
-                _add(archive, one, index)
+            for image in images:
+                _add(archive, image, index)
             _put(archive, _INDEX, json.dumps(plain(index)).encode())
 
     folder = Path(run_dir)
@@ -185,22 +174,22 @@ def _size(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _add(archive: zipfile.ZipFile, shown: Shown, index: dict[str, Any]) -> None:
+def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -> None:
     """Puts one image's files in, and its line into the index."""
-    image, mask, anomaly_map = _small(shown.image), shown.mask, _small_map(shown.anomaly_map)
+    image, mask, anomaly_map = _small(scored.image), scored.mask, _small_map(scored.anomaly_map)
     sizes = {"size": [image.height, image.width], "map_size": list(anomaly_map.shape)}
     for name, size in sizes.items():
         index[name] = index[name] or size
         if index[name] != size:
-            raise ValueError(f"{shown.path}: {name} {size}, before {index[name]}")
-    if mask is not None and mask.shape != shown.image.shape[:2]:
-        raise ValueError(f"{shown.path}: image {shown.image.shape}, mask {mask.shape}")
+            raise ValueError(f"{scored.path}: {name} {size}, before {index[name]}")
+    if mask is not None and mask.shape != scored.image.shape[:2]:
+        raise ValueError(f"{scored.path}: image {scored.image.shape}, mask {mask.shape}")
     grey = Image.fromarray(_to_grey(anomaly_map, index["low"], index["high"]))
-    _put(archive, f"image/{shown.row}.jpg", _encoded(image, "JPEG"))
-    _put(archive, f"map/{shown.row}.jpg", _encoded(grey, "JPEG"))
+    _put(archive, f"image/{scored.row}.jpg", _encoded(image, "JPEG"))
+    _put(archive, f"map/{scored.row}.jpg", _encoded(grey, "JPEG"))
     if mask is not None and mask.any():
-        _put(archive, f"mask/{shown.row}.png", _encoded(_small_mask(mask), "PNG"))
-    index["images"].append({"row": shown.row, "path": shown.path, "mask": mask is not None})
+        _put(archive, f"mask/{scored.row}.png", _encoded(_small_mask(mask), "PNG"))
+    index["images"].append({"row": scored.row, "path": scored.path, "mask": mask is not None})
 
 
 def _small(image: np.ndarray) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.tracking.keys import EXAMPLES, IMAGES, MAPS
 
 if TYPE_CHECKING:
@@ -19,27 +20,6 @@ _COLUMNS = ["path", "category", "defect", "label", "score"]
 _CLASSES = {0: "normal", 1: "defect"}
 
 
-@dataclass(frozen=True)
-class LoggedImage:
-    """One test image to show.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        mask: (H, W) bool ground truth, None where there is none.
-        anomaly_map: (H, W) float, higher is more anomalous.
-        predicted: (H, W) bool, the map above its threshold.
-        caption: shown under the picture.
-        path: the image's `path` in the scores table.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray
-    predicted: np.ndarray
-    caption: str
-    path: str
-
-
 @rank_zero_only
 def log_evaluation(
     logger: Logger,
@@ -47,7 +27,7 @@ def log_evaluation(
     categories: Mapping[str, Mapping[str, float]],
     metrics: Mapping[str, float],
     scores: pd.DataFrame,
-    images: Sequence[LoggedImage],
+    images: Sequence[ScoredImage],
 ) -> None:
     """Log a run's test result to a W&B logger; any other logger is left alone.
 
@@ -72,8 +52,15 @@ def log_evaluation(
 
     import wandb
 
-    pictures = {image.path: _overlays(image) for image in images}
-    maps = dict(zip((image.path for image in images), _maps(images), strict=True))
+    category = dict(zip(scores["path"], scores["category"], strict=True))
+    captions = [
+        (f"{category[image.path]}: " if len(categories) > 1 else "")
+        + f"{image.defect} {PurePath(image.path).stem}, score {image.score:.3f}"
+        for image in images
+    ]
+    paths = [image.path for image in images]
+    pictures = dict(zip(paths, map(_overlays, images, captions), strict=True))
+    maps = dict(zip(paths, _maps(images, captions), strict=True))
     rows: list[Any] = [
         [*row, pictures.get(row[0]), maps.get(row[0])]
         for row in scores[_COLUMNS].astype(object).itertuples(index=False)
@@ -91,23 +78,22 @@ def log_evaluation(
         run.summary.update({f"{prefix}/{key}": value for key, value in defined.items()})
 
 
-def _overlays(image: LoggedImage) -> "wandb.Image":
+def _overlays(image: ScoredImage, caption: str) -> "wandb.Image":
     import wandb
 
-    masks = {"prediction": image.predicted}
-    if image.mask is not None:
-        masks["ground_truth"] = image.mask
+    masks = {"prediction": image.predicted_mask, "ground_truth": image.mask}
     return wandb.Image(
         image.image,
-        caption=image.caption,
+        caption=caption,
         masks={
             name: {"mask_data": mask.astype(np.uint8), "class_labels": _CLASSES}
             for name, mask in masks.items()
+            if mask is not None
         },
     )
 
 
-def _maps(images: Sequence[LoggedImage]) -> list["wandb.Image"]:
+def _maps(images: Sequence[ScoredImage], captions: Sequence[str]) -> list["wandb.Image"]:
     import matplotlib
     import wandb
 
@@ -119,7 +105,7 @@ def _maps(images: Sequence[LoggedImage]) -> list["wandb.Image"]:
     return [
         wandb.Image(
             colour((image.anomaly_map - low) / ((high - low) or 1.0), bytes=True)[..., :3],
-            caption=image.caption,
+            caption=caption,
         )
-        for image in images
+        for image, caption in zip(images, captions, strict=True)
     ]

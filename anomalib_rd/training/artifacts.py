@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,16 @@ from anomalib_rd.data import dataset_fingerprint
 from anomalib_rd.data.images import load_image, load_mask
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import (
-    Example,
     choose_examples,
     with_small_parts,
     write_heatmaps,
 )
 from anomalib_rd.results.files import one_line
-from anomalib_rd.results.gallery import MAP_SIDE, Shown, fit_within, write_gallery
+from anomalib_rd.results.gallery import MAP_SIDE, fit_within, write_gallery
 from anomalib_rd.results.record import RESULT, write_record
+from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.results.unified import category_folder
-from anomalib_rd.tracking.tables import LoggedImage, log_evaluation
+from anomalib_rd.tracking.tables import log_evaluation
 from anomalib_rd.training.normals import score_as_tested
 from anomalib_rd.training.run_record import Outcome, by_defect, group, pixels_judged, validation
 
@@ -102,7 +103,7 @@ def anomaly_maps(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
 
 def _shown(
     outcome: "Outcome", scores: pd.DataFrame, places: Sequence[int], maps: np.ndarray
-) -> Iterator[Shown]:
+) -> Iterator[ScoredImage]:
     for place, anomaly_map in zip(places, maps, strict=True):
         row = int(scores.index[place])
         sample = outcome.data.split.test[row]
@@ -112,7 +113,7 @@ def _shown(
             log.warning("%s: not in the gallery (%s)", sample.path, one_line(error))
             continue
         has_truth = sample.label == 0 or sample.mask is not None
-        yield Shown(
+        yield ScoredImage(
             row=place,
             path=scores["path"].iloc[place],
             image=item["image"].permute(1, 2, 0).numpy(),
@@ -258,7 +259,7 @@ def map_scale(outcome: Outcome) -> tuple[float, float] | None:
     return (low, high) if low < high < float("inf") else None
 
 
-def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[LoggedImage]:
+def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[ScoredImage]:
     """Leave the heatmaps and the gallery of one category; gives what was drawn."""
     scores = of_category(outcome.scores, category)
     chosen = scores.index[choose_examples(scores, count)]
@@ -273,21 +274,10 @@ def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[Logg
     threshold = pixel_threshold(outcome.module.judged[category].curves)
     with contained(f"{folder}: no gallery"):
         leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
-    of = f"{category}: " if len(outcome.data.categories) > 1 else ""
-    return [
-        LoggedImage(
-            image=shown.image,
-            mask=shown.mask,
-            anomaly_map=shown.anomaly_map,
-            predicted=shown.anomaly_map >= threshold,
-            caption=f"{of}{shown.defect} {Path(shown.path).stem}, score {shown.score:.3f}",
-            path=shown.path,
-        )
-        for shown in examples
-    ]
+    return [replace(e, predicted_mask=e.anomaly_map >= threshold) for e in examples]
 
 
-def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
+def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> ScoredImage:
     """A test image as it was seen, with its map and ground truth."""
     sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
     mask = item["mask"].numpy() if sample.label == 0 or sample.mask is not None else None
@@ -295,7 +285,7 @@ def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> Example:
         size = load_image(sample.path).size[::-1]
         stored = load_mask(sample.mask, size, sample.path, outcome.data.test_set.mask_rule)
         mask = with_small_parts(mask, np.asarray(stored) >= 128)
-    return Example(
+    return ScoredImage(
         path=scores["path"][row],
         defect=sample.defect,
         score=scores["score"][row],

@@ -50,7 +50,9 @@ def judges(run: Path, batch_size: int) -> dict[str, Judge]:
     def by(detector: Detector) -> Judge:
         def judge(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
             found = list(detector.many(files, batch_size))
-            return np.stack([one.map for one in found]), np.array([one.score for one in found])
+            return np.stack([one.anomaly_map for one in found]), np.array(
+                [one.score for one in found]
+            )
 
         return judge
 

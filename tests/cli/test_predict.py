@@ -86,7 +86,7 @@ def test_folder_of_any_sizes_and_modes(run, images, predict, table, tmp_path, ca
 def test_maps_at_the_networks_size(images, predict, tmp_path, run):
     assert predict(f"images={images / 'rgb.png'}", "--maps", "npy", "--no-heatmaps") == 0
     kept = np.load(tmp_path / "out/maps/rgb.npy")
-    expected = load_run(run, device="cpu")(images / "rgb.png").map
+    expected = load_run(run, device="cpu")(images / "rgb.png").anomaly_map
     assert kept.dtype == np.float32 and kept.shape == (64, 64)
     np.testing.assert_allclose(kept, expected, atol=1e-5)
     assert not (tmp_path / "out/heatmaps").exists()
@@ -428,7 +428,9 @@ def test_each_small_defect_has_an_outline(tmp_path):
     found[40:80, 40:80], found[200, 200] = 3.0, 1.1
     threshold = Threshold("given", image=1, pixel=1)
     image = np.full((256, 256, 3), 120, np.uint8)
-    one = Prediction(3.0, found, (512, 128), image, threshold)
+    one = Prediction(
+        score=3.0, anomaly_map=found, size=(512, 128), image=image, threshold=threshold
+    )
     size = drawn_size(one)
     drawn = np.asarray(picture(one, Image.fromarray(image), size, "x"))
     outlined = (drawn == (0, 229, 255)).all(axis=2)[CAPTION:]

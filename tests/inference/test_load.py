@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_test_at_the_end_of_training(run, detector, file
     recorded = read_scores(run)["score"]
     found = list(detector.many(files, batch_size=3))
     assert [one.score for one in found] == pytest.approx(list(recorded), abs=1e-5)
-    assert all(one.map.max() == np.float32(one.score) for one in found)
+    assert all(one.anomaly_map.max() == np.float32(one.score) for one in found)
 
 
 def test_batches_change_scores_by_rounding_alone(detector, files):

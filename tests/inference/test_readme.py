@@ -49,7 +49,7 @@ def test_python_of_the_readme_runs(place, capsys):
     score, verdict, normalised = capsys.readouterr().out.split()
     assert float(score) == names["found"].score and 0 <= float(normalised) <= 1
     assert verdict in ("normal", "anomalous")
-    assert names["heat"].shape == (60, 90) and names["found"].map.shape == (64, 64)
+    assert names["heat"].shape == (60, 90) and names["found"].anomaly_map.shape == (64, 64)
     assert len(block.strip().splitlines()) <= 6  # five lines and the import
 
 

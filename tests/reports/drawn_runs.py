@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from fake_runs import fake_result
 
-from anomalib_rd.results.gallery import Shown, write_gallery
+from anomalib_rd.results.gallery import write_gallery
 from anomalib_rd.results.record import write_record
+from anomalib_rd.results.scored_image import ScoredImage
 
 
 def curves(rng, masks=True):
@@ -36,7 +37,11 @@ def images(category, masks=True, side=64):
         heat = truth * score + np.linspace(0, 0.3, side)
         rows.append((path, category, defect, int(defect != "good"), score))
         known = masks or defect == "good"
-        shown.append(Shown(row, path, picture, truth if known else None, heat))
+        shown.append(
+            ScoredImage(
+                row=row, path=path, image=picture, mask=truth if known else None, anomaly_map=heat
+            )
+        )
     columns = ["path", "category", "defect", "label", "score"]
     return pd.DataFrame(rows, columns=columns), shown
 

@@ -234,7 +234,7 @@ def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_p
 def test_pictures_are_the_hard_and_the_typical_ones(tmp_path):
     run = drawn_run(tmp_path, "bottle")
     found = pictures(str(run))
-    captions = {kind: picture.caption for kind, picture in found.items()}
+    captions = {kind: f"{image.defect}, {image.score:.3g}" for kind, image in found.items()}
     assert captions == {
         "lowest-scored defect": "crack, 0.3",
         "typical defect": "hole, 0.6",

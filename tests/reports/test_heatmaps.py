@@ -9,13 +9,13 @@ from anomalib_rd.reports.heatmaps import (
     CAPTION,
     CONTOUR,
     GAP,
-    Example,
     choose_examples,
     heatmap_strip,
     with_small_parts,
     write_heatmaps,
 )
 from anomalib_rd.reports.sheet import BAND, HEAD, LABEL, MARGIN, PANEL, heatmap_sheet
+from anomalib_rd.results.scored_image import ScoredImage
 
 SIDE = 256
 GREY = np.full((SIDE, SIDE, 3), 120, np.uint8)
@@ -28,7 +28,14 @@ def square():
 
 
 def example(path="bottle/test/crack/000.png", defect="crack", mask=None, score=0.5):
-    return Example(path, defect, score, GREY, mask, square().astype(float))
+    return ScoredImage(
+        path=path,
+        defect=defect,
+        score=score,
+        image=GREY,
+        mask=mask,
+        anomaly_map=square().astype(float),
+    )
 
 
 def scores(**counts):
@@ -99,7 +106,13 @@ def test_small_images_are_enlarged_and_wrong_shapes_refused():
 
 
 def test_heatmaps_are_named_captioned_and_share_a_scale(tmp_path):
-    low = Example("b/test/good/007.png", "good", 0.1, GREY, None, np.zeros((SIDE, SIDE)))
+    low = ScoredImage(
+        path="b/test/good/007.png",
+        defect="good",
+        score=0.1,
+        image=GREY,
+        anomaly_map=np.zeros((SIDE, SIDE)),
+    )
     twice = example("b/test/crack/sub/000.png")
     paths = write_heatmaps(tmp_path, [example(mask=square()), low, twice])
     names = [path.name for path in paths]

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from anomalib_rd.cli.report import run as run_command
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.heatmaps import Example, write_heatmaps
+from anomalib_rd.reports.heatmaps import write_heatmaps
 from anomalib_rd.reports.report import report, show
 from anomalib_rd.results.record import write_failure
+from anomalib_rd.results.scored_image import ScoredImage
 
 
 def run_report(*arguments, **keywords):
@@ -25,7 +26,14 @@ def sweep(folder):
             run = fake_run(folder / f"{category}-{seed}", category, seed)
             grey = np.full((64, 64, 3), 90, np.uint8)
             path = f"{category}/test/crack/000.png"
-            write_heatmaps(run, [Example(path, "crack", 0.5, grey, None, np.eye(64))])
+            write_heatmaps(
+                run,
+                [
+                    ScoredImage(
+                        path=path, defect="crack", score=0.5, image=grey, anomaly_map=np.eye(64)
+                    )
+                ],
+            )
     write_failure(folder / "pill-0", RuntimeError("boom"))
     return folder
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anomalib_rd.results.gallery import Shown, write_gallery
+from anomalib_rd.results.gallery import write_gallery
 from anomalib_rd.results.record import write_record
+from anomalib_rd.results.scored_image import ScoredImage
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
@@ -151,7 +152,7 @@ def fake_gallery(folder, scores, side=48):
                 mask[top : top + 12, left : left + 10] = True
                 image[mask] = (200, 60, 40)
             heat = rng.normal(0.1, 0.02, (side // 2, side // 2)) + score * mask[::2, ::2]
-            yield Shown(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
+            yield ScoredImage(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
 
     return write_gallery(folder, shown(), low=0.1, high=1.0, threshold=0.4)
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.gallery import GALLERY, Gallery, Shown, has_gallery, write_gallery
+from anomalib_rd.results.gallery import GALLERY, Gallery, has_gallery, write_gallery
+from anomalib_rd.results.scored_image import ScoredImage
 
 
 def shown(row=0, size=(96, 64), mask="square", **changes):
@@ -19,7 +20,7 @@ def shown(row=0, size=(96, 64), mask="square", **changes):
         truth[10:30, 5:25] = True
     values = np.linspace(0, 1, height * width).reshape(size)
     fields = {"row": row, "path": f"a/test/é{row}.png", "image": image, "anomaly_map": values}
-    return Shown(**(fields | {"mask": None if mask is None else truth} | changes))
+    return ScoredImage(**(fields | {"mask": None if mask is None else truth} | changes))
 
 
 def pixels(content):
@@ -93,7 +94,7 @@ def test_large_images_are_made_small(tmp_path):
     size = (300, 600)
     truth = np.zeros(size, bool)
     truth[60:180, 120:360] = True
-    big = Shown(0, "p", shown(size=size).image, truth, np.ones(size))
+    big = replace(shown(size=size), path="p", mask=truth, anomaly_map=np.ones(size))
     write_gallery(tmp_path, [big], 0, 2, None)
     with Gallery(tmp_path) as gallery:
         assert gallery.size == (128, 256) and gallery.map_size == (64, 128)
@@ -108,7 +109,13 @@ def test_a_defect_of_a_pixel_is_not_lost(tmp_path):
     truth = np.zeros((1024, 1024), bool)
     truth[500, 700] = True
     picture = np.zeros((1024, 1024, 3), np.uint8)
-    write_gallery(tmp_path, [Shown(0, "p", picture, truth, np.zeros((9, 9)))], 0, 1, None)
+    write_gallery(
+        tmp_path,
+        [ScoredImage(row=0, path="p", image=picture, mask=truth, anomaly_map=np.zeros((9, 9)))],
+        0,
+        1,
+        None,
+    )
     with Gallery(tmp_path) as gallery:
         assert np.argwhere(gallery.mask("p")).tolist() == [[125, 175]]
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 from fake_runs import fake_run
 
-from anomalib_rd.reports.heatmaps import Example, write_heatmaps
+from anomalib_rd.reports.heatmaps import write_heatmaps
 from anomalib_rd.results.record import write_failure
+from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.tracking import keys
 
 WANDB = {
@@ -34,7 +35,18 @@ def make_sweep(folder, logger=WANDB, seeds=(0, 1)):
                 run = folder / f"{category}/{number}-{seed}"
                 fake_run(run, category, seed, metrics=metrics, config=config | {"logger": logger})
                 path = f"{category}/test/broken/000.png"
-                write_heatmaps(run, [Example(path, "broken", 0.9, GREY, None, np.eye(64))])
+                write_heatmaps(
+                    run,
+                    [
+                        ScoredImage(
+                            path=path,
+                            defect="broken",
+                            score=0.9,
+                            image=GREY,
+                            anomaly_map=np.eye(64),
+                        )
+                    ],
+                )
     write_failure(folder / "cable/failed", RuntimeError("no"))
     return folder
 

@@ -7,7 +7,8 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from wandb_file import read_runs
 
-from anomalib_rd.tracking.tables import LoggedImage, log_evaluation
+from anomalib_rd.results.scored_image import ScoredImage
+from anomalib_rd.tracking.tables import log_evaluation
 from anomalib_rd.tracking.wandb_logger import finish
 
 METRICS = {"image_auroc": 0.75, "pixel_auroc": float("nan"), "aupro": np.float64(0.5)}
@@ -28,13 +29,14 @@ def scores():
 def example(path, peak, mask=True):
     anomaly_map = np.zeros((24, 32))
     anomaly_map[4:8, 4:8] = peak
-    return LoggedImage(
+    return ScoredImage(
         image=np.full((24, 32, 3), 90, np.uint8),
         mask=anomaly_map > 0 if mask else None,
         anomaly_map=anomaly_map,
-        predicted=anomaly_map > 0.5,
-        caption=f"{path} {peak}",
+        predicted_mask=anomaly_map > 0.5,
         path=path,
+        defect="crack",
+        score=peak,
     )
 
 
@@ -82,7 +84,7 @@ def test_examples_carry_switchable_masks_that_are_on_disk(stored):
     (row,) = [row for row in stored.history if "test/examples" in row]
     examples = row["test/examples"]
     assert examples["count"] == 2 and (examples["width"], examples["height"]) == (32, 24)
-    assert examples["captions"][0] == "bottle/test/crack/000.png 1.0"
+    assert examples["captions"][0] == "crack 000, score 1.000"
     first, second = examples["all_masks"]
     assert set(first) == {"prediction", "ground_truth"} and set(second) == {"prediction"}
     truth = np.asarray(Image.open(stored.files / first["ground_truth"]["path"]))

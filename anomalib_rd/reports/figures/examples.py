@@ -1,6 +1,5 @@
 """Which test images of a run are worth showing."""
 
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -11,18 +10,9 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import read_scores
+from anomalib_rd.results.scored_image import ScoredImage
 
 KINDS = ("lowest-scored defect", "typical defect", "highest-scored normal")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A test image: uint8 image (H, W, 3) and map (H', W'), mask bool (H, W) or None, caption."""
-
-    image: np.ndarray
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray
-    caption: str
 
 
 def choose(scores: pd.DataFrame) -> dict[str, str]:
@@ -42,8 +32,8 @@ def choose(scores: pd.DataFrame) -> dict[str, str]:
     return chosen
 
 
-def pictures(run: str) -> dict[str, Picture]:
-    """Kind -> the picture, of the images in the run's gallery.
+def pictures(run: str) -> dict[str, ScoredImage]:
+    """Kind -> the image, of those in the run's gallery; its map in grey levels.
 
     Raises:
         UserError: the scores or the gallery cannot be read.
@@ -54,11 +44,13 @@ def pictures(run: str) -> dict[str, Picture]:
         defects = dict(zip(scores["path"], scores["defect"], strict=True))
         values = dict(zip(scores["path"], scores["score"], strict=True))
         return {
-            kind: Picture(
+            kind: ScoredImage(
                 image=_pixels(gallery.image(path), run),
                 mask=gallery.mask(path),
                 anomaly_map=_pixels(gallery.map(path), run),
-                caption=f"{defects[path]}, {values[path]:.3g}",
+                path=path,
+                defect=defects[path],
+                score=values[path],
             )
             for kind, path in choose(scores).items()
         }

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from anomalib_rd.reports.figures.examples import KINDS, Picture
+from anomalib_rd.reports.figures.examples import KINDS
 from anomalib_rd.reports.figures.style import WIDTH, foot, short
 from anomalib_rd.reports.heatmaps import COLORMAP, OPACITY
+from anomalib_rd.results.scored_image import ScoredImage
 
 ROWS = 9  # on one page
 PANEL, CAPTION, HEAD = 0.72, 0.13, 0.45  # inches
@@ -26,7 +27,7 @@ EXPLAINED = (
 )
 
 
-def sheet(rows: Sequence[tuple[str, Mapping[str, Picture]]], title: str) -> Figure:
+def sheet(rows: Sequence[tuple[str, Mapping[str, ScoredImage]]], title: str) -> Figure:
     """One page.
 
     Args:
@@ -54,7 +55,7 @@ def sheet(rows: Sequence[tuple[str, Mapping[str, Picture]]], title: str) -> Figu
     return figure
 
 
-def _triple(figure: Figure, left: float, bottom: float, picture: Picture) -> None:
+def _triple(figure: Figure, left: float, bottom: float, picture: ScoredImage) -> None:
     """Three panels and a caption, with their lower left corner there, in inches."""
     height = figure.get_figheight()
     side = (KIND - GAP) / PANELS
@@ -64,12 +65,12 @@ def _triple(figure: Figure, left: float, bottom: float, picture: Picture) -> Non
         )
         for i in range(PANELS)
     ]
-    caption = short(picture.caption, 40)
+    caption = short(f"{picture.defect}, {picture.score:.3g}", 40)
     figure.text(left / WIDTH, (bottom + PANEL + 0.025) / height, caption, fontsize=5.5)
     _draw(panels, picture)
 
 
-def _draw(panels: Sequence[Axes], picture: Picture) -> None:
+def _draw(panels: Sequence[Axes], picture: ScoredImage) -> None:
     image = _in_print(picture.image)
     for axes in panels:
         axes.set_axis_off()
