@@ -62,8 +62,9 @@ sweep: setup
 report: setup
 	$(RUN) report $(or $(ARGS),multirun)
 
+# make bench ARGS="train model=rd4ad --epochs 3"
 bench: setup
-	$(RUN) bench $(or $(ARGS),metrics)
+	$(BIN)/python -m experiments.speed.bench $(or $(ARGS),metrics)
 
 # A study, conf/study/NAME.yaml, and its record, experiments/NAME. The same command again goes on.
 # Other words make another study: give it other places.

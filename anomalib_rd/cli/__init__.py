@@ -20,7 +20,6 @@ VERBS = {
     "dashboard": "serve the reports of a folder on this machine, refreshed as runs finish",
     "workspace": "save the W&B view of a project: categories, ablations, curves, images",
     "data": "list or check a data set, download MVTec AD, show or clear the cache",
-    "bench": "measure metrics, training, scoring and startup beside plain references",
 }
 
 USAGE = "\n".join(

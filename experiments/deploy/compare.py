@@ -3,7 +3,7 @@
     anomalib-rd export RUN format=onnx
     anomalib-rd export RUN format=openvino
     anomalib-rd export RUN format=openvino --int8
-    python experiments/deploy/compare.py RUN FOLDER
+    python -m experiments.deploy.compare RUN FOLDER
 
 From image files to maps and scores in memory, one CPU thread for each network. Writes
 ``FOLDER/comparison.json`` and ``FOLDER/comparison.csv``.
@@ -22,8 +22,6 @@ from rich.progress import track
 from torch import Tensor
 
 from anomalib_rd import load_exported, load_run
-from anomalib_rd.bench.machine import machine
-from anomalib_rd.bench.scorings import plain_scoring
 from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.export import FOLDER, images_of
 from anomalib_rd.data import read_image
@@ -32,6 +30,8 @@ from anomalib_rd.inference.detector import Detector
 from anomalib_rd.inference.load import make_networks, make_scorer
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
 from anomalib_rd.results.files import plain, write_json
+from experiments.speed.bench.measuring import machine
+from experiments.speed.bench.plain_loop import plain_scoring
 
 Judge = Callable[[list[Path]], tuple[np.ndarray, np.ndarray]]  # files -> maps, scores
 

@@ -224,7 +224,6 @@ def cases(root, bad):
         "study without a part": (["study"], ("study: the following arguments are required",)),
         "study unknown": (["study", "plan", "maks"], ("study=maks", "did you mean 'mask'?")),
         "study record": (["study", "record", bad / "empty"], ("no complete run",)),
-        "bench unknown": (["bench", "speed"], ("choose one of metrics, train",)),
         "workspace of nothing": (["workspace", bad / "empty"], ("no complete run",)),
         "workspace categories": (
             ["workspace", "--categories", ",", "--dry-run"],

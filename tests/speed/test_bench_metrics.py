@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from anomalib_rd.bench import metrics
-from anomalib_rd.bench.memory import forget_peak
+from experiments.speed.bench import metrics
+from experiments.speed.bench.measuring import reset_peak_rss
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def few_contestants(monkeypatch):
 
 
 def test_contestants_are_timed_and_agree(few_contestants, monkeypatch):
-    monkeypatch.setattr(metrics, "_peak_in_own_process", lambda *_: 7)
+    monkeypatch.setattr(metrics, "peak_in_own_process", lambda *_: 7)
     result = metrics.measure(6, 48, 2)
     assert (result["maps"], result["size"]) == (6, 48)
     assert list(result["contestants"]) == few_contestants
@@ -29,14 +29,14 @@ def test_contestants_are_timed_and_agree(few_contestants, monkeypatch):
             assert value == pytest.approx(ours["values"][name], abs=1e-9)
 
 
-def test_only_what_is_installed_takes_part(few_contestants, monkeypatch):
+def test_missing_packages_are_skipped(few_contestants, monkeypatch):
     missing = metrics.CONTESTANTS[metrics.ARGSORT]._replace(package="no_such_package")
     monkeypatch.setitem(metrics.CONTESTANTS, metrics.ARGSORT, missing)
     assert metrics.ARGSORT not in metrics.growth([2, 3], [32, 48], 1)["by_count"][0]["contestants"]
 
 
-def test_growth_spares_the_slow_one_the_large_cases(few_contestants, monkeypatch):
-    monkeypatch.setattr(metrics, "_MOST_SORTED", 4 * 48 * 48)
+def test_growth_skips_large_cases_of_the_slow_argsort(few_contestants, monkeypatch):
+    monkeypatch.setattr(metrics, "MOST_SORTED", 4 * 48 * 48)
     result = metrics.growth([2, 4, 5], [32, 48, 64], 1)
     assert [(row["maps"], row["size"]) for row in result["by_count"]] == [(2, 48), (4, 48), (5, 48)]
     assert [(row["maps"], row["size"]) for row in result["by_size"]] == [(4, 32), (4, 48), (4, 64)]
@@ -46,7 +46,7 @@ def test_growth_spares_the_slow_one_the_large_cases(few_contestants, monkeypatch
         assert row["contestants"][metrics.OURS] > 0
 
 
-def test_examples_are_the_same_each_time_and_of_either_class():
+def test_examples_are_reproducible_and_have_both_classes():
     maps, masks = metrics.example(4, 48)
     again, _ = metrics.example(4, 48)
     np.testing.assert_array_equal(maps, again)
@@ -55,9 +55,9 @@ def test_examples_are_the_same_each_time_and_of_either_class():
 
 
 @pytest.mark.slow  # a process that imports torch
-def test_memory_is_measured_in_a_process_of_its_own():
-    peak = metrics._peak_in_own_process(metrics.ARGSORT, 20, 128)
-    if not forget_peak():
+def test_memory_is_measured_in_its_own_process():
+    peak = metrics.peak_in_own_process(metrics.ARGSORT, 20, 128)
+    if not reset_peak_rss():
         assert peak is None
     else:  # three arrays of 8 bytes a pixel, and more
         assert 3 * 8 < peak / (20 * 128**2) < 100

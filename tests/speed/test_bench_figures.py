@@ -1,14 +1,12 @@
-"""From seconds to figures, tables and plots."""
+"""Figures, tables and plots of the measurements."""
 
 import pytest
 import torch
 from PIL import Image
 
-from anomalib_rd.bench import ceiling, memory, show
-from anomalib_rd.bench.plots import plot_growth, plot_train
-from anomalib_rd.bench.train import check, summed_up
-from anomalib_rd.bench.variants import VARIANTS, chosen
 from anomalib_rd.errors import UserError
+from experiments.speed.bench import ceilings, display, measuring
+from experiments.speed.bench.train import VARIANTS, check, select_variants, summarise
 
 LIMITS = {
     "matmul_fp32": 100.0,
@@ -37,7 +35,7 @@ def trained():
     baseline = [12.0, 10.0, 8.0]
     answers = [answer(*baseline), answer(6.0, 2.0, 1.0, precision="bf16-mixed")]
     contestants = {
-        variant.label: {"name": variant.name, **summed_up(a, baseline, 20, LIMITS)}
+        variant.label: {"name": variant.name, **summarise(a, baseline, 20, LIMITS)}
         for variant, a in zip(VARIANTS[1:3], answers, strict=True)
     }
     return {
@@ -65,41 +63,41 @@ def test_figures_of_a_contestant(trained):
     assert plain["of_ceiling"] == pytest.approx(40 / 9 / 100)
 
 
-def test_one_epoch_alone_is_all_there_is():
-    figures = summed_up(answer(4.0), [8.0], 20, LIMITS)
+def test_figures_of_a_single_epoch():
+    figures = summarise(answer(4.0), [8.0], 20, LIMITS)
     assert figures["steady_s"] == figures["first_epoch_s"] == 4
     assert figures["ratio"] == {"median": 2, "min": 2, "max": 2, "total": 2}
 
 
 def test_tables_show_every_contestant_and_undefined_metrics(trained, capsys):
-    show.show_train(trained)
+    display.print_train(trained)
     shown = capsys.readouterr().out
     assert all(shown.count(label) >= 2 for label in trained["contestants"])
     assert "6.50 (5.00-8.00)" in shown and "n/a" in shown and "50.00" in shown
     assert "copy 9.0 GB/s" in shown
 
 
-def test_a_busy_machine_is_told(trained, capsys):
-    show.say_if_busy(trained["contestants"])
-    assert "differed 1.6-fold" in capsys.readouterr().out  # 8 and 5 times faster
+def test_a_busy_machine_gets_a_warning(trained, capsys):
+    display.warn_if_busy(trained["contestants"])
+    assert "1.6" in capsys.readouterr().out  # 8 and 5 times faster
     trained["contestants"].popitem()
-    show.say_if_busy(trained["contestants"])
+    display.warn_if_busy(trained["contestants"])
     assert capsys.readouterr().out == ""
 
 
 def test_tables_fit_80_columns(trained, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    show.show_train(trained)
+    display.print_train(trained)
     assert "…" not in capsys.readouterr().out
 
 
 def test_plot_of_the_training(trained, tmp_path):
-    plot_train(trained, tmp_path / "bars.png")
+    display.plot_train(trained, tmp_path / "bars.png")
     with Image.open(tmp_path / "bars.png") as image:
         assert min(image.size) > 200 and len(image.convert("RGB").getcolors(10**6)) > 10
 
 
-def test_plot_and_table_of_growth_leave_out_what_was_not_measured(tmp_path, capsys):
+def test_growth_plot_and_table_with_missing_measurements(tmp_path, capsys):
     def row(maps, size, **seconds):
         return {"maps": maps, "size": size, "contestants": seconds}
 
@@ -107,10 +105,12 @@ def test_plot_and_table_of_growth_leave_out_what_was_not_measured(tmp_path, caps
         "by_count": [row(2, 64, ours=0.1, slow=1.0), row(4, 64, ours=0.2)],
         "by_size": [row(4, 64, ours=0.2), row(4, 128, ours=0.8)],
     }
-    plot_growth(growth, tmp_path / "growth.png", "a machine")
+    display.plot_growth(growth, tmp_path / "growth.png", "a machine")
     with Image.open(tmp_path / "growth.png") as image:
         assert min(image.size) > 200
-    show.show_growth(growth)
+    display.print_metrics(
+        {"maps": 4, "size": 64, "threads": 1, "contestants": {}, "growth": growth}
+    )
     shown = capsys.readouterr().out
     assert "0.800" in shown and shown.count("1.000") == 1
 
@@ -127,7 +127,7 @@ def plain_config(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "key"),
     [
         ({"loss": {"_target_": "anomalib_rd.networks.PixelCosine"}}, "loss=flattened_cosine"),
         ({"scheduler": {"_target_": "x"}}, "scheduler=none"),
@@ -135,10 +135,10 @@ def plain_config(**changes):
         ({"data": {"transform": {"_target_": "x"}}}, "data.transform=null"),
     ],
 )
-def test_what_the_plain_loop_cannot_do_is_refused_for_it_alone(changes, said):
+def test_only_the_plain_loop_refuses_unsupported_configs(changes, key):
     check(VARIANTS[0], plain_config())
     check(VARIANTS[2], plain_config(**changes))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=key):
         check(VARIANTS[0], plain_config(**changes))
 
 
@@ -147,28 +147,28 @@ def test_several_devices_are_refused():
         check(VARIANTS[2], plain_config(trainer={"devices": 2}))
 
 
-def test_compile_is_left_out_on_a_cpu_unless_asked_for():
-    assert "compile" not in [variant.name for variant in chosen(None, cuda=False)]
-    assert "compile" in [variant.name for variant in chosen([], cuda=True)]
-    assert [variant.name for variant in chosen(["compile", "plain"], cuda=False)] == [
+def test_compile_is_skipped_on_a_cpu_unless_chosen():
+    assert "compile" not in [variant.name for variant in select_variants([], cuda=False)]
+    assert "compile" in [variant.name for variant in select_variants([], cuda=True)]
+    assert [variant.name for variant in select_variants(["compile", "plain"], cuda=False)] == [
         "plain",
         "compile",
     ]
 
 
 def test_ceilings_are_positive_and_finite(monkeypatch):
-    monkeypatch.setitem(ceiling.SIZES, "cpu", (64, 1, 4, 2**12))
-    monkeypatch.setattr(ceiling, "SECONDS", 0.0)
-    found = ceiling.ceilings(torch.device("cpu"))
+    monkeypatch.setitem(ceilings.SIZES, "cpu", (64, 1, 4, 2**12))
+    monkeypatch.setattr(ceilings, "SECONDS", 0.0)
+    found = ceilings.measure_ceilings(torch.device("cpu"))
     assert set(found) == set(LIMITS)
     assert all(0 < value < 1e6 for value in found.values())
 
 
-def test_peak_memory_sees_what_was_allocated_and_can_be_forgotten():
-    before = memory.peak_rss()
+def test_peak_memory_can_be_measured_and_reset():
+    before = measuring.peak_rss()
     block = torch.ones(2**25)  # 128 MiB
-    peak = memory.peak_rss()
+    peak = measuring.peak_rss()
     assert peak >= block.nbytes and peak >= before
     del block
-    if memory.forget_peak():
-        assert memory.peak_rss() < peak - 100 * 2**20
+    if measuring.reset_peak_rss():
+        assert measuring.peak_rss() < peak - 100 * 2**20

@@ -1,7 +1,7 @@
-"""RD4AD's training loop as one writes it in plain PyTorch (arXiv 2201.10703; see README).
+"""RD4AD in plain PyTorch (arXiv 2201.10703; see README): its training loop and its evaluation.
 
-Nothing is kept from one epoch to the next: each image is decoded, resized and normalised by the
-CPU, the whole teacher runs, its unused last stage too, everything in float32.
+Nothing is cached between epochs: the CPU decodes, resizes and normalises each image, the complete
+teacher runs, its unused last stage included, all in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,25 +12,30 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import transforms
 
 from anomalib_rd.data.images import FORMATS
-from anomalib_rd.networks import Distilled, Teacher
+from anomalib_rd.networks import Distilled, Distiller, Teacher
+from anomalib_rd.scoring import AnomalyScorer
+
+# From images (B, 3, H, W) uint8 in host memory to maps (B, H, W) and scores (B,) there.
+Score = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class WholeTeacher(nn.Module):
-    """The teacher's network uncut, fed with normalised float images.
+class CompleteTeacher(nn.Module):
+    """The teacher's network with all its stages, for normalised float images.
 
     Args:
-        teacher: gives name and weights; the stages that it lacks stay random, for nobody looks
-            at what they give.
+        teacher: gives name and weights; stages missing there stay random (their output is
+            unused).
     """
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
-        # The student's initialisation, and what is drawn after it, must not notice.
+        # Keeps the random numbers of the student's initialisation and of all that follows.
         with torch.random.fork_rng(devices=[]):
             self.net: Any = timm.create_model(teacher.name, pretrained=False)
         self.net.load_state_dict(teacher.net.state_dict(), strict=False)
@@ -78,16 +83,16 @@ def rd4ad_loss(distilled: Distilled) -> Tensor:
 
 
 class PlainLoop:
-    """RD4AD's loop over the networks of a run.
+    """RD4AD's training loop with the networks of a run.
 
     Args:
         networks: a ``Distiller`` on the training device; its masking, fusion and student train.
-        loss: of what the networks distil.
-        optimizer: over their parameters.
+        loss: of the ``Distilled`` features.
+        optimizer: of their parameters.
         paths: training images.
         size: (H, W) in pixels.
-        batch_size: images a step; the last short batch is kept.
-        seed: of the images' order, which is that of ``AnomalyDataModule``.
+        batch_size: images per step; the short last batch is used too.
+        seed: of the image order, which is that of ``AnomalyDataModule``.
     """
 
     def __init__(
@@ -102,32 +107,48 @@ class PlainLoop:
     ) -> None:
         images = PlainImages(paths, size, networks.teacher)
         self.device = networks.teacher.mean.device
-        self.teacher = WholeTeacher(networks.teacher).to(self.device)
+        self.teacher = CompleteTeacher(networks.teacher).to(self.device)
         self.networks, self.loss, self.optimizer = networks.train(), loss, optimizer
-        self.order: DistributedSampler[Any] = DistributedSampler(
+        self.sampler: DistributedSampler[Any] = DistributedSampler(
             images, num_replicas=1, rank=0, shuffle=True, seed=seed
         )
-        # A generator of its own, or the loader would draw from the masks' random numbers.
-        self.loader = DataLoader(
-            images, batch_size, sampler=self.order, generator=torch.Generator().manual_seed(seed)
-        )
+        # Without its own generator the loader would draw from the masks' random numbers.
+        generator = torch.Generator().manual_seed(seed)
+        self.loader = DataLoader(images, batch_size, sampler=self.sampler, generator=generator)
 
-    def epoch(self, number: int) -> float:
+    def train_epoch(self, epoch: int) -> float:
         """Train on all images; returns the mean loss."""
-        self.order.set_epoch(number)
-        losses = [self.step(images.to(self.device)) for images in self.loader]
+        self.sampler.set_epoch(epoch)
+        losses = []
+        for images in self.loader:
+            loss = self.forward(images.to(self.device))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
         return sum(losses) / len(losses)
-
-    def step(self, images: Tensor) -> float:
-        """One batch."""
-        loss = self.forward(images)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
 
     def forward(self, images: Tensor) -> Tensor:
         """The loss of normalised images (B, 3, H, W)."""
         with torch.no_grad():
             features = self.teacher(images)
         return self.loss(self.networks.restore(features))
+
+
+def plain_scoring(networks: Distiller, scorer: AnomalyScorer, device: torch.device) -> Score:
+    """RD4AD's evaluation of one image per call: complete teacher, blur by scipy on the CPU."""
+    teacher = CompleteTeacher(networks.teacher).to(device)
+
+    def score(images: Tensor) -> tuple[Tensor, Tensor]:
+        size = images.shape[-2:]
+        with torch.no_grad():
+            features = teacher(networks.teacher.normalize(images.to(device)))
+            restored = networks.restore(features).restored
+            total = torch.zeros(size, device=device)
+            for f, r in zip(features, restored, strict=True):
+                distance = (1 - F.cosine_similarity(f, r)).unsqueeze(1)
+                total += F.interpolate(distance, size, mode="bilinear", align_corners=True)[0, 0]
+        blurred = gaussian_filter(total.cpu().numpy(), sigma=scorer.sigma)
+        return torch.from_numpy(blurred).unsqueeze(0), torch.tensor([blurred.max()])
+
+    return score

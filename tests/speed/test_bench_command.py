@@ -1,25 +1,28 @@
-"""``anomalib-rd bench`` as a user types it."""
+"""The command line of the benches."""
 
 import json
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from anomalib_rd.cli import main
+from experiments.speed.bench import ceilings, commands, made_up_sweep, metrics
+from experiments.speed.bench.__main__ import main
 
+ROOT = Path(__file__).parents[2]
 RUN = ["data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path, mvtec_root):
-    """Small ceilings, an own cache and folder, one thread here and in the contestants."""
-    from anomalib_rd.bench import ceiling
-
-    monkeypatch.setitem(ceiling.SIZES, "cpu", (64, 1, 4, 2**12))
-    monkeypatch.setattr(ceiling, "SECONDS", 0.0)
+    """Small ceilings, a separate cache and folder, one thread here and in the contestants."""
+    monkeypatch.setitem(ceilings.SIZES, "cpu", (64, 1, 4, 2**12))
+    monkeypatch.setattr(ceilings, "SECONDS", 0.0)
     monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
@@ -33,7 +36,7 @@ def bench(tmp_path):
 
     def start(*words):
         path = tmp_path / "figures.json"
-        assert main(["bench", *map(str, words), "--json", str(path)]) == 0
+        assert main([*map(str, words), "--json", str(path)]) == 0
         figures = json.loads(path.read_text())
         assert figures["bench"] == words[0] and figures["machine"]
         assert figures["provenance"]["software"]["torch"]
@@ -43,8 +46,8 @@ def bench(tmp_path):
 
 
 @pytest.mark.slow
-def test_train_measures_a_process_of_its_own(bench, tmp_path, capfd):
-    """One contestant: starting a process costs seconds. tests/bench has them beside each other."""
+def test_train_measures_a_separate_process(bench, tmp_path, capfd):
+    """One contestant: starting a process costs seconds. test_bench_training.py compares them."""
     words = ["--only", "feature-cache", *RUN, "--epochs", "2", "--batch-size", "4"]
     figures = bench("train", *words, "--plot", tmp_path / "bars.png")
     ((label, contestant),) = figures["contestants"].items()
@@ -64,10 +67,11 @@ def test_train_measures_a_process_of_its_own(bench, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_infer_scores_as_the_plain_loop_does(tmp_path):
-    """In a process of its own: the runtimes' libraries stay out of the tests' process."""
+    """In its own process: the runtimes' libraries stay out of the tests' process."""
     words = ["infer", *RUN, "data.test_batch_size=3", "--images", "4", "--rounds", "2"]
-    command = [sys.executable, "-m", "anomalib_rd", "bench", *words, "--json", "figures.json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "experiments.speed.bench", *words]
+    command += ["--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "score" in done.stdout, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     plain, *ours = figures["contestants"].values()
@@ -84,11 +88,9 @@ def test_infer_scores_as_the_plain_loop_does(tmp_path):
         assert contestant["peak_rss"] > 0
 
 
-def test_startup_is_shown_beside_its_targets(bench, monkeypatch, capfd):
-    from anomalib_rd.bench import startup
-
-    kept = {k: v for k, v in startup.COMMANDS.items() if "torch" not in k and "train" not in k}
-    monkeypatch.setattr(startup, "COMMANDS", kept)
+def test_startup_is_printed_with_its_targets(bench, monkeypatch, capfd):
+    kept = {k: v for k, v in commands.COMMANDS.items() if "torch" not in k and "train" not in k}
+    monkeypatch.setattr(commands, "COMMANDS", kept)
     figures = bench("startup", "--rounds", "1")
     contestants = figures["contestants"]
     assert contestants["anomalib-rd --help"]["target_s"] == 0.5
@@ -97,15 +99,28 @@ def test_startup_is_shown_beside_its_targets(bench, monkeypatch, capfd):
     assert "target" in capfd.readouterr().out
 
 
+def test_report_measures_the_page_of_a_small_sweep(bench, monkeypatch, capfd):
+    monkeypatch.setattr(made_up_sweep, "GOOD", 3)
+    monkeypatch.setattr(made_up_sweep, "EACH", 1)
+    figures = bench("report", "--categories", "2", "--seeds", "1", "--variants", "2")
+    assert figures["runs"] == 4
+    values = {name: figure["value"] for name, figure in figures["contestants"].items()}
+    assert values["tables, s"] > 0 and values["build, s"] > 0 and values["build, CPU s"] > 0
+    assert values["peak memory, MiB"] > 50 and values["file, MB"] > 1
+    has_browser = find_spec("playwright") and (
+        shutil.which("chromium") or shutil.which("chromium-browser")
+    )
+    assert bool(has_browser) == ("filter, s" in values)
+    assert "first paint" in capfd.readouterr().out or not has_browser
+
+
 @pytest.fixture
 def no_processes(monkeypatch):
-    """Memory is measured in processes of their own, which cost seconds: see tests/bench."""
-    from anomalib_rd.bench import metrics
-
-    monkeypatch.setattr(metrics, "_peak_in_own_process", lambda *_: 3 * 2**20)
+    """Memory is measured in separate processes, which cost seconds: see test_bench_metrics.py."""
+    monkeypatch.setattr(metrics, "peak_in_own_process", lambda *_: 3 * 2**20)
 
 
-def test_metrics_agree_and_their_memory_is_shown(bench, no_processes, capfd):
+def test_metrics_agree_and_their_memory_is_printed(bench, no_processes, capfd):
     figures = bench("metrics", "--maps", "3", "--size", "32", "--rounds", "1")
     values = [contestant["values"] for contestant in figures["contestants"].values()]
     aupro = [value["aupro"] for value in values if "aupro" in value]
@@ -123,43 +138,42 @@ def test_growth_of_the_metrics_is_drawn(bench, no_processes, tmp_path):
     assert "<svg" in (tmp_path / "growth.svg").read_text()
 
 
-MISTAKES = {
-    "no such bench": (["speed"], "choose one of metrics, train, infer, startup"),
+USER_ERRORS = {
+    "no such bench": (["speed"], "speed"),
+    "no bench": ([], "BENCH"),
     "no such contestant": (["train", "--only", "plane"], "--only plane"),
-    "no epochs": (["train", "--epochs", "0"], "--epochs 0: must be at least 1"),
+    "no epochs": (["train", "--epochs", "0"], "--epochs: 0"),
     "text for a number": (["infer", "--rounds", "many"], "--rounds"),
     "unknown flag": (["startup", "--round", "1", "--fast"], "--fast"),
-    "one map": (["metrics", "--maps", "1"], "--maps 1: must be at least 2"),
-    "too few maps to grow": (["metrics", "--maps", "4", "--growth"], "must be at least 8"),
-    "a plot of nothing": (["metrics", "--plot", "x.png"], "add --growth"),
-    "folder missing": (["train", "--json", "none/x.json"], "no folder none"),
+    "one map": (["metrics", "--maps", "1"], "--maps: 1"),
+    "too few maps to grow": (["metrics", "--maps", "4", "--growth"], "--maps must be at least 8"),
+    "a plot of nothing": (["metrics", "--plot", "x.png"], "--growth"),
+    "folder missing": (["train", "--json", "none/x.json"], "none"),
     "no kind of picture": (["train", "--plot", "x.txt"], ".png"),
-    "unknown key": (["train", "model.masking.rato=1"], "no key 'model.masking.rato'"),
-    "wrong type": (["train", "seed=x"], "seed=x: must be a whole number"),
-    "no such category": (["infer", *RUN, "data.category=clth"], "did you mean 'cloth'"),
+    "unknown key": (["train", "model.masking.rato=1"], "model.masking.rato"),
+    "wrong type": (["train", "seed=x"], "seed=x"),
+    "no such category": (["infer", *RUN, "data.category=clth"], "cloth"),
     "another loss": (["train", *RUN, "loss=pixel_cosine"], "loss=flattened_cosine"),
 }
 
 
-@pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_gets_one_line_and_status_2(case, capfd):
-    words, expected = MISTAKES[case]
-    assert main(["bench", *words]) == 2
+@pytest.mark.parametrize("case", USER_ERRORS)
+def test_a_user_error_is_one_line_with_status_2(case, capfd):
+    words, expected = USER_ERRORS[case]
+    assert main([*words]) == 2
     shown = capfd.readouterr()
     lines = [line for line in shown.err.splitlines() if line.strip()]
     assert len(lines) == 1 and expected in lines[0], shown.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_asked_for_and_absent(capfd):
-    assert main(["bench", "infer", "--device", "cuda", *RUN]) == 2
+def test_cuda_without_a_device(capfd):
+    assert main(["infer", "--device", "cuda", *RUN]) == 2
     assert "--device cuda" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["train"], ["infer"], ["startup"], ["metrics"]])
-def test_help_says_what_there_is(words, capfd):
-    try:
-        status = main(["bench", *words, "--help"])
-    except SystemExit as done:
-        status = done.code
-    assert status == 0 and "usage: anomalib-rd bench" in capfd.readouterr().out
+def test_help(words, capfd):
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0 and "usage: " in capfd.readouterr().out

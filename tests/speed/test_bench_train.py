@@ -1,36 +1,35 @@
-"""The contestants of ``bench train`` in this process: same networks, same outcome."""
+"""The contestants of ``bench train`` in this process: equal networks and results."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 
-from anomalib_rd.bench.plain_loop import PlainImages, WholeTeacher, rd4ad_loss
-from anomalib_rd.bench.training import compete
-from anomalib_rd.bench.variants import VARIANTS, chosen
 from anomalib_rd.networks import Distilled, FlattenedCosine
 from anomalib_rd.results.record import read_record
 from anomalib_rd.training.run import make_data, make_module, plain, train
+from experiments.speed.bench.plain_loop import CompleteTeacher, PlainImages, rd4ad_loss
+from experiments.speed.bench.train import VARIANTS, compete, select_variants
 
 EPOCHS = 2
 
 
 class Recorder:
-    """Gives the word at once and notes who speaks."""
+    """A turn that begins at once; records the calls."""
 
     def __init__(self):
-        self.said = []
+        self.calls = []
         self.synchronize = lambda: None
 
     def ready(self):
-        self.said.append("ready")
+        self.calls.append("ready")
 
     def begin(self):
-        self.said.append("begin")
+        self.calls.append("begin")
 
     def end(self):
         self.synchronize()
-        self.said.append("end")
+        self.calls.append("end")
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +52,13 @@ def compose(compose_config):
 
 @pytest.fixture
 def contest(compose, tmp_path):
-    """What a contestant answers and what it said meanwhile."""
+    """Run a contestant; gives its result and its calls."""
 
     def start(name, *overrides):
-        (variant,) = chosen([name], cuda=False)
+        (variant,) = select_variants([name], cuda=False)
         config = plain(compose(*overrides, *variant.overrides, f"run_dir={tmp_path / name}"))
         recorder = Recorder()
-        return compete(recorder, variant.loop, config), recorder.said
+        return compete(recorder, variant.loop, config), recorder.calls
 
     return start
 
@@ -86,39 +85,39 @@ def test_random_masks_are_the_same_in_the_plain_loop(contest):
 
 
 @pytest.mark.parametrize("name", ["plain", "feature-cache"])
-def test_every_epoch_waits_for_the_word(contest, name):
-    answer, said = contest(name, "model=rd4ad")
-    assert said == ["ready", *["begin", "end"] * EPOCHS, "begin"]
+def test_every_epoch_is_a_turn(contest, name):
+    answer, calls = contest(name, "model=rd4ad")
+    assert calls == ["ready", *["begin", "end"] * EPOCHS, "begin"]
     assert answer["peak_rss"] > 2**20 and answer["peak_cuda"] is None
     assert all(0 <= value <= 1 for value in answer["metrics"].values())
 
 
-def test_plain_loss_is_ours_but_for_rounding():
+def test_plain_loss_equals_ours_up_to_rounding():
     torch.manual_seed(0)
     features, restored = ([torch.randn(3, c, 8, 8) for c in (4, 8)] for _ in range(2))
     distilled = Distilled(features, restored, [])
     torch.testing.assert_close(rd4ad_loss(distilled), FlattenedCosine()(*distilled))
 
 
-def test_the_whole_teacher_gives_the_cut_ones_features(compose, mvtec_root):
+def test_the_complete_teacher_gives_the_same_features(compose, mvtec_root):
     cfg = compose("model=rd4ad")
     data = make_data(cfg)
     teacher = make_module(cfg, data, {}).distiller.teacher
     before = torch.get_rng_state()
-    whole = WholeTeacher(teacher)
+    complete = CompleteTeacher(teacher)
     assert torch.equal(torch.get_rng_state(), before)
-    assert len(list(whole.parameters())) > len(list(teacher.parameters()))
+    assert len(list(complete.parameters())) > len(list(teacher.parameters()))
     images = PlainImages([sample.path for sample in data.split.train], (64, 64), teacher)
     ours = torch.stack([item["image"] for item in data.train_set])
     theirs = torch.stack([images[i] for i in range(len(images))])
     assert torch.equal(theirs, teacher.normalize(ours))
     with torch.no_grad():
-        features = whole(theirs)
+        features = complete(theirs)
     assert all(torch.equal(a, b) for a, b in zip(features, teacher(ours), strict=True))
 
 
 def test_switches_add_up(compose):
-    """Each contestant has what those before it have; all of them are the two named settings."""
+    """Each contestant adds one switch; two of them are the named settings."""
     on = [
         {key: value for key, value in compose(*variant.overrides).speed.items() if value}
         for variant in VARIANTS

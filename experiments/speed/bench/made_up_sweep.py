@@ -1,4 +1,4 @@
-"""A sweep's folders with made-up numbers and pictures, to measure reports by."""
+"""A sweep with made-up numbers and images, to measure reports."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,35 +11,29 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from anomalib_rd.results.gallery import GALLERY, write_gallery
-from anomalib_rd.results.record import write_record
 from anomalib_rd.results.scored_image import ScoredImage
+from anomalib_rd.results.record import write_record
 
 SIDE = 256  # pixels
 GOOD, DEFECTS, EACH = 20, ("broken", "crack", "hole", "scratch", "stain"), 12
 POINTS = 1000  # of each curve
 
 
-def make_sweep(top: Path, categories: int, seeds: int, variants: int) -> int:
-    """Makes complete runs with galleries of all test images below a folder.
-
-    Returns:
-        How many.
-    """
-    for category, variant in product(range(categories), range(variants)):
-        name = f"category_{category:02d}"
-        first = top / name / f"variant{variant}-s0"
-        first.mkdir(parents=True)
-        rng = np.random.default_rng([category, variant])
-        scores = _scores(name, rng)
-        # Drawing is slow: the seeds share the pictures, as files of their own.
-        write_gallery(first, _shown(scores, rng), low=0.0, high=1.0, threshold=0.5)
-        for seed in range(seeds):
-            folder = top / name / f"variant{variant}-s{seed}"
-            folder.mkdir(exist_ok=True)
-            if seed:
-                shutil.copyfile(first / GALLERY, folder / GALLERY)
-            moved = scores.assign(score=scores["score"] + rng.normal(0, 0.02, len(scores)))
-            write_record(folder, _result(name, variant, seed, rng), moved, _curves(rng))
+def make_sweep(folder: Path, categories: int, seeds: int, variants: int) -> int:
+    """Write complete runs with galleries of all test images; returns their number."""
+    for number, variant in product(range(categories), range(variants)):
+        category = f"category_{number:02d}"
+        runs = [folder / category / f"variant{variant}-s{seed}" for seed in range(seeds)]
+        rng = np.random.default_rng([number, variant])
+        scores = _scores(category, rng)
+        for seed, run in enumerate(runs):
+            run.mkdir(parents=True)
+            if seed == 0:
+                write_gallery(run, _images(scores, rng), low=0.0, high=1.0, threshold=0.5)
+            else:  # drawing is slow: the seeds share the images, as separate files
+                shutil.copyfile(runs[0] / GALLERY, run / GALLERY)
+            noisy = scores.assign(score=scores["score"] + rng.normal(0, 0.02, len(scores)))
+            write_record(run, _result(category, variant, seed, rng), noisy, _curves(rng))
     return categories * seeds * variants
 
 
@@ -53,7 +47,7 @@ def _scores(category: str, rng: np.random.Generator) -> pd.DataFrame:
     return table.assign(score=rng.normal(0.3 + 0.2 * table["label"], 0.1))
 
 
-def _shown(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[ScoredImage]:
+def _images(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[ScoredImage]:
     """Grain and clouds: about as many bytes as photographs, 13 kB, and their maps, 3 kB."""
     clouds = gaussian_filter(rng.normal(size=(SIDE, SIDE, 3)), (9, 9, 0)) * 600
     for row, (path, label) in enumerate(zip(scores["path"], scores["label"], strict=True)):
@@ -63,9 +57,8 @@ def _shown(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[ScoredIma
         if label:
             top, left = rng.integers(20, SIDE - 80, 2)
             mask[top : top + 40, left : left + 60] = True
-        heat = gaussian_filter(mask.astype(float), 8) + gaussian_filter(
-            rng.normal(0.2, 0.9, (SIDE, SIDE)), 4
-        )
+        noise = gaussian_filter(rng.normal(0.2, 0.9, (SIDE, SIDE)), 4)
+        heat = gaussian_filter(mask.astype(float), 8) + noise
         yield ScoredImage(row=row, path=path, image=image, mask=mask, anomaly_map=heat)
 
 

@@ -1,1 +1,0 @@
-"""Measurements beside plain references, in one process, so that ratios mean something."""
