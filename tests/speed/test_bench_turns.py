@@ -1,4 +1,4 @@
-"""Processes that take turns, as real processes. Imports no torch: each process imports this file."""
+"""Processes that take turns. Imports no torch: each process imports this file."""
 
 import os
 import signal
