@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomalib_rd.cli.categories import composed
 from anomalib_rd.cli.config import register_resolvers
-from anomalib_rd.cli.mistakes import explain
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.cli.values import check_values
 from anomalib_rd.cli.words import as_typed, literal
 from anomalib_rd.data import AnomalyDataModule, read_image

@@ -18,11 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_rd.inference.detector import Network
 from anomalib_rd.inference.export import traced
-from anomalib_rd.inference.folding import fold
-from anomalib_rd.inference.graph import Graph
-from anomalib_rd.inference.metadata import Metadata
-from anomalib_rd.inference.runtimes import BF16, FLOAT32, FORMATS, open_model
-from anomalib_rd.inference.writers import WRITERS
+from anomalib_rd.inference.graph import WRITERS, Graph, fold
+from anomalib_rd.inference.runtimes import BF16, FLOAT32, FORMATS, Metadata, open_model
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Tiling
 
