@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# The measurements on record: see benchmarks/README.md.
-#   MVTEC_ROOT=/data/mvtec [TEACHER=..] [WEIGHTS=..] [CATEGORY=..] [EPOCHS=..] benchmarks/record.sh FOLDER
+# Repeats the measurements of README.md and writes figures and plots to FOLDER.
+#   MVTEC_ROOT=/data/mvtec [TEACHER=..] [WEIGHTS=..] [CATEGORY=..] [EPOCHS=..] experiments/speed/record.sh FOLDER
 set -euo pipefail
-out=${1:?where to write: benchmarks/record.sh FOLDER}
-: "${MVTEC_ROOT:?set it to where MVTec AD is}"
+mkdir -p "${1:?usage: experiments/speed/record.sh FOLDER}"
+out=$(realpath "$1")
+: "${MVTEC_ROOT:?set it to the folder of MVTec AD}"
+MVTEC_ROOT=$(realpath "$MVTEC_ROOT")
 export MVTEC_ROOT
-mkdir -p "$out"
+WEIGHTS=${WEIGHTS:+$(realpath "$WEIGHTS")}
+cd "$(dirname "$0")/../.."
 run=(data=mvtec "data.category=${CATEGORY:-bottle}" "model/teacher=${TEACHER:-resnet18}")
-if [ -n "${WEIGHTS:-}" ]; then
+if [ -n "$WEIGHTS" ]; then
   run+=("model.teacher.weights=$WEIGHTS")
 fi
 
-bench() { # name, then the words of the command
+bench() { # name of the output, then the arguments of the bench
   local name=$1
   shift
-  anomalib-rd bench "$@" --json "$out/$name.json" | tee "$out/$name.txt"
+  .venv/bin/python -m experiments.speed.bench "$@" --json "$out/$name.json" | tee "$out/$name.txt"
 }
 
 bench startup startup
