@@ -11,8 +11,8 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from anomalib_rd.results.gallery import GALLERY, write_gallery
-from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.results.record import write_record
+from anomalib_rd.results.scored_image import ScoredImage
 
 SIDE = 256  # pixels
 GOOD, DEFECTS, EACH = 20, ("broken", "crack", "hole", "scratch", "stain"), 12
