@@ -30,18 +30,16 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.checkpoint import Trained
 from anomalib_rd.inference.load import require_own_teacher
-from anomalib_rd.metrics.functional import rank_images
+from anomalib_rd.metrics.ranking import best_f1_threshold, rank_scores
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, read_scores
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.results.unified import category_folder
-from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.artifacts import (
     leave_results,
     map_scale,
@@ -203,7 +201,5 @@ def counts(threshold: Threshold, scores: pd.DataFrame) -> dict[str, Any]:
 
 def best_f1_from(scores: pd.DataFrame) -> float | None:
     """The threshold that these images would have chosen; None of one kind alone."""
-    labels = torch.tensor(scores["label"].to_numpy())
-    if labels.unique().numel() < 2:
-        return None
-    return best_f1(rank_images(torch.tensor(scores["score"].to_numpy()), labels))
+    ranking = rank_scores(scores["score"].to_numpy(), scores["label"].to_numpy() == 1)
+    return best_f1_threshold(ranking) if ranking.defined else None

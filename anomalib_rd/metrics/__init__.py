@@ -1,6 +1,1 @@
-"""Detection and localisation metrics: functions (`functional`) and torchmetrics pairs."""
-
-from anomalib_rd.metrics.metric import ImageMetrics, PixelMetrics, ProRD4AD
-from anomalib_rd.metrics.streaming import StreamedPixelMetrics
-
-__all__ = ["ImageMetrics", "PixelMetrics", "ProRD4AD", "StreamedPixelMetrics"]
+"""Exact metrics: `ranking` in NumPy alone; `functional`, `pro_rd4ad`, `streaming` on tensors."""

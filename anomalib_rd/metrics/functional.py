@@ -1,38 +1,25 @@
-"""Exact metrics as functions of tensors on any device.
+"""Exact image and pixel metrics as functions of tensors on any device.
 
-All are fractions in [0, 1], exact (no binning), with ties counted as the definitions say, and
-NaN where undefined (`why_undefined` has the reason in words). Infinite scores rank as any
-other; NaN scores raise ValueError. To get metrics and curves from one sort, build a ranking by
-`rank_images` or `rank_pixels` and ask it for both.
+All are fractions in [0, 1], exact (no binning), with ties counted as their definitions demand,
+and NaN where undefined (`Ranking.why_undefined` has the reason). Infinite scores rank like any
+other score. For metrics and curves from one sort use `rank_images` or `rank_pixels`.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
-from anomalib_rd.metrics.pro_rd4ad import pro_rd4ad
+from anomalib_rd.metrics.counting import count_below, distinct, to_rankable
 from anomalib_rd.metrics.ranking import (
     PixelRanking,
     Ranking,
-    rank_images,
-    rank_pixels,
-    why_undefined,
+    rank_scores,
+    region_weights,
 )
-
-__all__ = [
-    "PixelRanking",
-    "Ranking",
-    "image_curves",
-    "image_metrics",
-    "pixel_curves",
-    "pixel_metrics",
-    "pro_rd4ad",
-    "rank_images",
-    "rank_pixels",
-    "why_undefined",
-]
 
 
 def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
@@ -49,15 +36,62 @@ def pixel_metrics(maps: Tensor, masks: Tensor) -> dict[str, float]:
     return rank_pixels(maps, masks).metrics()
 
 
-def image_curves(
-    scores: Tensor, labels: Tensor, max_points: int = 1000
-) -> dict[str, NDArray[np.float64]]:
-    """Curves of image scores (N,) for plots: see `Ranking.curves` for the keys."""
-    return rank_images(scores, labels).curves(max_points)
+def rank_images(scores: Tensor, labels: Tensor) -> Ranking:
+    """Rank image scores (N,) with labels (N,) 0/1; ValueError on bad shapes, labels or NaN."""
+    if scores.ndim != 1 or scores.shape != labels.shape:
+        raise ValueError(
+            "scores and labels must both have shape (N,), "
+            f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
+        )
+    scores, labels = _without_nan(scores, "image scores"), _as_bool(labels, "labels")
+    return rank_scores(to_rankable(scores).cpu().numpy(), labels.cpu().numpy())
 
 
-def pixel_curves(
-    maps: Tensor, masks: Tensor, max_points: int = 1000
-) -> dict[str, NDArray[np.float64]]:
-    """Curves of pixel scores (N, H, W) for plots: see `PixelRanking.curves` for the keys."""
-    return rank_pixels(maps, masks).curves(max_points)
+def rank_pixels(maps: Tensor, masks: Tensor) -> PixelRanking:
+    """Rank maps (N, H, W) with masks (N, H, W); ValueError on bad shapes, masks or NaN.
+
+    With up to 4 % defect pixels, it needs no more memory than float32 maps themselves.
+    """
+    maps, masks = check_pixels(maps, masks)
+    truths = masks.cpu().numpy()
+    with ThreadPoolExecutor(1) as pool:
+        labelling = pool.submit(region_weights, truths)
+        # NumPy finds the few defects far faster than a boolean index of torch does.
+        defects = torch.from_numpy(np.flatnonzero(truths)).to(maps.device)
+        thresholds, indices, counts = distinct(to_rankable(maps.reshape(-1)[defects]))
+        weights = np.bincount(indices, labelling.result(), len(thresholds))
+    del indices, labelling, defects  # counting needs their memory
+    overlap = weights[::-1].cumsum(dtype=np.float64)
+    overlap /= overlap[-1:]  # the inverse areas sum to the number of regions
+    # Counting all pixels and subtracting the defects avoids selecting the normals.
+    below, not_above = count_below(maps, thresholds)
+    defects_up_to = counts.cumsum()
+    not_above -= defects_up_to
+    below -= defects_up_to - counts
+    normals = maps.numel() - int(counts.sum())
+    return PixelRanking.from_counts(thresholds, counts, below, not_above, normals, overlap=overlap)
+
+
+def check_pixels(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps and masks (N, H, W), detached, masks as bool; ValueError on bad shapes, masks or NaN."""
+    if maps.ndim != 3 or maps.shape != masks.shape:
+        raise ValueError(
+            "maps and masks must both have shape (N, H, W), "
+            f"got {tuple(maps.shape)} and {tuple(masks.shape)}"
+        )
+    return _without_nan(maps, "pixel scores"), _as_bool(masks, "masks")
+
+
+def _without_nan(values: Tensor, name: str) -> Tensor:
+    values = values.detach()
+    if values.numel() and bool(values.min().isnan()):  # the minimum is NaN if any value is
+        raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} {name} are NaN")
+    return values
+
+
+def _as_bool(truth: Tensor, name: str) -> Tensor:
+    if truth.dtype == torch.bool:
+        return truth
+    if not bool(((truth == 0) | (truth == 1)).all()):
+        raise ValueError(f"{name} must be 0 or 1 (or bool), got other values")
+    return truth.bool()

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalib_rd.metrics.counting import rankable
-from anomalib_rd.metrics.ranking import check_pixels, region_areas
+from anomalib_rd.metrics.counting import to_rankable
+from anomalib_rd.metrics.functional import check_pixels
+from anomalib_rd.metrics.ranking import region_areas
 
 _THRESHOLDS = 200
 _FPR_LIMIT = 0.3
@@ -19,15 +20,14 @@ _FPR_LIMIT = 0.3
 def pro_rd4ad(maps: Tensor, masks: Tensor) -> float:
     """Mean per-image PRO of RD4AD (arXiv 2201.10703, `compute_pro` of its code).
 
-    For each image with a defect by itself: 200 thresholds from its lowest score up, the mean
-    overlap of its 8-connected regions and its false positive rate at each; points with a rate
-    < 0.3 are kept, the rate divided by the largest one kept, and the area taken by the
-    trapezoid. Not comparable with `aupro`: each image's curve has its own scale.
+    Each defect image is evaluated separately: at 200 thresholds from its lowest score up, the
+    mean overlap of its 8-connected regions and its false positive rate. Points with a rate < 0.3
+    are kept, the rate is divided by the largest kept rate, and the area is the trapezoid's. Not
+    comparable with `aupro`: each image's curve has its own scale.
 
-    An image whose curve has no extent is left out of the mean, with a warning: its map is
+    An image whose curve has no extent is excluded from the mean, with a warning: its map is
     constant, it has no normal pixel, or fewer than two points or only a rate of 0 are kept.
-    RD4AD's own code stops there; neither 0 nor 1 would be a measured value. An exact `aupro`
-    judges such images.
+    RD4AD's own code stops there. `aupro` evaluates such images exactly.
 
     Args:
         maps: (N, H, W) finite scores, any device.
@@ -48,12 +48,12 @@ def pro_rd4ad(maps: Tensor, masks: Tensor) -> float:
         )
     truths = masks.cpu().numpy()
     defective = [i for i, truth in enumerate(truths) if truth.any()]
-    areas = np.array([_image_pro(rankable(maps[i].cpu()).numpy(), truths[i]) for i in defective])
+    areas = np.array([_image_pro(to_rankable(maps[i].cpu()).numpy(), truths[i]) for i in defective])
     defined = areas[~np.isnan(areas)]
     if len(defined) < len(areas):
         warnings.warn(
             f"pro_rd4ad is undefined for {len(areas) - len(defined)} of {len(areas)} "
-            "defect images, which are left out of its mean",
+            "defect images, which its mean excludes",
             stacklevel=2,
         )
     return float(defined.mean()) if len(defined) else float("nan")

@@ -10,15 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from anomalib_rd.metrics.ranking import (
-    FPR_LIMITS,
-    PixelRanking,
-    check_pixels,
-    region_weights,
-    why_pixels_undefined,
-)
+from anomalib_rd.metrics.functional import check_pixels
+from anomalib_rd.metrics.ranking import FPR_LIMITS, Floats, PixelRanking, region_weights
 
-Floats = NDArray[np.float64]
 Bounds = dict[str, tuple[float, float]]
 
 
@@ -26,8 +20,8 @@ def pixel_bounds(bins: ScoreBins) -> Bounds:
     """Least and greatest value that each of the `pixel_metrics` can have; NaN if undefined.
 
     Scores of different bins are ordered as their bins; within a bin any order, and any tie, of
-    its n normals and d defects is possible. In what follows, T defects and F normals are above a
-    bin, and D and N are there in all.
+    its n normals and d defects is possible. Below, T defects and F normals are above a bin, of D
+    and N in total.
     """
     normals, defects = (c[::-1].astype(np.float64) for c in (bins.normals, bins.defects))
     if not defects.any() or not normals.any():
@@ -42,7 +36,7 @@ def pixel_bounds(bins: ScoreBins) -> Bounds:
 
 
 def _auroc(normals: Floats, defects: Floats) -> tuple[float, float]:
-    """Of the pairs of one bin, from none to all d n may be in the right order."""
+    """Between none and all of the d n pairs of a bin are in the right order."""
     below = normals.sum() - normals.cumsum()
     pairs = defects.sum() * normals.sum()
     least = (defects * below).sum() / pairs
@@ -58,34 +52,34 @@ def _ap(normals: Floats, defects: Floats) -> tuple[float, float]:
     since 1 / x is convex (each term is at most its mean over an interval around it).
     """
     at = np.flatnonzero(defects)
-    found, alarms = defects.cumsum()[at], normals.cumsum()[at]
+    tp, fp = defects.cumsum()[at], normals.cumsum()[at]
     d, n = defects[at], normals[at]
-    x = found - d + alarms
-    least = (d - alarms * np.log1p(d / (x + 0.5))).sum()
-    most = (d * found / (found + alarms - n)).sum()
-    return _clipped(least / found[-1], most / found[-1])
+    x = tp - d + fp
+    least = (d - fp * np.log1p(d / (x + 0.5))).sum()
+    most = (d * tp / (tp + fp - n)).sum()
+    return _clipped(least / tp[-1], most / tp[-1])
 
 
 def _f1max(normals: Floats, defects: Floats) -> tuple[float, float]:
-    """The F1 at the end of a bin is surely had; within it none beats all d defects, no normal."""
-    found, alarms, total = defects.cumsum(), normals.cumsum(), defects.sum()
-    least = (2 * found / (found + alarms + total)).max()
-    most = (2 * found / (found + alarms - normals + total)).max()
+    """The F1 at the end of a bin is reached; within it none beats all d defects and no normal."""
+    tp, fp, total = defects.cumsum(), normals.cumsum(), defects.sum()
+    least = (2 * tp / (tp + fp + total)).max()
+    most = (2 * tp / (tp + fp - normals + total)).max()
     return _clipped(least, most)
 
 
 def _aupro(normals: Floats, weights: Floats, limit: float) -> tuple[float, float]:
-    """The curve rises within a bin: it lies between its heights before and after the bin."""
-    most = limit * normals.sum()
-    width = np.diff(np.minimum(normals.cumsum(), most), prepend=0)
+    """Within a bin the curve lies between its heights before and after the bin."""
+    max_fp = limit * normals.sum()
+    width = np.diff(np.minimum(normals.cumsum(), max_fp), prepend=0)
     height = weights.cumsum()
     before = np.concatenate(([0.0], height[:-1]))
-    area = most * height[-1]
+    area = max_fp * height[-1]
     return _clipped((width * before).sum() / area, (width * height).sum() / area)
 
 
 def _clipped(least: float, most: float) -> tuple[float, float]:
-    """Rounding does not leave [0, 1]."""
+    """Both as floats, in [0, 1] despite rounding."""
     return float(np.clip(least, 0, 1)), float(np.clip(most, 0, 1))
 
 
@@ -96,10 +90,10 @@ _KEY_OF_MINUS_INFINITY = np.int32(-0x7F800001)
 class ScoreBins(NamedTuple):
     """Pixels counted by the bin of their score.
 
-    A float32's key is its bits as an integer, turned so that keys are ordered as the scores are.
-    A bin is named by its least key. With a shift of s its keys agree in all but their s lowest
-    bits, so its scores differ by less than 2^(s - 23) of their size, unless they are next to
-    zero; with a shift of 0 it is one score.
+    A float32's key is its bits as an integer, mapped so that keys are ordered as the scores.
+    A bin is identified by its least key. With a shift of s its keys agree in all but their s
+    lowest bits, so its scores differ by less than 2^(s - 23) of their size, unless they are next
+    to zero; with a shift of 0 it is a single score.
 
     Attributes:
         keys: (K,) int32, distinct, ascending.
@@ -114,7 +108,9 @@ class ScoreBins(NamedTuple):
     weights: NDArray[np.float64]
 
     @classmethod
-    def of_maps(cls, maps: NDArray[np.float32], masks: NDArray[np.bool_], shift: int) -> ScoreBins:
+    def from_maps(
+        cls, maps: NDArray[np.float32], masks: NDArray[np.bool_], shift: int
+    ) -> ScoreBins:
         """Count the pixels of maps and masks, both (N, H, W)."""
         all_keys = _keys(maps) >> shift << shift
         defect_keys = all_keys.ravel()[np.flatnonzero(masks)]
@@ -126,16 +122,11 @@ class ScoreBins(NamedTuple):
         weights = np.bincount(bins, region_weights(masks), len(keys)).astype(np.float64)
         return cls(keys, pixels - defects, defects, weights)
 
-    def merged(self, shift: int, most: int) -> tuple[ScoreBins, int]:
-        """Add up bins of the same keys, in any order, with the least shift that leaves few enough.
-
-        Args:
-            shift: what the shift is at least.
-            most: number of bins that it must leave at most.
-        """
+    def merge(self, shift: int, max_bins: int) -> tuple[ScoreBins, int]:
+        """Merge bins, in any order, by the smallest shift >= `shift` that gives <= `max_bins`."""
         order = np.argsort(self.keys, kind="stable")  # fast: the keys are a few ordered runs
         keys = self.keys[order] >> shift << shift
-        while np.count_nonzero(np.diff(keys)) >= most:
+        while np.count_nonzero(np.diff(keys)) >= max_bins:
             shift += 1
             keys = keys >> shift << shift
         starts = _starts(keys)
@@ -143,16 +134,16 @@ class ScoreBins(NamedTuple):
         return ScoreBins(keys[starts], *counts), shift
 
     def ranking(self) -> PixelRanking:
-        """Rank with the scores of a bin taken as equal: exact if each bin is one score."""
+        """Rank with the scores of a bin treated as equal: exact if each bin is one score."""
         down = slice(None, None, -1)
         at = np.flatnonzero(self.defects[down])
-        found, alarms = self.defects[down].cumsum(), self.normals[down].cumsum()
+        tp, fp = self.defects[down].cumsum(), self.normals[down].cumsum()
         overlap = self.weights[down].cumsum()[at]
         return PixelRanking(
             thresholds=_scores(self.keys[down][at]),
-            hits=found[at],
-            false_alarms=alarms[at],
-            false_alarms_above=(alarms - self.normals[down])[at],
+            tp=tp[at],
+            fp=fp[at],
+            fp_strict=(fp - self.normals[down])[at],
             overlap=overlap / overlap[-1:],
             defects=int(self.defects.sum()),
             normals=int(self.normals.sum()),
@@ -165,29 +156,29 @@ def _keys(scores: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def _scores(keys: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The least score of each bin; beneath -infinity there is none."""
+    """The least score of each bin, at least -infinity."""
     keys = np.maximum(keys, _KEY_OF_MINUS_INFINITY)
     return (keys ^ ((keys >> 31) & _MAGNITUDE)).view(np.float32)
 
 
 def _starts(ordered: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Where each run of equal keys begins."""
+    """Start index of each run of equal keys."""
     return np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
 
 
-LEAST_BINS = 64
+MIN_BINS = 64
 _COLUMNS = dict(zip(ScoreBins._fields, (np.int32, np.int64, np.int64, np.float64), strict=True))
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class StreamedPixelMetrics(Metric):
-    """`pixel_metrics` of maps (B, H, W) and masks (B, H, W) that need not all be kept.
+    """`pixel_metrics` of maps (B, H, W) and masks (B, H, W) in bounded memory.
 
-    Pixels are counted by their score, in at most `max_bins` bins of 28 bytes, whatever the number
-    of images. While there are no more distinct scores than bins, all is exact; when there are,
-    the lowest bit of the scores' float32 is dropped, then the next. The values are the middle of
-    `bounds`, between which the exact ones lie: closer than 1e-5 with 2^20 bins, as a rule.
-    Neither batches nor their order nor the number of processes changes the result.
+    Pixels are counted by their score in at most `max_bins` bins of 28 bytes, for any number of
+    images. The result is exact while there are no more distinct scores than bins; then the lowest
+    bit of the scores' float32 is dropped, then the next. The values are the middle of `bounds`,
+    which contain the exact ones: typically closer than 1e-5 with 2^20 bins. The result does not
+    depend on batches, their order or the number of processes.
 
     Args:
         max_bins: at least 64; ValueError otherwise.
@@ -199,74 +190,70 @@ class StreamedPixelMetrics(Metric):
     defects: list[Tensor]
     weights: list[Tensor]
     shift: Tensor
-    images: Tensor
     _ranking: PixelRanking
     _bounds: Bounds
-    _images: int
 
     def __init__(self, max_bins: int = 2**20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_bins < LEAST_BINS:
-            raise ValueError(f"max_bins must be at least {LEAST_BINS}, got {max_bins}")
+        if max_bins < MIN_BINS:
+            raise ValueError(f"max_bins must be at least {MIN_BINS}, got {max_bins}")
         self.max_bins = max_bins
         for name in _COLUMNS:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self.add_state("shift", default=torch.tensor(0), dist_reduce_fx="max")
-        self.add_state("images", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
         """Count a batch; ValueError on bad shapes, NaN, or maps of a type finer than float32."""
         maps, masks = check_pixels(maps, masks)
         if maps.dtype not in _TYPES:
             raise ValueError(
-                f"maps must be float32, float16 or bfloat16 to be streamed, got {maps.dtype}: "
-                "rounding others would break the bounds"
+                f"maps must be float32, float16 or bfloat16 to be streamed, got {maps.dtype}"
             )
         scores = maps.float().cpu().numpy()
-        self._keep(ScoreBins.of_maps(scores, masks.cpu().numpy(), int(self.shift)))
-        self.images += len(maps)
+        self._append(ScoreBins.from_maps(scores, masks.cpu().numpy(), int(self.shift)))
         if sum(map(len, self.keys)) > self.max_bins:
-            bins = self._gathered()
+            bins = self._all_bins()
             for name in _COLUMNS:
-                getattr(self, name).clear()  # now: merging needs memory
-            bins, shift = bins.merged(int(self.shift), self.max_bins)
-            self._keep(bins)
+                getattr(self, name).clear()  # merging needs their memory
+            bins, shift = bins.merge(int(self.shift), self.max_bins)
+            self._append(bins)
             self.shift.fill_(shift)
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics of everything seen since the last reset."""
-        bins, shift = self._gathered().merged(int(self.shift), self.max_bins)
+        """Metrics of all batches since the last reset."""
+        bins, shift = self._all_bins().merge(int(self.shift), self.max_bins)
         self._ranking = bins.ranking()
-        self._images = int(self.images)
         exact = {name: (value, value) for name, value in self._ranking.metrics().items()}
         self._bounds = exact if shift == 0 else pixel_bounds(bins)
         return {name: (least + most) / 2 for name, (least, most) in self._bounds.items()}
 
     def bounds(self) -> Bounds:
-        """Least and greatest value that each exact metric can have: equal while all is exact."""
+        """Least and greatest value that each exact metric can have; equal while exact."""
         self.compute()  # cached by torchmetrics unless batches came since
         return self._bounds
 
     def curves(self, max_points: int = 1000) -> dict[str, NDArray[np.float64]]:
-        """Return `PixelRanking.curves`, the scores of a bin taken as equal to its least one."""
+        """`PixelRanking.curves` with the scores of a bin treated as equal to its least one."""
         self.compute()
         return self._ranking.curves(max_points)
 
     def why_undefined(self) -> str | None:
-        """Say why the metrics are NaN; None if they are defined."""
+        """Why the metrics are NaN; None if they are defined."""
         self.compute()
-        return why_pixels_undefined(self._images, self._ranking.defects, self._ranking.normals)
+        return self._ranking.why_undefined()
 
-    def _keep(self, bins: ScoreBins) -> None:
+    def _append(self, bins: ScoreBins) -> None:
         for name, column in bins._asdict().items():
             getattr(self, name).append(torch.from_numpy(column).to(self.device))
 
-    def _gathered(self) -> ScoreBins:
-        """Put together the bins of all batches, and in `compute` of all processes, as they are."""
-        return ScoreBins(*(_joined(getattr(self, name), type_) for name, type_ in _COLUMNS.items()))
+    def _all_bins(self) -> ScoreBins:
+        """Concatenate the bins of all batches, in `compute` of all processes, unmerged."""
+        return ScoreBins(
+            *(_concatenate(getattr(self, name), type_) for name, type_ in _COLUMNS.items())
+        )
 
 
-def _joined(state: list[Tensor] | Tensor, dtype: type) -> NDArray[Any]:
-    """Concatenate a state, which is a list of batches, or one tensor if processes are gathered."""
+def _concatenate(state: list[Tensor] | Tensor, dtype: type) -> NDArray[Any]:
+    """Concatenate a state: a list of batches, or one tensor if processes are gathered."""
     parts = state if isinstance(state, list) else [state]
     return np.concatenate([np.zeros(0, dtype), *(part.cpu().numpy() for part in parts)])

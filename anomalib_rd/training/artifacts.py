@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from anomalib_rd.data import dataset_fingerprint
 from anomalib_rd.data.images import load_image, load_mask
 from anomalib_rd.errors import UserError
+from anomalib_rd.metrics.ranking import best_f1_threshold_of_curve
 from anomalib_rd.reports.heatmaps import (
     choose_examples,
     with_small_parts,
@@ -271,7 +272,7 @@ def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[Scor
         low, high = outcome.map_scale or (None, None)
         with contained(f"{folder}: no heatmaps"):
             write_heatmaps(folder, examples, vmin=low, vmax=high)
-    threshold = pixel_threshold(outcome.module.judged[category].curves)
+    threshold = best_f1_threshold_of_curve(outcome.module.judged[category].curves)
     with contained(f"{folder}: no gallery"):
         leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
     return [replace(e, predicted_mask=e.anomaly_map >= threshold) for e in examples]
@@ -293,12 +294,3 @@ def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> ScoredImage:
         mask=mask,
         anomaly_map=anomaly_maps(outcome, [row])[0].cpu().numpy(),
     )
-
-
-def pixel_threshold(curves: dict[str, np.ndarray]) -> float:
-    """The map value of the best pixel F1, for drawing alone; infinite where undefined."""
-    recall, precision = curves["pixel_pr_recall"], curves["pixel_pr_precision"]
-    if not len(recall):
-        return float("inf")
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return float(curves["pixel_pr_threshold"][f1.argmax()])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from anomalib_rd.metrics import StreamedPixelMetrics
-from anomalib_rd.metrics.functional import pro_rd4ad, rank_images, rank_pixels, why_undefined
+from anomalib_rd.metrics.functional import rank_images, rank_pixels
+from anomalib_rd.metrics.pro_rd4ad import pro_rd4ad
+from anomalib_rd.metrics.streaming import StreamedPixelMetrics
 
 ALL = "all"
 
@@ -81,13 +82,11 @@ def judge(
         pixel, curves, bounds = ranking.metrics(), ranking.curves(), {}
         if with_pro_rd4ad:
             pixel["pro_rd4ad"] = pro_rd4ad(maps, masks)
-        why = why_undefined(masks)
+        why = ranking.why_undefined()
     else:
         pixel, curves, bounds = streamed.compute(), streamed.curves(), streamed.bounds()
         why = streamed.why_undefined()
-    reasons = dict.fromkeys(image, why_undefined(predictions.labels)) | dict.fromkeys(
-        pixel, no_masks or why
-    )
+    reasons = dict.fromkeys(image, images.why_undefined()) | dict.fromkeys(pixel, no_masks or why)
     return Judgement(
         metrics=image | pixel,
         undefined={name: reason for name, reason in reasons.items() if reason},

@@ -14,6 +14,7 @@ from torch import Tensor
 from anomalib_rd.data import AnomalyDataModule, AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.functional import rank_images, rank_pixels
+from anomalib_rd.metrics.ranking import best_f1_threshold
 from anomalib_rd.results.files import plain
 from anomalib_rd.results.threshold import (
     HELD_OUT,
@@ -22,7 +23,6 @@ from anomalib_rd.results.threshold import (
     images_needed,
     normal_quantile,
 )
-from anomalib_rd.scoring.thresholds import best_f1
 from anomalib_rd.training.checkpoints import CHECKPOINT, keep
 from anomalib_rd.training.normals import as_they_are, scored
 from anomalib_rd.training.run_record import Outcome
@@ -153,8 +153,8 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
     highest = maps.flatten(1).amax(1).double().numpy()[labels == 0]
     return Threshold(
         kind=F1MAX,
-        image=best_f1(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
-        pixel=best_f1(rank_pixels(maps, masks)),
+        image=best_f1_threshold(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
+        pixel=best_f1_threshold(rank_pixels(maps, masks)),
         spread=float(normal.std()),
         source=HELD_OUT,
         normal_images=len(normal),

@@ -22,7 +22,7 @@ from anomalib_rd.components import OWN_PARTS, build
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.data.fingerprint import hash_files
 from anomalib_rd.errors import UserError
-from anomalib_rd.metrics.streaming import LEAST_BINS
+from anomalib_rd.metrics.streaming import MIN_BINS
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.results.provenance import mask_config
@@ -228,9 +228,9 @@ def make_module(
     from anomalib_rd.networks import Distiller
 
     bins = cfg.pixel_bins
-    if bins is not None and (not isinstance(bins, int) or bins < LEAST_BINS):
+    if bins is not None and (not isinstance(bins, int) or bins < MIN_BINS):
         raise UserError(
-            f"pixel_bins={bins}: give a number from {LEAST_BINS} on, or null: exact metrics"
+            f"pixel_bins={bins}: give a number from {MIN_BINS} on, or null: exact metrics"
         )
     if cfg.pro_rd4ad and cfg.pixel_bins is not None:
         raise UserError(

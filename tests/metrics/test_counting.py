@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from anomalib_rd.metrics import counting as rank_table
+from anomalib_rd.metrics import counting
 from anomalib_rd.metrics.counting import (
     RankTable,
     count_below,
-    count_by_search,
+    count_by_bucketize,
     distinct,
-    distinct_on_device,
+    distinct_by_torch,
 )
 from anomalib_rd.metrics.functional import pixel_metrics, rank_pixels
 
@@ -35,9 +35,9 @@ def values_and_thresholds(draw):
 
 @settings(max_examples=300)
 @given(values_and_thresholds(), st.integers(1, 100))
-def test_ranks_are_those_of_a_binary_search(case, most_cells):
+def test_ranks_are_those_of_a_binary_search(case, max_cells):
     values, thresholds = case
-    ranks, ties = RankTable(thresholds, most_cells).rank(values)
+    ranks, ties = RankTable(thresholds, max_cells).rank(values)
     below = thresholds.searchsorted(values)
     np.testing.assert_array_equal(ranks, below)
     tied = below[thresholds.searchsorted(values, "right") > below]
@@ -61,7 +61,7 @@ def test_counts_of_many_values(rng, shape, dtype):
     values = SHAPES[shape](rng.normal(size=200_000)).astype(dtype)
     thresholds = np.unique(values[::-30])
     ordered = np.sort(values)
-    for count in (count_below, lambda v, t: count_by_search(v, torch.from_numpy(t))):
+    for count in (count_below, lambda v, t: count_by_bucketize(v, torch.from_numpy(t))):
         below, not_above = count(torch.from_numpy(values), thresholds)
         np.testing.assert_array_equal(below, ordered.searchsorted(thresholds, "left"))
         np.testing.assert_array_equal(not_above, ordered.searchsorted(thresholds, "right"))
@@ -72,14 +72,14 @@ def test_few_values_need_a_binary_search(rng, shape):
     values = SHAPES[shape](rng.normal(size=200_000)).astype(np.float32)
     thresholds = np.unique(values[::-30])
     cells = RankTable(thresholds, len(values) // 4)._grid.cells
-    crowded = np.bincount(cells(thresholds)) > rank_table._MOST_COMPARED
+    crowded = np.bincount(cells(thresholds)) > counting._MAX_COMPARISONS
     assert crowded[cells(values)].mean() < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_distinct_values_on_a_device_are_those_of_numpy(rng, dtype):
     values = torch.from_numpy(rng.integers(-50, 50, 1000) / 8).to(dtype)
-    for found, expected in zip(distinct_on_device(values), distinct(values), strict=True):
+    for found, expected in zip(distinct_by_torch(values), distinct(values), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

@@ -4,12 +4,15 @@ import torch
 from sklearn import metrics as sk
 
 from anomalib_rd.metrics.functional import (
-    image_curves,
     image_metrics,
-    pixel_curves,
     pixel_metrics,
+    rank_images,
     rank_pixels,
 )
+
+
+def pixel_curves(maps, masks, max_points=1000):
+    return rank_pixels(maps, masks).curves(max_points)
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_areas_under_all_vertices_are_the_metrics(case):
 
 def test_pr_points_are_scikit_learns(case):
     maps, masks = (tensor.ravel().numpy() for tensor in case)
-    curves = image_curves(*map(torch.from_numpy, (maps, masks)), max_points=10**9)
+    curves = rank_images(*map(torch.from_numpy, (maps, masks))).curves(max_points=10**9)
     precision, recall, thresholds = sk.precision_recall_curve(masks, maps)
     at = np.searchsorted(thresholds, curves["image_pr_threshold"])
     np.testing.assert_array_equal(thresholds[at], curves["image_pr_threshold"])
@@ -65,7 +68,7 @@ def test_one_ranking_gives_metrics_and_curves(case):
 
 @pytest.mark.parametrize("truth", [0, 1])
 def test_undefined_curves_are_empty(truth):
-    images = image_curves(torch.rand(4), torch.full((4,), truth))
+    images = rank_images(torch.rand(4), torch.full((4,), truth)).curves()
     pixels = pixel_curves(torch.rand(2, 3, 3), torch.full((2, 3, 3), truth))
     assert {"image_roc_fpr", "image_pr_threshold"} < set(images)
     assert {"pro", "pro_fpr", "pixel_pr_recall"} < set(pixels)
@@ -74,7 +77,7 @@ def test_undefined_curves_are_empty(truth):
 
 def test_small_image_curve():
     scores, labels = torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([0, 1, 1, 0])
-    curves = image_curves(scores, labels)
+    curves = rank_images(scores, labels).curves()
     assert curves["image_pr_threshold"].tolist() == pytest.approx([0.9, 0.5])
     assert curves["image_pr_recall"].tolist() == [0.5, 1.0]
     assert curves["image_pr_precision"].tolist() == pytest.approx([1.0, 2 / 3])

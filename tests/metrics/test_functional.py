@@ -13,9 +13,10 @@ from anomalib_rd.metrics import counting
 from anomalib_rd.metrics.functional import (
     image_metrics,
     pixel_metrics,
+    rank_images,
     rank_pixels,
-    why_undefined,
 )
+from anomalib_rd.metrics.ranking import best_f1_threshold
 
 IMAGE_KEYS = ["image_auroc", "image_ap", "image_f1max"]
 PIXEL_KEYS = ["pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5"]
@@ -99,7 +100,7 @@ def test_aupro_equals_mvtec_code(rng, decimals):
 def test_blocks_and_threads_do_not_matter(rng, monkeypatch):
     maps, masks = smooth_case(rng)
     whole = of_pixels(maps, masks)
-    monkeypatch.setattr(counting, "_PER_BLOCK", 1000)
+    monkeypatch.setattr(counting, "_BLOCK", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert of_pixels(maps, masks) == whole
 
@@ -180,15 +181,14 @@ def test_no_images_is_undefined():
     assert all(math.isnan(value) for value in [*images.values(), *pixels.values()])
 
 
-def test_why_undefined():
-    assert why_undefined(torch.tensor([0, 1])) is None
-    assert why_undefined(torch.eye(3).bool()[None]) is None
-    assert "no test images" in why_undefined(torch.zeros(0))
-    assert "no test images" in why_undefined(torch.zeros(0, 4, 4))
-    assert "all 3 images are normal" in why_undefined(torch.zeros(3))
-    assert "all 3 images are defective" in why_undefined(torch.ones(3))
-    assert "none of the 2 masks" in why_undefined(torch.zeros(2, 3, 3))
-    assert "2 masks mark every pixel" in why_undefined(torch.ones(2, 3, 3))
+def test_why_undefined_tells_the_cases_apart():
+    assert rank_images(torch.rand(2), torch.tensor([0, 1])).why_undefined() is None
+    assert rank_pixels(torch.rand(1, 3, 3), torch.eye(3)[None]).why_undefined() is None
+    images = [torch.zeros(0), torch.zeros(3), torch.ones(3)]
+    pixels = [torch.zeros(0, 4, 4), torch.zeros(2, 3, 3), torch.ones(2, 3, 3)]
+    reasons = [rank_images(labels, labels).why_undefined() for labels in images]
+    reasons += [rank_pixels(masks, masks).why_undefined() for masks in pixels]
+    assert len({reason for reason in reasons if reason}) == 6
 
 
 def test_infinite_scores_rank():
@@ -209,20 +209,20 @@ def test_signed_zeros_tie():
 def test_nan_is_an_error_that_counts():
     maps = torch.zeros(2, 4, 4)
     maps[0, 0, :3] = float("nan")
-    with pytest.raises(ValueError, match="3 of 32 pixel scores are NaN"):
+    with pytest.raises(ValueError, match="3 of 32"):
         pixel_metrics(maps, torch.eye(4).repeat(2, 1, 1))
-    with pytest.raises(ValueError, match="1 of 2 image scores are NaN"):
+    with pytest.raises(ValueError, match="1 of 2"):
         image_metrics(torch.tensor([float("nan"), 0]), torch.tensor([0, 1]))
 
 
 def test_wrong_shapes_and_labels_are_errors():
-    with pytest.raises(ValueError, match=r"\(N,\).*\(3,\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"\(3,\) and \(4,\)"):
         image_metrics(torch.zeros(3), torch.zeros(4))
-    with pytest.raises(ValueError, match=r"\(N, H, W\).*\(2, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\)"):
         pixel_metrics(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))
-    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+    with pytest.raises(ValueError, match="labels"):
         image_metrics(torch.zeros(2), torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match="masks must be 0 or 1"):
+    with pytest.raises(ValueError, match="masks"):
         pixel_metrics(torch.zeros(2, 4, 4), torch.full((2, 4, 4), 255))
 
 
@@ -241,8 +241,22 @@ def test_cuda_equals_cpu(rng, monkeypatch, dtype):
     maps, masks = smooth_case(rng)
     tensors = torch.from_numpy(maps).to(dtype), torch.from_numpy(masks)
     expected = pixel_metrics(*tensors)
-    monkeypatch.setattr(counting, "_MOST_PER_DEVICE_PIECE", 5000)
+    monkeypatch.setattr(counting, "_DEVICE_CHUNK", 5000)
     assert pixel_metrics(tensors[0].cuda(), tensors[1].cuda()) == expected
     assert pixel_metrics(tensors[0].cuda(), tensors[1]) == expected
     images = tensors[0].amax((1, 2)), tensors[1].any(2).any(1)
     assert image_metrics(images[0].cuda(), images[1].cuda()) == image_metrics(*images)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=30).filter(
+        lambda pairs: any(label for _, label in pairs)
+    )
+)
+def test_best_f1_threshold_is_the_best_of_all(pairs):
+    scores, labels = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    threshold = best_f1_threshold(
+        rank_images(torch.from_numpy(scores), torch.from_numpy(labels).long())
+    )
+    f1 = {t: sk.f1_score(labels, scores >= t, zero_division=0) for t in set(scores)}
+    assert f1[threshold] == pytest.approx(max(f1.values()))
