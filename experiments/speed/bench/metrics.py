@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, label
 
-from anomalib_rd.metrics.streaming import StreamedPixelMetrics
 from anomalib_rd.metrics.functional import pixel_metrics
+from anomalib_rd.metrics.streaming import StreamedPixelMetrics
 
 from .measuring import interleaved, peak_rss, reset_peak_rss
 
