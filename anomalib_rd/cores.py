@@ -1,13 +1,17 @@
-"""CPU cores that this process may use, and the control groups that limit them."""
+"""CPU cores that this process may use: control groups, threads, other trainings."""
 
+import logging
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
+
+log = logging.getLogger(__name__)
 
 
 def own_groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
@@ -129,3 +133,40 @@ def used_by(pids: Iterable[int]) -> float:
         with suppress(psutil.Error):
             used += process.cpu_percent() / 100
     return used
+
+
+def limit_threads(accelerator: str) -> None:
+    """Give torch no more threads than this process has cores; warn if others use them.
+
+    ``OMP_NUM_THREADS``, which launchers set too, is left as it is.
+    """
+    import torch
+
+    if os.environ.get(THREADS):
+        return
+    if torch.get_num_threads() > usable_cores():  # torch does not know a container's limit
+        torch.set_num_threads(usable_cores())
+    on_gpu = accelerator != "cpu" and torch.accelerator.is_available()
+    if not on_gpu and torch.get_num_threads() > 1:
+        warn_if_cores_busy(torch.get_num_threads())
+
+
+@cache  # once in a process, however many runs it trains
+def warn_if_cores_busy(threads: int) -> None:
+    """Warn if the cores are too busy for this many threads, and name the way out."""
+    usable, others = usable_cores(), other_trainings()
+    idle = min(idle_cores(), usable - used_by(others))
+    if threads <= idle + 0.5:
+        return
+    share = max(1, usable // (len(others) + 1) if others else round(idle))
+    by = f" (anomalib-rd train: process {', '.join(map(str, others))})" if others else ""
+    log.warning(
+        "%.1f of %d CPU cores are in use by others%s, and this run has %d threads: that slows "
+        "each down many times; run one at a time, or set %s=%d for each",
+        usable - max(idle, 0),
+        usable,
+        by,
+        threads,
+        THREADS,
+        share,
+    )

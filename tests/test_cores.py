@@ -8,10 +8,9 @@ import time
 import psutil
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from anomalib_rd import cores
-from anomalib_rd.cli import status, threads
+from anomalib_rd.cli import status
 from anomalib_rd.results.sweeps import Running, RunState
 
 
@@ -109,41 +108,41 @@ def test_another_training_is_found_with_what_it_uses(other, monkeypatch):
 
 @pytest.fixture
 def cpu(monkeypatch):
-    """A machine of two cores, all idle, and torch's threads as given; what was said."""
+    """A machine of two cores, all idle; restores the threads of torch."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(cores, "idle_cores", lambda: 2.0)
     monkeypatch.setattr(cores, "other_trainings", list)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    threads.warn_if_busy.cache_clear()
+    cores.warn_if_cores_busy.cache_clear()
     before = torch.get_num_threads()
-    yield OmegaConf.create({"trainer": {"accelerator": "auto"}})
+    yield
     torch.set_num_threads(before)
-    threads.warn_if_busy.cache_clear()
+    cores.warn_if_cores_busy.cache_clear()
 
 
 def test_torch_has_no_more_threads_than_there_are_cores_unless_the_user_says_so(cpu, monkeypatch):
     torch.set_num_threads(3)
-    threads.settle_threads(cpu)
+    cores.limit_threads("auto")
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
-    threads.settle_threads(cpu)
+    cores.limit_threads("auto")
     assert torch.get_num_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     torch.set_num_threads(3)
-    threads.settle_threads(cpu)
+    cores.limit_threads("auto")
     assert torch.get_num_threads() == 3
 
 
 def test_busy_cores_are_named_once_with_the_way_out(cpu, monkeypatch, caplog):
     torch.set_num_threads(2)
-    threads.settle_threads(cpu)
+    cores.limit_threads("auto")
     assert not caplog.records  # nobody else is there
-    threads.warn_if_busy.cache_clear()
+    cores.warn_if_cores_busy.cache_clear()
     monkeypatch.setattr(cores, "other_trainings", lambda: [17])
     monkeypatch.setattr(cores, "used_by", lambda pids: 2.0)
     for _ in range(2):
-        threads.settle_threads(cpu)
+        cores.limit_threads("auto")
     (record,) = caplog.records
     assert "OMP_NUM_THREADS=1" in record.getMessage() and "17" in record.getMessage()
 
@@ -155,7 +154,7 @@ def test_busy_cores_are_no_matter_to_a_run_that_does_not_crowd_them(cpu, monkeyp
     if why == "said by the user":
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: why == "on a GPU")
-    threads.settle_threads(cpu)
+    cores.limit_threads("auto")
     assert not caplog.records
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 from anomalib_rd import __version__
+from anomalib_rd.cli.common import protect_output
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.streams import protect_output
 
 VERBS = {
     "train": "train and judge a model; Hydra overrides, -m for many, --from RESULT to repeat one",

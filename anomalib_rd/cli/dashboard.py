@@ -5,7 +5,7 @@ import webbrowser
 from ipaddress import ip_address
 from pathlib import Path
 
-from anomalib_rd.cli.arguments import Parser
+from anomalib_rd.cli.common import Parser
 
 
 def run(words: list[str]) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.run_options import Parser
+from anomalib_rd.cli.common import RunParser
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import EVALUATIONS
 from anomalib_rd.results.threshold import QUANTILE
@@ -39,7 +39,7 @@ DATA_DEFAULTS = {"mask_rule": "auto", "pixel_metrics_on": "all"}
 
 def run(words: list[str]) -> int:
     """Judge, print the table, and write ``evaluations/NAME`` in the run's folder."""
-    parser = Parser(
+    parser = RunParser(
         "evaluate",
         "Judge a run's checkpoint by its test images, as at the end of its training, or by other "
         "data. Writes RUN/evaluations/NAME; the run's own record stays as it is.",
@@ -77,7 +77,7 @@ def run(words: list[str]) -> int:
     from anomalib_rd.inference.evaluate import evaluate
 
     made = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)
-    show(made, trained, folder)
+    print_evaluation(made, trained, folder)
     return 0
 
 
@@ -254,7 +254,7 @@ def set_device(cfg: "DictConfig", device: str) -> None:
         cfg.trainer.devices = [found.index or 0]
 
 
-def show(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
+def print_evaluation(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
     """Print the metrics beside those on record, and what they are worth."""
     from rich import box
     from rich.console import Console

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.run_options import Parser
+from anomalib_rd.cli.common import RunParser
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.runtimes import FORMATS
 
@@ -17,7 +17,7 @@ CALIBRATION = 128  # images
 
 def run(words: list[str]) -> int:
     """Export, and say how near the file comes to torch."""
-    parser = Parser(
+    parser = RunParser(
         "export",
         "Write a run's whole way from image to map and score into one file, with its threshold and "
         "record inside. It is only left if it gives on real images what torch gives.",

@@ -22,7 +22,7 @@ FOLDER = "ANOMALIB_RD_FOLDER"
 _claims: list[FileLock] = []
 
 
-class OneGPU(Callback):
+class AssignGPU(Callback):
     """Shows the job one GPU: the one that the fewest jobs of this user have."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
@@ -120,6 +120,6 @@ def is_own(folder: Path) -> bool:
     )
 
 
-def enter_folder() -> None:
+def enter_working_folder() -> None:
     """Go where the sweep was started: paths may be relative. A Ray worker's first act."""
     os.chdir(os.environ[FOLDER])

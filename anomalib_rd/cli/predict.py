@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.run_options import Parser
+from anomalib_rd.cli.common import RunParser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 def parse(words: list[str]) -> Namespace:
     """The options; refuses what makes no sense before anything is loaded."""
-    parser = Parser(
+    parser = RunParser(
         "predict",
         "Judge images: scores, verdicts at the run's threshold, heatmaps. "
         "Exit status 1 if an image could not be read.",

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.threads import settle_threads
+from anomalib_rd.cores import limit_threads
 from anomalib_rd.errors import UserError
 
 log = logging.getLogger("anomalib_rd")
@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> float | None:
         return values[0]
     from anomalib_rd.training import run
 
-    settle_threads(cfg)
+    limit_threads(cfg.trainer.accelerator)
     return run.train(cfg)
 
 

@@ -1,10 +1,11 @@
-"""``anomalib-rd report``: sum up runs on disk."""
+"""``anomalib-rd report``: tables, figures and the report page of runs on disk."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalib_rd.cli.arguments import Parser
+from anomalib_rd.cli.common import Parser
+from anomalib_rd.cli.errors import explain
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,3 +108,18 @@ def draw(folders: list[Path], out: Path | None, baseline: str | None) -> str:
     files = write_figures(folders, out, baseline)
     names = ", ".join(path.name for path in files) or "none, no metric is defined"
     return f"Figures in {(out or folders[0]) / FIGURES}: {names}"
+
+
+def write_report_page(folder: Path) -> str:
+    """Write ``report.html`` into a run's or a sweep's folder; returns a line that says where.
+
+    What hinders it is one line: the results are on disk, and are not to be lost to a page.
+    """
+    from anomalib_rd.reports.dashboard import PAGE, build_page
+
+    try:
+        return f"Page: {build_page([folder], folder / PAGE)}"
+    except Exception as error:
+        line = explain(error) or f"{type(error).__name__}: {error}"
+        print(f"anomalib-rd: no page: {line}", file=sys.stderr)
+        return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING
 
-from anomalib_rd.cli.arguments import Parser
+from anomalib_rd.cli.common import Parser
 
 if TYPE_CHECKING:
     from anomalib_rd.results.sweeps import RunState
@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
         runs = [asdict(state) | {"name": names.get(state.run)} for state in states]
         print(json.dumps({"totals": totals, "seconds_left": left, "runs": runs}, indent=2))
     else:
-        show(states, names, now)
+        print_states(states, names, now)
         shown = [f"{number} {state}" for state, number in totals.items() if number]
         print(f"{len(states)} runs: {', '.join(shown)}{time_left(left)}")
         if crowded := crowding(states):
@@ -52,7 +52,7 @@ def run(words: list[str]) -> int:
     return 1 if totals["failed"] else 0
 
 
-def show(states: "Sequence[RunState]", names: Mapping[str, str], now: float) -> None:
+def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: float) -> None:
     """Print the table, as wide as its lines.
 
     Args:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalib_rd.cli.arguments import Parser
+from anomalib_rd.cli.common import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
-    from anomalib_rd.cli.jobs import Job
+    from anomalib_rd.cli.sweep import Job
 
 
 def run(words: list[str]) -> int:
@@ -64,7 +64,7 @@ def planned(name: str, words: list[str]) -> "list[Job]":
 
     from anomalib_rd.cli.categories import GROUPS, KEY, expand_categories, parsed, values
     from anomalib_rd.cli.config import conf_dir, register_resolvers
-    from anomalib_rd.cli.jobs import list_jobs
+    from anomalib_rd.cli.sweep import list_jobs
     from anomalib_rd.cli.values import check_values
     from anomalib_rd.cli.words import as_typed
 

@@ -1,32 +1,318 @@
-"""What a multirun does at its start and its end, and before each of its jobs."""
+"""Multiruns: their jobs, and what happens at their start and end."""
 
+import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.page import leave_page
+from anomalib_rd.cli.report import write_report_page
+from anomalib_rd.cli.values import require_texts
+from anomalib_rd.cli.words import as_typed
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.files import read_json
+from anomalib_rd.results.identity import config_digest, require_same_run
+from anomalib_rd.results.record import RESULT, limits_of
+from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher, weights_file_sha256
 
-if TYPE_CHECKING:
-    from anomalib_rd.cli.jobs import Job
+log = logging.getLogger(__name__)
+
+LISTED = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a multirun.
+
+    Attributes:
+        folder: below the sweep's.
+        overrides: what the job's config is composed from.
+        digest: of its config.
+        complete: whether its folder holds the finished run.
+        config: as the job will see it.
+        changed: whether that run's images are not those on disk any more.
+    """
+
+    folder: str
+    overrides: list[str]
+    digest: str
+    complete: bool
+    config: DictConfig
+    changed: bool = False
+
+
+def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) -> list[Job] | None:
+    """The jobs that Hydra is about to launch, as it will name and compose them.
+
+    Args:
+        config: of the multirun, Hydra's own part included.
+        first: called with the first job, before the others are composed.
+
+    Returns:
+        One job for each folder; None for a search, whose jobs nobody knows in advance.
+
+    Raises:
+        UserError: two jobs with the same folder, or a folder that holds another config's run.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if config.objective is not None or config.hydra.sweeper._target_ != LISTED:
+        return None
+    sweep = Path(config.hydra.sweep.dir)
+    loader = GlobalHydra.instance().config_loader()
+    words = [f"{key}={value}" for key, value in params_as_typed(config).items()]
+    # As typed: an interpolation among them is the job's to resolve.
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    words += task
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    jobs: dict[str, Job] = {}
+    # Hydra takes 0.1 s to compose a job's config: half a minute for some hundred.
+    for number, overrides in enumerate(tracked(batch)):
+        composed = loader.load_sweep_config(config, list(overrides))
+        with as_launched(composed, number) as (folder, task):
+            require_texts(task)
+            complete = is_complete_run(sweep / folder, task)
+            changed = complete and data_changed(sweep / folder, task)
+            job = Job(folder, overrides, config_digest(task), complete, task, changed)
+            if first is not None and not jobs:
+                first(job)
+        if job.digest != jobs.setdefault(folder, job).digest:
+            raise UserError(
+                f"{sweep / folder}: two jobs would share this folder ({' '.join(overrides)} and "
+                f"{' '.join(jobs[folder].overrides)}); leave hydra.sweep.subdir as it is"
+            )
+    return list(jobs.values())
+
+
+def params_as_typed(config: DictConfig) -> dict[str, Any]:
+    """What a config sweeps over, with names and paths quoted as on the command line."""
+    params = config.hydra.sweeper.get("params") or {}
+    typed: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, str):
+            key, _, value = as_typed([f"{key}={value}"], many=True)[0].partition("=")
+        typed[str(key)] = value
+    return typed
+
+
+def require_data(jobs: list[Job]) -> None:
+    """Look for the images of all jobs, before each of them would miss the same ones.
+
+    Raises:
+        UserError: a data set or category that is not there, or none whose images can be listed.
+    """
+    sources: dict[str, Any] = {}
+    tried: dict[str, UserError | None] = {}
+    for job in jobs:
+        if job.complete:
+            continue
+        config = OmegaConf.to_container(job.config.data, resolve=True)
+        assert isinstance(config, dict)
+        place = json.dumps(config["source"], sort_keys=True, default=str)
+        sources[place], categories = categories_found(job, sources.get(place))
+        for category in categories:
+            if f"{place} {category}" not in tried:
+                tried[f"{place} {category}"] = error_of(sources[place], category)
+    errors = [error for error in tried.values() if error is not None]
+    if errors and len(errors) == len(tried):
+        raise errors[0]
+
+
+def categories_found(job: Job, source: Any = None) -> tuple[Any, list[str]]:
+    """A job's data set, and the categories that it trains on.
+
+    Args:
+        job: of the multirun.
+        source: its data set, if it is there already.
+
+    Raises:
+        UserError: a data set or category that is not there.
+    """
+    from hydra.utils import instantiate
+
+    from anomalib_rd.data.sources.source import select_run_categories
+
+    data = job.config.data
+    source = source or instantiate(data.source)
+    return source, select_run_categories(source, data.category, data.unified)
+
+
+def error_of(source: Any, category: str) -> UserError | None:
+    """What is wrong with the images of a category; None if they can be listed."""
+    try:
+        source.split(category)
+    except UserError as error:
+        return error
+    return None
+
+
+def require_own_ids(jobs: list[Job]) -> None:
+    """Refuse one W&B id for several runs: they would overwrite each other.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for job in jobs if len(jobs) > 1 else []:
+        for name, spec in (job.config.logger or {}).items():
+            if spec.get("id") is not None:
+                raise UserError(
+                    f"logger.{name}.id={spec.id}: one id for {len(jobs)} runs, which would "
+                    "overwrite each other; leave it out"
+                )
+
+
+def tracked(batch: list[list[str]]) -> Iterable[list[str]]:
+    """The jobs, with a progress bar on a terminal where they are many."""
+    from rich.console import Console
+    from rich.progress import track
+
+    quiet = len(batch) < 30 or not sys.stderr.isatty()
+    return track(batch, "looking at the jobs", console=Console(stderr=True), disable=quiet)
+
+
+def is_complete_run(folder: Path, cfg: DictConfig) -> bool:
+    """Whether a folder holds the finished run of a config, and all of it: see ``protocol.partial``.
+
+    Raises:
+        UserError: it holds another config's, or one of another teacher.
+    """
+    if not (folder / RESULT).is_file():
+        return False
+    try:
+        record = read_json(folder / RESULT)
+    except UserError as error:
+        log.warning("%s; it is run again", error)
+        return False
+    require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
+    if limits_of(record):
+        return False
+    require_same_weights(folder, cfg, record)
+    return True
+
+
+def data_changed(folder: Path, cfg: DictConfig) -> bool:
+    """Whether the images of a finished run are others now; False where they can't be read."""
+    data = read_json(folder / RESULT).get("data") or {}
+    source: Any = OmegaConf.to_container(cfg.data.source, resolve=True)
+    wanted: Any = OmegaConf.to_container(OmegaConf.create({"category": cfg.data.category}))
+    text = json.dumps([source, wanted["category"], bool(cfg.data.get("unified", False))])
+    now = fingerprint_now(text)
+    return None not in (now, data.get("fingerprint")) and now != data["fingerprint"]
+
+
+@cache
+def fingerprint_now(data: str) -> str | None:
+    """The fingerprint of images on disk, read once a process; None where they can't be read.
+
+    Args:
+        data: ``[source, category, unified]`` of the config, as JSON.
+    """
+    from anomalib_rd.components import build
+    from anomalib_rd.data.fingerprint import dataset_fingerprint
+    from anomalib_rd.data.sources.source import Split, select_run_categories
+
+    settings, category, unified = json.loads(data)
+    try:
+        source = build(settings, "data.source")
+        names = select_run_categories(source, category, unified)
+        splits = [source.split(name) for name in names]
+        train = [sample for split in splits for sample in split.train]
+        test = [sample for split in splits for sample in split.test]
+        return dataset_fingerprint(Split(train, test), source.root)
+    # The runs are complete: without the images they are skipped as well.
+    except Exception as error:
+        log.debug("images of complete runs not compared: %s", error)
+        return None
+
+
+def changed_line(place: object, runs: Sequence[str]) -> str:
+    """What to say of complete runs whose images are others now.
+
+    Args:
+        place: the sweep or the run.
+        runs: those of the sweep, none of a single run.
+    """
+    which = (
+        f"{len(runs)} of the complete runs, such as {runs[0]}, are"
+        if runs
+        else "the complete run is"
+    )
+    return (
+        f"{place}: {which} of other images than there are now (the data fingerprint differs) and"
+        " kept; to train on the images as they are now, take another folder or remove the run"
+    )
+
+
+def require_same_weights(folder: Path, cfg: DictConfig, record: dict[str, Any]) -> None:
+    """Refuse a finished run if the file of its teacher's weights has changed since.
+
+    Only where the file is another one its state is looked at, which needs torch.
+
+    Raises:
+        UserError: the teacher is another one.
+    """
+    kept, spec = record.get("model") or {}, cfg.model.teacher
+    here = weights_file_sha256(spec)
+    if here is None or kept.get("weights_sha256") in (None, here):
+        return
+    from anomalib_rd.components import build
+    from anomalib_rd.networks.teacher import state_sha256
+
+    require_same_teacher(
+        folder / RESULT,
+        kept.get("teacher_sha256"),
+        state_sha256(build(spec, "model.teacher")),
+        record["config"]["model"]["teacher"],
+        spec,
+        TO_GO_ON,
+    )
+
+
+@contextmanager
+def as_launched(config: DictConfig, number: int) -> Iterator[tuple[str, DictConfig]]:
+    """A job's folder below the sweep's, and its config as the job will see it.
+
+    The config can be resolved inside the block, where Hydra's own values are known.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra: Any = HydraConfig.instance()
+    before = hydra.cfg
+    try:
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        hydra.set_config(config)
+        folder = str(config.hydra.sweep.subdir)
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(Path(config.hydra.sweep.dir, folder).absolute())
+        hydra.set_config(config)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        yield folder, config
+    finally:
+        hydra.cfg = before
+
 
 # Variables of W&B that name or continue one run.
 ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
 # Keys whose values say enough by themselves.
 BARE = ("data.category", "model")
 
-log = logging.getLogger(__name__)
 
-
-class ReportAtEnd(Callback):
+class SweepCallback(Callback):
     """Keeps the list of jobs and says which one starts; prints the table at the end.
 
     Exits with status 1 if a job failed.
@@ -46,8 +332,8 @@ class ReportAtEnd(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra before it makes the jobs, in the process that launches them."""
-        ReportAtEnd.sweep = str(config.sweep)
-        ReportAtEnd.folder = str(config.hydra.sweep.dir)
+        SweepCallback.sweep = str(config.sweep)
+        SweepCallback.folder = str(config.hydra.sweep.dir)
         folder = Path(config.hydra.sweep.dir)
         try:
             complete = self._prepare(config, folder)
@@ -97,7 +383,7 @@ class ReportAtEnd(Callback):
         try:
             made = read_report([folder])
             write_report(made, folder)
-            page = leave_page(folder) if config.page else ""
+            page = write_report_page(folder) if config.page else ""
             log_sweep(made, folder)
         except (UserError, OSError) as error:
             hindrance = error
@@ -118,13 +404,6 @@ class ReportAtEnd(Callback):
 
     def _prepare(self, config: DictConfig, folder: Path) -> int:
         """Write down the jobs; their number if all of them are complete, else 0."""
-        from anomalib_rd.cli.jobs import (
-            changed_line,
-            list_jobs,
-            params_as_typed,
-            require_data,
-            require_own_ids,
-        )
         from anomalib_rd.cli.values import require_texts
         from anomalib_rd.results.provenance import command, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, begun_runs
@@ -172,7 +451,6 @@ def ignore_variables_of_one_run() -> None:
 
 def look_for_data(job: "Job") -> None:
     """Refuse a job whose data set or category is not there."""
-    from anomalib_rd.cli.jobs import categories_found
 
     if not job.complete:
         categories_found(job)

@@ -17,12 +17,12 @@ from hydra.types import RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from anomalib_rd.cli import repeat
+from anomalib_rd.cli import reproduce
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.page import leave_page
-from anomalib_rd.cli.sweep import ONE_RUN, ReportAtEnd
+from anomalib_rd.cli.report import write_report_page
+from anomalib_rd.cli.sweep import ONE_RUN, SweepCallback
 from anomalib_rd.cli.values import check_values, require_texts
 from anomalib_rd.cli.words import as_typed, literal, one_value, typed_key
 from anomalib_rd.errors import UserError
@@ -38,19 +38,19 @@ log = logging.getLogger("anomalib_rd")
 def run(words: list[str]) -> int:
     """Compose the config and run the job, or with ``-m`` the jobs."""
     register_resolvers()
-    asked, (record, switches, words) = list(words), repeat.asked_for(words)
+    asked, (record, switches, words) = list(words), reproduce.asked_for(words)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         return launch(words, asked)
     words = as_typed(flags_first(words))
     if record is not None:
-        again = repeat.read_repeat(record, switches, words)
-        with repeat.as_primary(again, words) as words_again:
+        again = reproduce.read_repeat(record, switches, words)
+        with reproduce.as_primary(again, words) as words_again:
             return launch(words_again, asked, again)
     check_values(words)
     return launch(expand_categories(words), asked)
 
 
-def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = None) -> int:
+def launch(words: list[str], asked: list[str], again: reproduce.Reproduction | None = None) -> int:
     """Have Hydra run the jobs.
 
     Args:
@@ -61,7 +61,7 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
     typed, errors = list(sys.argv), []
     # A multirun removes or sets them for its jobs.
     environment = {name: os.environ.get(name) for name in (*ONE_RUN, "WANDB_MODE")}
-    ReportAtEnd.sweep = ReportAtEnd.folder = single = current = None
+    SweepCallback.sweep = SweepCallback.folder = single = current = None
 
     def job(cfg: DictConfig) -> Any:
         nonlocal single, current
@@ -76,12 +76,12 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
         current = Path(cfg.run_dir)
         try:
             require_texts(cfg)
-            said = repeat.say_what_differs(again, cfg) if again else []
+            said = reproduce.report_differences(again, cfg) if again else []
             objective = work(cfg)
             if not many:
                 show_result(cfg)
             if again:
-                repeat.say_how_it_came_out(again, Path(cfg.run_dir), said)
+                reproduce.report_reproduction(again, Path(cfg.run_dir), said)
             return objective
         except Exception as error:
             if many and cfg.objective is None:
@@ -98,7 +98,7 @@ def launch(words: list[str], asked: list[str], again: repeat.Repeat | None = Non
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != TERMINATED:
             raise
-        again_by = how_to_go_on(asked, ReportAtEnd.sweep, single, ReportAtEnd.folder)
+        again_by = resume_command(asked, SweepCallback.sweep, single, SweepCallback.folder)
         line = "; ".join(filter(None, [where_it_goes_on(current), again_by]))
         if isinstance(stop, KeyboardInterrupt):
             raise KeyboardInterrupt(line) from stop
@@ -180,12 +180,12 @@ def mask_file(path: Path) -> None:
 
 def work(cfg: DictConfig) -> float | None:
     """One job: run anew, gone on with, or skipped, by what its folder holds."""
-    from anomalib_rd.cli.jobs import changed_line, data_changed, holds_run
+    from anomalib_rd.cli.sweep import changed_line, data_changed, is_complete_run
     from anomalib_rd.results.sweeps import claimed
 
     run_dir = Path(cfg.run_dir)
     # A search asks for the run's value, so that it runs again.
-    if cfg.objective is None and holds_run(run_dir, cfg):
+    if cfg.objective is None and is_complete_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
         # A multirun warns once for all its jobs.
         if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
@@ -195,13 +195,13 @@ def work(cfg: DictConfig) -> float | None:
         from anomalib_rd.cli.processes import train
 
         # Another process may have finished it while this one came here.
-        if cfg.objective is None and holds_run(run_dir, cfg):
+        if cfg.objective is None and is_complete_run(run_dir, cfg):
             log.info("%s is complete: skipped", cfg.name)
             return None
         try:
             objective = train(cfg)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                contained(state_threshold, run_dir)
+                contained(log_threshold, run_dir)
             return objective
         finally:
             # Networks and loaders refer to each other in circles: the next run would begin with
@@ -209,7 +209,7 @@ def work(cfg: DictConfig) -> float | None:
             gc.collect()
 
 
-def how_to_go_on(
+def resume_command(
     words: list[str], sweep: str | None, run_dir: str | None, sweep_dir: str | None = None
 ) -> str:
     """The shell command that takes an interrupted run or multirun up again.
@@ -281,10 +281,10 @@ def show_result(cfg: DictConfig) -> None:
     """
     run_dir = Path(cfg.run_dir)
     # In a DDP run every process but the first comes here without a record of its own.
-    page = leave_page(run_dir) if cfg.page and has_record(run_dir) else ""
+    page = write_report_page(run_dir) if cfg.page and has_record(run_dir) else ""
     # Printing comes last: whoever reads may have enough after a line, and close the pipe.
     contained(show_table, run_dir)
-    contained(state_threshold, run_dir)
+    contained(log_threshold, run_dir)
     if page:
         print(page)
 
@@ -314,7 +314,7 @@ def show_table(run_dir: Path) -> None:
     show(run_dir)
 
 
-def state_threshold(run_dir: Path) -> None:
+def log_threshold(run_dir: Path) -> None:
     """Log the run's threshold, its rate and its source, and whether the run is whole."""
     from anomalib_rd.results.record import RESULT, limits_of, read_record
     from anomalib_rd.results.threshold import threshold_line

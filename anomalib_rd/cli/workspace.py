@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalib_rd.cli.arguments import Parser
+from anomalib_rd.cli.common import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:

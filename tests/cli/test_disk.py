@@ -20,8 +20,8 @@ from fake_runs import fake_run
 
 from anomalib_rd.cli import main
 from anomalib_rd.cli.errors import of_disk
-from anomalib_rd.cli.page import leave_page
-from anomalib_rd.cli.sweep import ReportAtEnd
+from anomalib_rd.cli.report import write_report_page
+from anomalib_rd.cli.sweep import SweepCallback
 from anomalib_rd.data.disk_cache import ArrayStore
 from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.images import read_pair
@@ -109,7 +109,7 @@ def test_a_report_that_cannot_be_written_is_one_line(disk, tmp_path, capfd):
     disk("ro", again=True)
     assert main(["report", str(top), "--html"]) == 2
     assert "Read-only file system" in capfd.readouterr().err.strip().splitlines()[-1]
-    assert leave_page(top) == ""
+    assert write_report_page(top) == ""
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.startswith("anomalib-rd: no page: ") and "Read-only file system" in line
 
@@ -118,7 +118,7 @@ def test_a_multiruns_report_that_cannot_be_written_is_one_line_and_status_2(disk
     top = disk("size=1m")
     fake_run(top / "run")
     disk("ro", again=True)
-    end = ReportAtEnd()
+    end = SweepCallback()
     end.runs = ["run"]
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(top)}}, "page": False})
     with pytest.raises(SystemExit) as stop:

@@ -10,7 +10,7 @@ import pytest
 WORK = """
 import sys
 from pathlib import Path
-from anomalib_rd.cli.streams import protect_output
+from anomalib_rd.cli.common import protect_output
 
 protect_output()
 for number in range(20000):

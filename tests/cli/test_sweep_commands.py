@@ -16,7 +16,7 @@ from small_data import make_mvtec
 
 from anomalib_rd.cli import main
 from anomalib_rd.cli.sweep import labels
-from anomalib_rd.cli.train import how_to_go_on
+from anomalib_rd.cli.train import resume_command
 from anomalib_rd.results.sweeps import RUNNING, sweep_states
 from anomalib_rd.results.table import load_runs
 
@@ -311,9 +311,9 @@ def test_a_mistake_in_a_choice_is_hydras_to_say(sweep):
 
 
 def test_how_to_go_on_is_the_same_command_with_its_folder():
-    assert how_to_go_on(["-m", "seed=0,1"], "noon", None) == (
+    assert resume_command(["-m", "seed=0,1"], "noon", None) == (
         "go on with: anomalib-rd train -m seed=0,1 sweep=noon"
     )
-    assert how_to_go_on(["seed=1"], None, "runs/a").endswith("seed=1 hydra.run.dir=runs/a")
-    assert how_to_go_on(["-m", "sweep=x"], "x", None).endswith("train -m sweep=x")
-    assert how_to_go_on([], None, None) == ""
+    assert resume_command(["seed=1"], None, "runs/a").endswith("seed=1 hydra.run.dir=runs/a")
+    assert resume_command(["-m", "sweep=x"], "x", None).endswith("train -m sweep=x")
+    assert resume_command([], None, None) == ""

@@ -22,8 +22,8 @@ from anomalib_rd.cli import main
 from anomalib_rd.cli.categories import composed, expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.errors import likeliest
-from anomalib_rd.cli.jobs import list_jobs
-from anomalib_rd.cli.train import how_to_go_on
+from anomalib_rd.cli.sweep import list_jobs
+from anomalib_rd.cli.train import resume_command
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
 from anomalib_rd.cli.values import check_values
 from anomalib_rd.cli.words import as_typed, literal
@@ -199,7 +199,7 @@ def test_an_empty_place_is_refused(key):
 
 def go_on(words, *run):
     """The words of the printed command, as a shell splits them."""
-    line = how_to_go_on(words, *run)
+    line = resume_command(words, *run)
     assert line.count("go on with: ") == 1
     return shlex.split(line.partition("go on with: ")[2])[2:]
 
@@ -223,7 +223,7 @@ def test_a_setting_called_token_is_no_credential():
 def test_a_credential_is_left_out_of_the_command_and_named(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     words = ["seed=1", "+logger.x.api_key=hunter2", "+note=0123456789abcdef"]
-    line = how_to_go_on(words, None, "runs/a")
+    line = resume_command(words, None, "runs/a")
     before, _, command = line.partition("go on with: ")
     assert "hunter2" not in line and "0123456789abcdef" not in line and MASK not in line
     assert "logger.x.api_key" in before and "note" in before

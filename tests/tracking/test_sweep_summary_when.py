@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from wandb_file import read_runs
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.sweep import ReportAtEnd
+from anomalib_rd.cli.sweep import SweepCallback
 from anomalib_rd.reports.report import report
 from anomalib_rd.tracking.sweep_summary import log_sweep
 from anomalib_rd.tracking.wandb_logger import WANDB_ID, kept_id, start_run
@@ -31,7 +31,7 @@ def test_again_is_the_same_run_and_nothing_where_nothing_changed(tmp_path):
 def end_multirun(folder):
     config = OmegaConf.create({"page": False, "hydra": {"sweep": {"dir": str(folder)}}})
     with pytest.raises(SystemExit) as end:
-        ReportAtEnd().on_multirun_end(config)
+        SweepCallback().on_multirun_end(config)
     return end.value.code
 
 
@@ -55,7 +55,7 @@ def test_wandb_changes_neither_the_end_of_a_multirun_nor_its_report(tmp_path, mo
         "W&B: the sweep is not summed up there (no service)"
     ]
     (folder / "cable/failed/failure.json").unlink()
-    ReportAtEnd().on_multirun_end(
+    SweepCallback().on_multirun_end(
         OmegaConf.create({"page": False, "hydra": {"sweep": {"dir": str(folder)}}})
     )
 

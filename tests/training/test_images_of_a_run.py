@@ -13,7 +13,7 @@ from interrupting import PowerCutError, stopping
 from PIL import ExifTags, Image
 from small_data import make_mvtec
 
-from anomalib_rd.cli import jobs, main
+from anomalib_rd.cli import main, sweep
 from anomalib_rd.data.dataset import AnomalyDataset, TileDataset
 from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.errors import UserError
@@ -98,20 +98,20 @@ class TestChanged:
     def test_a_complete_run_of_other_images_is_named(self, compose_config, run, monkeypatch):
         folder = run("run", "trainer.max_epochs=1")
         cfg = compose_config(*QUICK, f"data.root={run.data.parent}", f"run_dir={folder}")
-        assert not jobs.data_changed(folder, cfg)
+        assert not sweep.data_changed(folder, cfg)
         # It is read once a process, so here once more.
-        jobs.fingerprint_now.cache_clear()
+        sweep.fingerprint_now.cache_clear()
         exchange(run.data / "train/good/000.png")
-        assert jobs.data_changed(folder, cfg)
+        assert sweep.data_changed(folder, cfg)
         counted = []
         monkeypatch.setattr(
             "anomalib_rd.data.fingerprint.dataset_fingerprint", lambda *_: counted.append(1) or "x"
         )
-        jobs.fingerprint_now.cache_clear()
-        assert all(jobs.data_changed(folder, cfg) for _ in range(5)) and len(counted) == 1
+        sweep.fingerprint_now.cache_clear()
+        assert all(sweep.data_changed(folder, cfg) for _ in range(5)) and len(counted) == 1
         shutil.rmtree(run.data)
-        jobs.fingerprint_now.cache_clear()
-        assert not jobs.data_changed(folder, cfg)
+        sweep.fingerprint_now.cache_clear()
+        assert not sweep.data_changed(folder, cfg)
 
     def test_a_complete_sweep_names_its_runs(self, tmp_path, monkeypatch, capfd):
         root = make_mvtec(tmp_path / "mvtec", categories=("cloth",))
@@ -128,12 +128,12 @@ class TestChanged:
         words += ["model=untrained", "page=false", *QUICK, "sweep=s"]
         assert main(words) == 0
         capfd.readouterr()
-        jobs.fingerprint_now.cache_clear()
+        sweep.fingerprint_now.cache_clear()
         with pytest.raises(SystemExit):
             main(words)
         assert "fingerprint" not in capfd.readouterr().err
         exchange(root / "cloth/test/good/000.png")
-        jobs.fingerprint_now.cache_clear()
+        sweep.fingerprint_now.cache_clear()
         with pytest.raises(SystemExit) as stop:
             main(words)
         told = [line for line in capfd.readouterr().err.splitlines() if "fingerprint" in line]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anomalib_rd.cli.page import leave_page
+from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.reports import heatmaps
 from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.record import read_record, read_scores
@@ -68,7 +68,7 @@ def test_image_with_a_very_long_name(compose_config, mvtec_copy, tmp_path):
 
 def test_page_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("anomalib_rd.reports.dashboard.build_page", fail)
-    leave_page(tmp_path)
+    write_report_page(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be" in line
 

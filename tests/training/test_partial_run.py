@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from small_data import make_mvtec
 
-from anomalib_rd.cli.jobs import holds_run
+from anomalib_rd.cli.sweep import is_complete_run
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import limits_of, read_record, read_scores
 from anomalib_rd.results.sweeps import run_state
@@ -54,13 +54,13 @@ def test_run_ends_and_its_record_says_what_it_lacks(run, words, limits, judged):
     assert ("image_auroc" in record["undefined"]) == one_kind
     state = run_state(folder.parent, folder.name)
     assert (state.state, state.reason) == ("partial", limits_of(record))
-    assert not holds_run(folder, cfg)
+    assert not is_complete_run(folder, cfg)
 
 
 def test_limits_that_cut_nothing_leave_a_whole_run(run):
     words = ["+trainer.limit_test_batches=3", "+trainer.limit_train_batches=100"]
     cfg, folder, record = run(*words, "+trainer.max_time=01:00:00:00")
-    assert record["protocol"]["partial"] is None and holds_run(folder, cfg)
+    assert record["protocol"]["partial"] is None and is_complete_run(folder, cfg)
     assert run_state(folder.parent, folder.name).state == "done"
 
 

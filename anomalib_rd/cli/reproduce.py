@@ -34,14 +34,14 @@ from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, 
 from anomalib_rd.results.record import RESULT, read_record
 from anomalib_rd.results.teacher import require_same_teacher
 
+log = logging.getLogger(__name__)
+
 REPEAT = "repeat.json"
 FLAG, TRUST, OTHER_TEACHER = "--from", "--trust", "--other-teacher"
 
-log = logging.getLogger("anomalib_rd")
-
 
 @dataclass(frozen=True)
-class Repeat:
+class Reproduction:
     """What is to be repeated.
 
     Attributes:
@@ -84,7 +84,7 @@ def asked_for(words: list[str]) -> tuple[Path | None, set[str], list[str]]:
     return (with_home(found[0]) if found else None), switches, rest
 
 
-def read_repeat(path: Path, switches: set[str], words: list[str]) -> Repeat:
+def read_repeat(path: Path, switches: set[str], words: list[str]) -> Reproduction:
     """The record, and how its run is to be repeated.
 
     Raises:
@@ -113,10 +113,10 @@ def read_repeat(path: Path, switches: set[str], words: list[str]) -> Repeat:
     if written["data"].get("unified") and "categories" not in record:
         raise UserError(f"{path}: of one category of a run of several; give the run's own {RESULT}")
     overrides = [words[place] for place in parsed(words)]
-    return Repeat(path, record, overrides, trust, OTHER_TEACHER in switches)
+    return Reproduction(path, record, overrides, trust, OTHER_TEACHER in switches)
 
 
-def require_safe(repeat: Repeat, resolved: Mapping[str, Any]) -> None:
+def require_safe(repeat: Reproduction, resolved: Mapping[str, Any]) -> None:
     """Check what the config as written has become, before anything is made from it.
 
     Raises:
@@ -133,7 +133,7 @@ def require_safe(repeat: Repeat, resolved: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def as_primary(repeat: Repeat, words: list[str]) -> Iterator[list[str]]:
+def as_primary(repeat: Reproduction, words: list[str]) -> Iterator[list[str]]:
     """The words for Hydra to compose the recorded config with, while the block lasts.
 
     Groups among the overrides replace the recorded part by today's choice.
@@ -163,7 +163,7 @@ def as_primary(repeat: Repeat, words: list[str]) -> Iterator[list[str]]:
         yield ["--config-path", folder, *(w for i, w in enumerate(words) if i not in groups)]
 
 
-def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
+def report_differences(repeat: Reproduction, cfg: DictConfig) -> list[str]:
     """Hold this machine, its software and the images against the record; a warning for each.
 
     Raises:
@@ -188,7 +188,7 @@ def say_what_differs(repeat: Repeat, cfg: DictConfig) -> list[str]:
     return lines
 
 
-def require_records_teacher(repeat: Repeat, cfg: DictConfig) -> None:
+def require_records_teacher(repeat: Reproduction, cfg: DictConfig) -> None:
     """Refuse other weights than the record's under the same name.
 
     Random ones follow from the seed, and a teacher of another name is asked for.
@@ -226,7 +226,7 @@ def versions(there: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {before} there, {now} here"
 
 
-def say_how_it_came_out(repeat: Repeat, run_dir: Path, said: list[str]) -> None:
+def report_reproduction(repeat: Reproduction, run_dir: Path, said: list[str]) -> None:
     """Print whether the metrics are the record's, and leave ``repeat.json``."""
     mine, there = read_record(run_dir)["metrics"], repeat.record["metrics"]
     # NaN is NaN's equal here; in JSON both are null.
