@@ -1,10 +1,10 @@
-"""Code from elsewhere, as far as anomalib-rd knows: it notes that it ran."""
+"""A function that stands for foreign code: it records each call."""
 
-SUNG = []
-TARGET = "canary.sing"
+CALLS = []
+TARGET = "canary.record_call"
 
 
-def sing(*args, **kwargs):
-    """Note the call; what it gives can be called too, for ``_partial_`` and callbacks."""
-    SUNG.append((args, kwargs))
-    return sing
+def record_call(*args, **kwargs):
+    """Record the call; the result is callable too, for ``_partial_`` and callbacks."""
+    CALLS.append((args, kwargs))
+    return record_call

@@ -58,7 +58,7 @@ ATTACKS = {
     "its name behind an interpolation": attack(
         bird=canary.TARGET, model__fusion___target_="${bird}"
     ),
-    "its name put together": attack(a="canary", model__fusion___target_="${a}.sing"),
+    "its name put together": attack(a="canary", model__fusion___target_="${a}.record_call"),
     "an interpolation put together": attack(
         a="$", b=MADE[1:], c="${a}${b}", model__teacher__name="${c}"
     ),
@@ -155,7 +155,7 @@ NAMES = [*ATTACKS, *OF_TRAINING]
 def silence():
     """Each test begins without a song."""
     register_resolvers()
-    canary.SUNG.clear()
+    canary.CALLS.clear()
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def repeat(record_of, tmp_path, monkeypatch):
 def test_a_checkpoint_that_is_loaded_has_nothing_run(stored, name):
     with pytest.raises(UserError, match=r"last\.ckpt: its config"):
         load_run(stored(ATTACKS[name]), device="cpu")
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,14 @@ def test_a_checkpoint_that_is_loaded_has_nothing_run(stored, name):
 def test_a_checkpoint_that_is_judged_or_exported_has_nothing_run(stored, capsys, verb, name):
     assert main([verb, str(stored((ATTACKS | OF_TRAINING)[name]))]) == 2
     assert "last.ckpt: its config" in capsys.readouterr().err
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 @pytest.mark.parametrize("name", [*NAMES, *OF_REPEATING])
 def test_a_record_that_is_repeated_has_nothing_run(repeat, capsys, name):
     assert repeat((ATTACKS | OF_TRAINING | OF_REPEATING)[name]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert canary.SUNG == []
+    assert canary.CALLS == []
     assert "everything was made" not in said and "sent.json" in said
 
 
@@ -255,7 +255,7 @@ def test_a_tuple_in_a_checkpoint_is_no_hiding_place(stored):
     within["itself"] = within
     with pytest.raises(UserError, match="nested deeper"):
         load_run(stored(attack(model__fusion__attention=within)))
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 def test_an_evaluation_makes_no_data_in_a_folder_of_the_checkpoint(stored, tmp_path, capsys):
@@ -279,11 +279,11 @@ def test_json_that_is_nested_too_deep_is_refused_in_one_line(tmp_path):
 def test_with_trust_the_canary_sings(stored, repeat):
     with suppress(Exception):  # no network is made of a song
         load_run(stored(attack(model__fusion=BIRD)), device="cpu", trust=True)
-    assert canary.SUNG
-    canary.SUNG.clear()
+    assert canary.CALLS
+    canary.CALLS.clear()
     with suppress(Exception):
         repeat(attack(loss=BIRD), "--trust")
-    assert canary.SUNG
+    assert canary.CALLS
 
 
 def test_a_record_as_it_is_written_is_repeated(repeat, capsys):
@@ -319,7 +319,7 @@ def test_reports_have_nothing_run(run_copy, capsys):
     assert main(["status", str(run_copy)]) in (0, 1, 2)
     with suppress(UserError):
         load_run(run_copy, device="cpu")
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 @pytest.mark.parametrize("name", [*NAMES, *OF_REPEATING])
@@ -333,7 +333,7 @@ def test_what_an_exported_file_says_has_nothing_run(configs, tmp_path, name):
             from_json(said, tmp_path / "part.onnx")
     else:
         from_json(said, tmp_path / "part.onnx")
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ PHASES = [Phase.reuse, Phase.generate]
 @settings(max_examples=50, phases=PHASES)
 @given(data=st.data())
 def test_a_canary_anywhere_in_a_checkpoints_config_never_sings(base, data):
-    canary.SUNG.clear()
+    canary.CALLS.clear()
     config, folder = copy.deepcopy(base[0]), base[2]
     hide(data, config)
     path = folder / "last.ckpt"
@@ -448,13 +448,13 @@ def test_a_canary_anywhere_in_a_checkpoints_config_never_sings(base, data):
         module = make_module(cfg, make_data(cfg), plain(cfg))
         module.configure_optimizers()
         make_trainer(cfg, loggers=[])
-    assert canary.SUNG == []
+    assert canary.CALLS == []
 
 
 @settings(max_examples=25, phases=PHASES)
 @given(data=st.data())
 def test_a_canary_anywhere_in_a_record_never_sings(base, data):
-    canary.SUNG.clear()
+    canary.CALLS.clear()
     config, folder = copy.deepcopy(base[1]), base[2]
     hide(data, config)
     path = folder / "sent.json"
@@ -463,4 +463,4 @@ def test_a_canary_anywhere_in_a_record_never_sings(base, data):
         patch.chdir(folder)
         patch.setattr(processes, "train", make_all)
         main(["train", "--from", str(path), f"hydra.run.dir={folder / 'run'}"])
-    assert canary.SUNG == []
+    assert canary.CALLS == []
