@@ -219,17 +219,28 @@ def _open(path: Path, upright: bool = True) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
-    """Deep grey modes to L; others as they are."""
+    """Deep grey modes to L; others unchanged."""
     white = _FULL_SCALE.get(image.mode)
     if white is None:
         return image
-    values = np.asarray(image, dtype=np.float64)
+    return Image.fromarray(scale_to_8_bit(np.asarray(image), white, f"{path} (mode {image.mode})"))
+
+
+def scale_to_8_bit(values: np.ndarray, white: float, name: str) -> np.ndarray:
+    """Grey or colour values from 0 to ``white`` as uint8 levels; ``name`` is for errors.
+
+    Raises:
+        UserError: no values, or values out of range.
+    """
+    if not values.size:
+        raise UserError(f"{name} has no pixels")
+    values = values.astype(np.float64)
     if not (values.min() >= 0 and values.max() <= white):  # also true of NaN
         raise UserError(
-            f"{path} has values from {values.min():g} to {values.max():g}, where an image of mode"
-            f" {image.mode} should have 0 to {white}; save it as 8 or 16 bit"
+            f"{name} has values from {values.min():g} to {values.max():g}, expected 0 to {white};"
+            " save it as 8 or 16 bit"
         )
-    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+    return np.round(values * (255 / white)).astype(np.uint8)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

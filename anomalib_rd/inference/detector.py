@@ -11,7 +11,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anomalib_rd.cores import usable_cores
-from anomalib_rd.data.images import convert_to_rgb, load_image, resize_to_array
+from anomalib_rd.data.images import (
+    convert_to_rgb,
+    load_image,
+    resize_to_array,
+    scale_to_8_bit,
+)
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.scored_image import ScoredImage
@@ -103,15 +108,7 @@ def _eight_bit(array: np.ndarray) -> np.ndarray:
         )
     if white == 255:
         return array
-    values = array.astype(np.float64)
-    if not (values.size and values.min() >= 0 and values.max() <= white):  # also true of NaN
-        raise UserError(
-            f"an image of {array.dtype} with values from {values.min():g} to {values.max():g}: "
-            f"they must be in [0, {white}]"
-            if values.size
-            else "an image without pixels"
-        )
-    return np.round(values * (255 / white)).astype(np.uint8)
+    return scale_to_8_bit(array, white, f"the image of {array.dtype} values")
 
 
 def _three_channels(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
