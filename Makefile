@@ -50,7 +50,7 @@ mutants: setup
 	$(BIN)/python experiments/trust/mutants.py --out mutants $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 train: setup
 	$(RUN) train $(ARGS)
