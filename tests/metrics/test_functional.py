@@ -256,6 +256,5 @@ def test_cuda_equals_cpu(rng, monkeypatch, dtype):
 def test_best_f1_threshold_is_the_best_of_all(pairs):
     scores, labels = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     threshold = best_f1_threshold(rank_scores(scores, labels == 1))
-    )
     f1 = {t: sk.f1_score(labels, scores >= t, zero_division=0) for t in set(scores)}
     assert f1[threshold] == pytest.approx(max(f1.values()))
