@@ -29,9 +29,9 @@ def stem(name: str) -> str:
 
 def set_name(category: Any) -> str:
     """``bottle`` -> ``bottle``, ``[bottle, pill]`` -> ``bottle+pill``."""
-    from anomalib_rd.results import unified
+    from anomalib_rd.results import record
 
-    return unified.set_name(category)
+    return record.set_name(category)
 
 
 def config_hash(*, _root_: DictConfig) -> str:

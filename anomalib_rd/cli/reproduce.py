@@ -30,9 +30,9 @@ from anomalib_rd.components import (
 )
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import plain, sha256_file, with_home, write_json
+from anomalib_rd.results.identity import require_same_teacher
 from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
 from anomalib_rd.results.record import RESULT, read_record
-from anomalib_rd.results.teacher import require_same_teacher
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,14 @@ from anomalib_rd.cli.values import require_texts
 from anomalib_rd.cli.words import as_typed
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
-from anomalib_rd.results.identity import config_digest, require_same_run
+from anomalib_rd.results.identity import (
+    RESUME_HINT,
+    config_digest,
+    require_same_run,
+    require_same_teacher,
+    weights_file_sha256,
+)
 from anomalib_rd.results.record import RESULT, limits_of
-from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher, weights_file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +282,7 @@ def require_same_weights(folder: Path, cfg: DictConfig, record: dict[str, Any]) 
         state_sha256(build(spec, "model.teacher")),
         record["config"]["model"]["teacher"],
         spec,
-        TO_GO_ON,
+        RESUME_HINT,
     )
 
 

@@ -17,7 +17,7 @@ without what is of the training (``oracle, test_curve, loss_curve, validation, t
 
 Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them. Of
 several categories each has an ``evaluation.json`` and these in a folder of its own, as the run has
-them (`anomalib_rd.results.unified`).
+them (`anomalib_rd.results.record`).
 """
 
 import math
@@ -37,10 +37,8 @@ from anomalib_rd.inference.checkpoint import Trained
 from anomalib_rd.inference.load import require_own_teacher
 from anomalib_rd.metrics.ranking import best_f1_threshold, rank_scores
 from anomalib_rd.results.files import read_json
-from anomalib_rd.results.record import RESULT, SCORES, read_scores
+from anomalib_rd.results.record import RESULT, SCORES, category_folder, read_scores
 from anomalib_rd.results.threshold import Threshold
-from anomalib_rd.results.unified import category_folder
-from anomalib_rd.training.artifacts import (
     leave_results,
     map_scale,
     of_category,

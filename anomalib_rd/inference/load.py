@@ -16,7 +16,7 @@ from anomalib_rd.inference.graph import fold
 from anomalib_rd.inference.runtimes import FLOAT32
 from anomalib_rd.networks import Distiller
 from anomalib_rd.networks.teacher import state_sha256
-from anomalib_rd.results.teacher import require_same_teacher
+from anomalib_rd.results.identity import require_same_teacher
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
 NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."

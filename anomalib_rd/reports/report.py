@@ -19,10 +19,9 @@ from anomalib_rd.reports.sheet import heatmap_sheet
 from anomalib_rd.reports.terminal import print_document
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import load_published
-from anomalib_rd.results.record import find_failures
+from anomalib_rd.results.record import find_failures, whole_run
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs, runs_long, write_csv
-from anomalib_rd.results.unified import whole_run
 
 SUMMARY, MEANS, COMPARISONS = "summary.csv", "means.csv", "comparisons.csv"
 MARKDOWN, LATEX, SHEET = "table.md", "table.tex", "heatmaps.png"

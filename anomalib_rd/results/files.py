@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import psutil
 from filelock import FileLock, Timeout
 
@@ -153,8 +152,8 @@ def plain(value: Any) -> Any:
     """The value in JSON's types: numpy and paths converted, NaN and infinity to None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())  # an array or scalar of NumPy, without importing it
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):

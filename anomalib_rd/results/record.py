@@ -50,6 +50,17 @@ A checkpoint judged again later leaves the like in ``<run>/evaluations/<name>``,
 ``evaluation.json`` in the place of ``result.json``: see `anomalib_rd.inference.evaluate`.
 
 JSON has no NaN and no infinity: numbers that are not finite become null.
+
+A run of several categories (``data.unified=true``) and the records of its categories.
+
+Beside the run's own files each category leaves, in ``<run>/per_category/<name>``, what a run of
+that category alone would leave: record, scores, curves, gallery and heatmaps. Whoever looks for
+runs is given these in the place of the run, so that a unified model stands in a table as one model
+per category does, and no reader needs to know of it. They count once the run itself is complete.
+
+In a category's record the data and all metrics are its own; the oracle is at the epoch with the
+best mean, for one model has one best epoch; threshold, durations and images/s are the whole run's.
+In the run's a metric that one category lacks is undefined.
 """
 
 import math
@@ -57,15 +68,53 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from anomalib_rd.errors import NotFiniteError, UserError
 from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
 from anomalib_rd.results.provenance import mask_config, mask_text
-from anomalib_rd.results.unified import PER_CATEGORY, judged_folders
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+PER_CATEGORY = "per_category"
+LONGEST = 40  # characters of a name in a folder's or a run's
+
+
+def category_folder(run_dir: Path | str, category: str) -> Path:
+    """Where a unified run leaves what is of one of its categories."""
+    return Path(run_dir) / PER_CATEGORY / category
+
+
+def judged_folders(run_dir: Path, record: str) -> list[Path]:
+    """The folders with the records of a complete run: its own, or those of its categories.
+
+    Args:
+        run_dir: the run's.
+        record: the name of the file, ``result.json``.
+    """
+    found = sorted(path.parent for path in (run_dir / PER_CATEGORY).glob(f"*/{record}"))
+    return found or [run_dir]
+
+
+def whole_run(folder: Path | str) -> Path:
+    """The run that a folder of `judged_folders` is of."""
+    path = Path(folder)
+    return path.parent.parent if path.parent.name == PER_CATEGORY else path
+
+
+def set_name(category: Any) -> str:
+    """What ``data.category`` is called in names of runs and folders.
+
+    One category is called as it is, a set by all its names (``bottle+pill``), or, where these are
+    long, by their number: the hash of the config in a sweep's folder tells such sets apart.
+    """
+    if isinstance(category, str) or not isinstance(category, Sequence):
+        return str(category)
+    names = "+".join(map(str, category))
+    return names if len(names) <= LONGEST else f"unified-{len(category)}"
+
 
 SCHEMA_VERSION = 1
 RESULT, FAILURE, SCORES, CURVES = "result.json", "failure.json", "scores.csv", "curves.npz"
@@ -84,8 +133,8 @@ _NOT_SEARCHED = {"checkpoints", "heatmaps", "wandb", EVALUATIONS, PER_CATEGORY}
 def write_record(
     run_dir: Path | str,
     result: Mapping[str, Any],
-    scores: pd.DataFrame,
-    curves: Mapping[str, np.ndarray],
+    scores: "pd.DataFrame",
+    curves: Mapping[str, "np.ndarray"],
     name: str = RESULT,
 ) -> Path:
     """Writes ``curves.npz``, ``scores.csv`` and, last, ``result.json``, each atomically.
@@ -107,6 +156,8 @@ def write_record(
         KeyError: a part of the record or a column of the scores is missing.
         OSError: the folder cannot be written.
     """
+    import numpy as np
+
     folder = Path(run_dir)
     missing = _missing_keys(result)
     if missing is not None:
@@ -174,12 +225,14 @@ def limits_of(record: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in (partial.get("limits") or {}).items())
 
 
-def read_scores(run_dir: Path | str) -> pd.DataFrame:
+def read_scores(run_dir: Path | str) -> "pd.DataFrame":
     """Reads ``scores.csv``: one row for each test image, columns ``SCORE_COLUMNS``.
 
     Raises:
         UserError: the file is missing or is no such table.
     """
+    import pandas as pd
+
     path = Path(run_dir) / SCORES
     try:
         # Categories and defects may be called "001", "none" or "NA": they stay text.
@@ -192,12 +245,14 @@ def read_scores(run_dir: Path | str) -> pd.DataFrame:
         )
 
 
-def read_curves(run_dir: Path | str) -> dict[str, np.ndarray]:
+def read_curves(run_dir: Path | str) -> dict[str, "np.ndarray"]:
     """Reads ``curves.npz``: name -> array.
 
     Raises:
         UserError: the file is missing or damaged.
     """
+    import numpy as np
+
     path = Path(run_dir) / CURVES
     try:
         with np.load(path, allow_pickle=False) as archive:

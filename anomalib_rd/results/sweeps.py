@@ -15,8 +15,14 @@ import psutil
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import clear_halves, locked, read_json, write_json
-from anomalib_rd.results.record import FAILURE, RESULT, limits_of, read_failure, read_record
-from anomalib_rd.results.unified import PER_CATEGORY
+from anomalib_rd.results.record import (
+    FAILURE,
+    PER_CATEGORY,
+    RESULT,
+    limits_of,
+    read_failure,
+    read_record,
+)
 
 RUNNING, RUN_LOCK = "running.json", ".running.lock"
 # Where a run writes: below its folder, which may hold other files too.

@@ -64,7 +64,7 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
 
     A record that cannot be read gets a warning; see `find_damaged`.
 
-    A run of several categories has a row for each of them, see `results.unified`; ``unified`` says
+    A run of several categories has a row for each of them, see `results.record`; ``unified`` says
     so, and ``run`` is the category's folder in it.
 
     Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then

@@ -106,7 +106,7 @@ def _all_alike(keys: Sequence[Any], values: Sequence[Any]) -> bool:
 
 def _is_ignored(key: str, value: Any) -> bool:
     if key == "category" and isinstance(value, Sequence) and not isinstance(value, str):
-        return False  # what one model was trained on, see `results.unified`
+        return False  # what one model was trained on, see `results.record`
     # A number is no path: timm's "drop_path" is a rate.
     is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
     return is_path or key in SAME_VARIANT_KEYS

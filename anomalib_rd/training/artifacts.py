@@ -25,10 +25,9 @@ from anomalib_rd.reports.heatmaps import (
 )
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import MAP_SIDE, fit_within, write_gallery
-from anomalib_rd.results.record import RESULT, write_record
+from anomalib_rd.results.record import RESULT, category_folder, write_record
 from anomalib_rd.results.scored_image import ScoredImage
-from anomalib_rd.results.unified import category_folder
-from anomalib_rd.tracking.tables import log_evaluation
+from anomalib_rd.tracking.wandb_logger import log_evaluation
 from anomalib_rd.training.normals import score_as_tested
 from anomalib_rd.training.run_record import Outcome, by_defect, group, pixels_judged, validation
 

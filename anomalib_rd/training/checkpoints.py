@@ -22,9 +22,8 @@ from torch import Tensor
 from anomalib_rd.data.fingerprint import TRAIN, find_changed_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
-from anomalib_rd.results.identity import require_same_run
+from anomalib_rd.results.identity import RESUME_HINT, require_same_run, require_same_teacher
 from anomalib_rd.results.sweeps import first_process
-from anomalib_rd.results.teacher import TO_GO_ON, require_same_teacher
 from anomalib_rd.training.module import DistillationModule
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -273,7 +272,7 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
                 module.teacher_sha256,
                 config["model"]["teacher"],
                 cfg.model.teacher,
-                TO_GO_ON,
+                RESUME_HINT,
             )
             return Restart(path, epoch)
     if first_process():

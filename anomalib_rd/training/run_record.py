@@ -15,10 +15,10 @@ from anomalib_rd.data import AnomalyDataModule, Sample
 from anomalib_rd.data.fingerprint import combine_hashes, hash_files
 from anomalib_rd.data.validation import path_in_dataset
 from anomalib_rd.results.files import printable, sha256_file
+from anomalib_rd.results.identity import weights_file_sha256
 from anomalib_rd.results.provenance import provenance
-from anomalib_rd.results.teacher import weights_file_sha256
+from anomalib_rd.results.record import set_name
 from anomalib_rd.results.threshold import Threshold
-from anomalib_rd.results.unified import set_name
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.data import ALL_IMAGES, masks_of_kinds
 from anomalib_rd.training.model_selection import on_test

@@ -16,7 +16,7 @@ from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.export import load_model
 from anomalib_rd.networks import Teacher
 from anomalib_rd.networks.teacher import state_sha256
-from anomalib_rd.results import teacher
+from anomalib_rd.results import identity
 
 NAME = "test_efficientnet.r160_in1k"
 TINY = [f"model.teacher.name={NAME}", "model/student=generic", "trainer.max_epochs=1"]
@@ -129,7 +129,7 @@ def test_an_old_checkpoint_without_a_hash_is_loaded_with_a_warning(train, place,
     torch.save(kept, path)
     (place / "r/result.json").unlink()
     said = []
-    monkeypatch.setattr(teacher.log, "warning", lambda *words: said.append(words[1]))
+    monkeypatch.setattr(identity.log, "warning", lambda *words: said.append(words[1]))
     load_run("r", device="cpu")
     assert said == [Path("r/checkpoints/last.ckpt")]
     torch.save({**kept, "teacher_sha256": "0" * 64}, path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anomalib_rd.results.agreement import rank_agreement, spearman, validations
+from anomalib_rd.results.statistics import rank_agreement, spearman, validations
 from anomalib_rd.results.table import load_runs
 
 few = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=6)

@@ -4,10 +4,9 @@ import pytest
 from fake_runs import fake_run
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.record import find_runs
+from anomalib_rd.results.record import category_folder, find_runs, set_name, whole_run
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
-from anomalib_rd.results.unified import category_folder, set_name, whole_run
 
 
 def unified(folder, categories, seed=0, auroc=0.9):

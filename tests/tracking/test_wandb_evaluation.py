@@ -8,8 +8,7 @@ from PIL import Image
 from wandb_file import read_runs
 
 from anomalib_rd.results.scored_image import ScoredImage
-from anomalib_rd.tracking.tables import log_evaluation
-from anomalib_rd.tracking.wandb_logger import finish
+from anomalib_rd.tracking.wandb_logger import finish, log_evaluation
 
 METRICS = {"image_auroc": 0.75, "pixel_auroc": float("nan"), "aupro": np.float64(0.5)}
 

@@ -240,7 +240,7 @@ def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
     for name in [key for key in sys.modules if key.startswith("anomalib_rd.tracking")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it now raises ImportError
-    evaluation = importlib.import_module("anomalib_rd.tracking.tables")
+    evaluation = importlib.import_module("anomalib_rd.tracking.wandb_logger")
     lifetime = importlib.import_module("anomalib_rd.tracking.wandb_logger")
     importlib.import_module("anomalib_rd.tracking.wandb_logger")
     logger = CSVLogger(tmp_path / "csv")

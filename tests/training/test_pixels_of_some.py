@@ -9,8 +9,7 @@ from small_data import make_mvtec
 from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
-from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.results.unified import category_folder
+from anomalib_rd.results.record import category_folder, read_record, read_scores
 from anomalib_rd.training.evaluation import PredictionGatherer, judge
 from anomalib_rd.training.run import train
 

@@ -14,10 +14,9 @@ from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.gallery import Gallery
-from anomalib_rd.results.record import read_curves, read_record, read_scores
+from anomalib_rd.results.record import category_folder, read_curves, read_record, read_scores
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
-from anomalib_rd.results.unified import category_folder
 from anomalib_rd.training.evaluation import Judgement, mean
 from anomalib_rd.training.run import train
 

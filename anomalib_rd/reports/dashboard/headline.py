@@ -16,8 +16,8 @@ from anomalib_rd.reports.formatting import (
 )
 from anomalib_rd.reports.reported import source
 from anomalib_rd.results.published import Published, compare
+from anomalib_rd.results.record import whole_run
 from anomalib_rd.results.table import MEAN_ALL
-from anomalib_rd.results.unified import whole_run
 from anomalib_rd.results.variants import short_labels
 
 

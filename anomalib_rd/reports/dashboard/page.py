@@ -26,8 +26,8 @@ from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.reports.undefined import shown_metrics
 from anomalib_rd.results.files import one_line, plain, write_atomically
 from anomalib_rd.results.published import Published
+from anomalib_rd.results.record import whole_run
 from anomalib_rd.results.table import metric_columns
-from anomalib_rd.results.unified import whole_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order of their use: each may call those before it.

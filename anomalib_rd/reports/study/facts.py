@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from anomalib_rd.results.record import read_record
+from anomalib_rd.results.record import read_record, whole_run
 from anomalib_rd.results.sweeps import read_commands
-from anomalib_rd.results.unified import whole_run
 
 HASH = 8  # digits
 _FOLDER = re.compile(r"(?<==)('?)/[^\s,]*/")

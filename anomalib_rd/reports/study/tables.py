@@ -9,8 +9,8 @@ from anomalib_rd.reports.cells import HEADINGS, records
 from anomalib_rd.reports.compared import HEADLINE
 from anomalib_rd.reports.formatting import MISSING
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
-from anomalib_rd.results.agreement import FEWEST
 from anomalib_rd.results.statistics import (
+    MIN_VARIANTS,
     choose_baselines,
     compare_variants,
     smallest_difference,
@@ -39,8 +39,10 @@ def agreement_table(agreement: pd.DataFrame) -> Table:
     for row in records(agreement):
         why = ""
         if np.isnan(row["rho"]):
-            few = f"fewer than {FEWEST} variants have both: no rank correlation"
-            why = notes.mark(few if row["n"] < FEWEST else "all variants are equal in one of both")
+            few = f"fewer than {MIN_VARIANTS} variants have both: no rank correlation"
+            why = notes.mark(
+                few if row["n"] < MIN_VARIANTS else "all variants are equal in one of both"
+            )
         rho, p = _number(row["rho"], "+.2f") + why, _number(row["p"], ".3f")
         name = HEADINGS[row["metric"]].name
         rows.append(Row(row["category"], (name, rho, p, str(row["n"]), str(row["n_runs"]))))

@@ -18,11 +18,10 @@ from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.study.budgets import budgets, learning_curves, tabled, with_budget
 from anomalib_rd.reports.study.facts import facts
 from anomalib_rd.reports.study.tables import agreement_table, equal_budget_table, spread_table
-from anomalib_rd.results.agreement import rank_agreement, validations
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import DATA, MVTEC_AD, Published, load_published
 from anomalib_rd.results.record import find_failures
-from anomalib_rd.results.statistics import compare_variants
+from anomalib_rd.results.statistics import compare_variants, rank_agreement, validations
 from anomalib_rd.results.sweeps import failure_reason
 from anomalib_rd.results.table import RUN_COLUMNS, category_table, load_runs, write_csv
 

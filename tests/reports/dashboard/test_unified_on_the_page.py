@@ -10,8 +10,8 @@ from fake_runs import full_run
 from anomalib_rd.reports.cells import variant_table
 from anomalib_rd.reports.dashboard import build_page
 from anomalib_rd.reports.study.facts import facts
+from anomalib_rd.results.record import category_folder
 from anomalib_rd.results.table import category_table, load_runs
-from anomalib_rd.results.unified import category_folder
 
 NAMES = ("bottle", "pill")
 SAID = {"name": "mvtec", "unified": True, "category": list(NAMES), "root": "data/mvtec"}
