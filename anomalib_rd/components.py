@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import one_line, with_home
+from anomalib_rd.results.files import expand_home, one_line
 
 _NETWORKS, _SCORING, _DATA = "anomalib_rd.networks", "anomalib_rd.scoring", "anomalib_rd.data"
 _CALLBACKS, _LOGGERS = "lightning.pytorch.callbacks", "lightning.pytorch.loggers"
@@ -216,7 +216,7 @@ def require_inside(
         if not isinstance(value, str) or key in given:
             continue
         # TensorBoard's logger expands environment variables.
-        place = with_home(os.path.expandvars(value))
+        place = expand_home(os.path.expandvars(value))
         if key.rpartition(".")[2] in FOLDERS:  # relative to the working folder, names are not
             place = place.absolute()
         elsewhere = place.is_absolute() and not any(place.is_relative_to(f) for f in allowed)
@@ -242,7 +242,7 @@ def require_data_there(path: Path, config: Mapping[str, Any], given: Collection[
     root = source.get("root") if isinstance(source, Mapping) else None
     if root is None or source.get("_target_") != f"{_DATA}.Demo":
         return
-    place = with_home(str(root))
+    place = expand_home(str(root))
     there = place.is_dir() and any(place.iterdir())
     if not there and {"data", "data.root", "data.source.root"}.isdisjoint(given):
         raise UserError(

@@ -29,7 +29,7 @@ from anomalib_rd.components import (
     require_plain,
 )
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import plain, sha256_file, with_home, write_json
+from anomalib_rd.results.files import expand_home, sha256_file, to_json_types, write_json
 from anomalib_rd.results.identity import require_same_teacher
 from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
 from anomalib_rd.results.record import RESULT, read_record
@@ -81,7 +81,7 @@ def asked_for(words: list[str]) -> tuple[Path | None, set[str], list[str]]:
         raise UserError(f"train: {min(switches)} goes with {FLAG} RESULT")
     if found and (len(found) > 1 or not found[0] or found[0].startswith("-")):
         raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
-    return (with_home(found[0]) if found else None), switches, rest
+    return (expand_home(found[0]) if found else None), switches, rest
 
 
 def read_repeat(path: Path, switches: set[str], words: list[str]) -> Reproduction:
@@ -230,7 +230,7 @@ def report_reproduction(repeat: Reproduction, run_dir: Path, said: list[str]) ->
     """Print whether the metrics are the record's, and leave ``repeat.json``."""
     mine, there = read_record(run_dir)["metrics"], repeat.record["metrics"]
     # NaN is NaN's equal here; in JSON both are null.
-    both = {name: plain([there.get(name), mine.get(name)]) for name in {**there, **mine}}
+    both = {name: to_json_types([there.get(name), mine.get(name)]) for name in {**there, **mine}}
     other = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
     write_json(
         run_dir / REPEAT,

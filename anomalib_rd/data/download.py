@@ -25,7 +25,7 @@ from rich.progress import (
 from anomalib_rd.data.disk_cache import cache_folder
 from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, download_command
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import with_home
+from anomalib_rd.results.files import expand_home
 
 # MVTec's share links change from time to time (one expired in November 2025); the archive, and so
 # its hash, stays. The current link is on MVTEC_PAGE.
@@ -67,7 +67,7 @@ def download_mvtec(
         UserError: licence not accepted, server not reached or connection lost, no space left,
             wrong or malicious archive.
     """
-    root = with_home(root).absolute()
+    root = expand_home(root).absolute()
     console = Console(stderr=True)
     console.print(MVTEC_LICENSE, highlight=False, soft_wrap=True)
     if not accept_license:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anomalib_rd.components import require_known_code, require_plain
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import one_line, read_json, sha256_file, with_home
+from anomalib_rd.results.files import expand_home, one_line, read_json, sha256_file
 from anomalib_rd.results.record import RESULT
 from anomalib_rd.results.threshold import Threshold, threshold_of
 
@@ -121,7 +121,7 @@ def find_checkpoint(run: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    run = with_home(run)
+    run = expand_home(run)
     if run.is_file():
         if run.suffix == ".ckpt":
             return run

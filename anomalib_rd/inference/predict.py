@@ -29,10 +29,10 @@ from anomalib_rd.inference.detector import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS
 from anomalib_rd.reports.heatmaps import SMALLEST, heatmap_strip, save_png, with_small_parts
 from anomalib_rd.results.files import (
-    plain,
+    expand_home,
     printable,
-    short_name,
-    with_home,
+    shorten_name,
+    to_json_types,
     write_atomically,
     write_json,
 )
@@ -85,7 +85,7 @@ def endings() -> str:
 
 
 def _meant(word: str) -> Iterable[tuple[Path, Path]]:
-    path = with_home(word)
+    path = expand_home(word)
     if path.is_dir():
         found = walk(path)
         images = _not_ours(word, path, found.images)
@@ -190,7 +190,7 @@ class Output:
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Write ``predictions.json``; its paths are exact, also where they are not UTF-8."""
-        write_json(self.folder / JSON, plain(facts))
+        write_json(self.folder / JSON, to_json_types(facts))
 
 
 class Table:
@@ -299,4 +299,4 @@ def save_map(stream: Any, values: np.ndarray, kind: str | None) -> None:
 
 def _place(path: Path, ending: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(short_name(path.name, ending))
+    return path.with_name(shorten_name(path.name, ending))

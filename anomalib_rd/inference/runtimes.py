@@ -13,7 +13,7 @@ import numpy as np
 from anomalib_rd.components import require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.detector import Detector, Network, chosen_threshold
-from anomalib_rd.results.files import one_line, plain, sha256_file, with_home
+from anomalib_rd.results.files import expand_home, one_line, sha256_file, to_json_types
 from anomalib_rd.results.threshold import Threshold, threshold_of
 
 KEY = "anomalib_rd"
@@ -62,7 +62,7 @@ class Metadata:
 
     def to_json(self) -> str:
         """As it stands in the file."""
-        return json.dumps(plain(asdict(self)), allow_nan=False)
+        return json.dumps(to_json_types(asdict(self)), allow_nan=False)
 
 
 def from_json(text: str | bytes | None, path: Path) -> Metadata:
@@ -317,7 +317,7 @@ def load_exported(
     Raises:
         UserError: no such file, damaged, of someone else's, or its runtime is not installed.
     """
-    path = with_home(path)
+    path = expand_home(path)
     if path.suffix.lower() == ".bin":
         raise UserError(f"{path}: the weights alone; give {path.with_suffix('.xml')}")
     if not is_exported(path):

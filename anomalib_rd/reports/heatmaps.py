@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
-from anomalib_rd.results.files import one_line, printable, short_name, write_atomically
+from anomalib_rd.results.files import one_line, printable, shorten_name, write_atomically
 from anomalib_rd.results.scored_image import ScoredImage
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,9 @@ def write_heatmaps(
                 mask = np.zeros(example.anomaly_map.shape, dtype=bool)
             strip = heatmap_strip(example.image, mask, example.anomaly_map, vmin, vmax, title)
             name = f"{example.defect}_{stem}".replace("/", "_")
-            path = folder / short_name(name, ".png")
+            path = folder / shorten_name(name, ".png")
             if path in written:  # two images of one name and other ending, or in subfolders
-                path = folder / short_name(f"{name}_{len(written)}", ".png")
+                path = folder / shorten_name(f"{name}_{len(written)}", ".png")
             caption = title if mask is not None else f"{title}, no ground truth"
             text = {"path": example.path, "defect": example.defect, "caption": caption}
             written.append(save_png(strip, path, text))

@@ -48,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        hidden = refusal(error)
+        hidden = find_disk_error(error)
         if hidden is None:
             raise
         raise OSError(hidden.errno, hidden.strerror, str(path)) from error
@@ -57,7 +57,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     return path
 
 
-def short_name(name: str, ending: str) -> str:
+def shorten_name(name: str, ending: str) -> str:
     """A file's name, cut if it is longer than file systems allow.
 
     A cut name ends in a hash of the whole one, so different names stay different.
@@ -88,7 +88,7 @@ def printable(name: Path | str) -> str:
     )
 
 
-def refusal(error: BaseException | None) -> OSError | None:
+def find_disk_error(error: BaseException | None) -> OSError | None:
     """The disk's own error, in the error or behind it: full, failing or not to be written."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REFUSALS:
@@ -97,7 +97,7 @@ def refusal(error: BaseException | None) -> OSError | None:
     return None
 
 
-def clear_halves(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Removes what killed processes left of files that `write_atomically` never finished.
 
     Only files directly in the folder, with the name of such a temporary file, whose process is
@@ -113,7 +113,7 @@ def clear_halves(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Lets one process at a time into the block, on a file system that has locks.
 
     The lock of a killed process ends with it.
@@ -148,23 +148,23 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def plain(value: Any) -> Any:
+def to_json_types(value: Any) -> Any:
     """The value in JSON's types: numpy and paths converted, NaN and infinity to None."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_types(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
-        return plain(value.tolist())  # an array or scalar of NumPy, without importing it
+        return to_json_types(value.tolist())  # an array or scalar of NumPy, without importing it
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
-        return [plain(item) for item in value]
+        return [to_json_types(item) for item in value]
     return value
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Writes the value atomically as indented JSON; NaN is refused, see `plain`."""
+    """Writes the value atomically as indented JSON; NaN is refused, see `to_json_types`."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     return write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -191,7 +191,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def with_home(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """A path with ``~`` replaced by the user's home folder; a file may be called ``~name``, too."""
     try:
         return Path(path).expanduser()

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import one_line, plain, write_atomically
+from anomalib_rd.results.files import one_line, to_json_types, write_atomically
 from anomalib_rd.results.scored_image import ScoredImage
 
 GALLERY = "gallery.zip"
@@ -69,7 +69,7 @@ def write_gallery(
         with zipfile.ZipFile(file, "w") as archive:
             for image in images:
                 _add(archive, image, index)
-            _put(archive, _INDEX, json.dumps(plain(index)).encode())
+            _put(archive, _INDEX, json.dumps(to_json_types(index)).encode())
 
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import plain, sha256_file
+from anomalib_rd.results.files import sha256_file, to_json_types
 from anomalib_rd.results.provenance import mask_config
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def differences(
 
     A key that one of them lacks is null there.
     """
-    a, b = (dict(counted(mask_config(plain(config)))) for config in (there, here))
+    a, b = (dict(counted(mask_config(to_json_types(config)))) for config in (there, here))
     pairs = [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
     return [(key, json.dumps(x), json.dumps(y)) for key, x, y in pairs if x != y]
 

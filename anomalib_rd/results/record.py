@@ -71,7 +71,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_rd.errors import NotFiniteError, UserError
-from anomalib_rd.results.files import one_line, plain, read_json, write_atomically, write_json
+from anomalib_rd.results.files import (
+    one_line,
+    read_json,
+    to_json_types,
+    write_atomically,
+    write_json,
+)
 from anomalib_rd.results.provenance import mask_config, mask_text
 
 if TYPE_CHECKING:
@@ -162,7 +168,7 @@ def write_record(
     missing = _missing_keys(result)
     if missing is not None:
         raise KeyError(f"result lacks {missing!r}")
-    record = {"schema_version": SCHEMA_VERSION, **plain(result)}
+    record = {"schema_version": SCHEMA_VERSION, **to_json_types(result)}
     for config in ("config", "config_as_written"):
         if record.get(config):
             record[config] = mask_config(record[config])
@@ -188,7 +194,7 @@ def write_failure(run_dir: Path | str, error: BaseException) -> Path:
     trace = mask_text("".join(traceback.format_exception(error)))
     failure = {"error": mask_text(f"{type(error).__name__}: {error}"), "traceback": trace}
     details = error.details if isinstance(error, NotFiniteError) else {}
-    return write_json(folder / FAILURE, plain(details) | failure)
+    return write_json(folder / FAILURE, to_json_types(details) | failure)
 
 
 def read_record(run: Path | str) -> dict[str, Any]:

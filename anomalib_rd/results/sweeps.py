@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psutil
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import clear_halves, locked, read_json, write_json
+from anomalib_rd.results.files import file_lock, read_json, remove_partial_files, write_json
 from anomalib_rd.results.record import (
     FAILURE,
     PER_CATEGORY,
@@ -83,7 +83,7 @@ def claimed(run_dir: Path) -> Iterator[None]:
     try:
         for pattern in OWN_FOLDERS:
             for folder in run_dir.glob(pattern) if pattern else [run_dir]:
-                clear_halves(folder)
+                remove_partial_files(folder)
         (run_dir / FAILURE).unlink(missing_ok=True)
         yield
     except Exception:
@@ -99,7 +99,7 @@ def _claim(run_dir: Path) -> Running:
     """Write ``running.json``, unless it names a process that still works on the run."""
     created = psutil.Process().create_time()
     mine = Running(os.getpid(), created, socket.gethostname(), time.time())
-    with locked(run_dir / RUN_LOCK):
+    with file_lock(run_dir / RUN_LOCK):
         other = read_running(run_dir)
         if other is not None and is_alive(run_dir, other):
             raise RunningElsewhereError(
@@ -112,7 +112,7 @@ def _claim(run_dir: Path) -> Running:
 
 def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
     """Give the run back, unless another process took it over from this one, silent for long."""
-    with locked(run_dir / RUN_LOCK):
+    with file_lock(run_dir / RUN_LOCK):
         now = read_running(run_dir)
         if now is not None and (now.pid, now.host) != (mine.pid, mine.host):
             return
@@ -215,7 +215,7 @@ def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> No
         "started": time.time(),
         "jobs": {run: list(overrides) for run, overrides in jobs.items()},
     }
-    with locked(sweep / LOCK):
+    with file_lock(sweep / LOCK):
         others = [known for known in read_commands(sweep) if known["command"] != command]
         write_json(sweep / SWEEP, {"commands": [*others, entry]})
 

@@ -15,7 +15,7 @@ from anomalib_rd.data import AnomalyDataModule, AnomalyDataset
 from anomalib_rd.errors import UserError
 from anomalib_rd.metrics.functional import rank_images, rank_pixels
 from anomalib_rd.metrics.ranking import best_f1_threshold
-from anomalib_rd.results.files import plain
+from anomalib_rd.results.files import to_json_types
 from anomalib_rd.results.threshold import (
     HELD_OUT,
     TRAINING,
@@ -98,8 +98,8 @@ def set_threshold(outcome: Outcome) -> None:
     if path.is_file():
         keep(
             path,
-            threshold=plain(asdict(outcome.threshold)) if outcome.threshold else None,
-            map_scale=plain(outcome.map_scale),
+            threshold=to_json_types(asdict(outcome.threshold)) if outcome.threshold else None,
+            map_scale=to_json_types(outcome.map_scale),
         )
 
 

@@ -29,7 +29,7 @@ from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.detector import Detector
 from anomalib_rd.inference.load import make_networks, make_scorer
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
-from anomalib_rd.results.files import plain, write_json
+from anomalib_rd.results.files import to_json_types, write_json
 from experiments.speed.bench.measuring import machine
 from experiments.speed.bench.plain_loop import plain_scoring
 
@@ -129,7 +129,7 @@ def main() -> None:
     table.to_csv(options.out / "comparison.csv", index_label="contestant", float_format="%.6g")
     facts = {"images": len(files), "timed": len(timed), "rounds": options.rounds, "threads": 1}
     record = {**machine(cuda=False), **facts, "contestants": rows, "cpu_seconds": taken}
-    write_json(options.out / "comparison.json", plain(record))
+    write_json(options.out / "comparison.json", to_json_types(record))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from anomalib_rd.data.sources.layouts import MVTecAD, MVTecLOCO
 from anomalib_rd.data.sources.unused import find_unused
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.predict import find_images
-from anomalib_rd.results.files import printable, with_home
+from anomalib_rd.results.files import expand_home, printable
 
 LITTER = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
@@ -252,8 +252,8 @@ class TestPredict:
 
 def test_a_name_that_begins_like_a_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert with_home("~/parts") == tmp_path / "parts"
-    assert str(with_home("~no-user-of-this-name/parts")) == "~no-user-of-this-name/parts"
+    assert expand_home("~/parts") == tmp_path / "parts"
+    assert str(expand_home("~no-user-of-this-name/parts")) == "~no-user-of-this-name/parts"
 
 
 def test_printable_is_utf8_whatever_the_name():

@@ -199,7 +199,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 def test_a_lock_that_is_never_given_back_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.1)
     refused = pytest.raises(UserError, match=r"\.running\.lock")
-    with files.locked(tmp_path / ".running.lock"), refused:
+    with files.file_lock(tmp_path / ".running.lock"), refused:
         claimed(tmp_path).__enter__()
     with claimed(tmp_path):
         pass

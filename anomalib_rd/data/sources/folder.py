@@ -16,7 +16,7 @@ from anomalib_rd.data.sources.source import (
     root_folder,
 )
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable, with_home
+from anomalib_rd.results.files import expand_home, printable
 
 
 class Folder:
@@ -54,7 +54,7 @@ class Folder:
                 " it is the share of the normal images held back for the test, such as 0.2"
             )
         self.root = root_folder(root)
-        self.normal = str(with_home(normal))
+        self.normal = str(expand_home(normal))
         self.defect = expanded(defect)
         self.masks = expanded(masks)
         self.normal_test = expanded(normal_test)
@@ -180,7 +180,7 @@ class Folder:
 
 def expanded(folder: str | None) -> str | None:
     """A folder's name with ``~`` replaced by the user's home folder."""
-    return None if folder is None else str(with_home(folder))
+    return None if folder is None else str(expand_home(folder))
 
 
 def real_paths(paths: Iterable[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from anomalib_rd.data.sources.files import list_images, subfolders
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable, with_home
+from anomalib_rd.results.files import expand_home, printable
 
 GOOD = "good"
 
@@ -61,7 +61,7 @@ def root_folder(root: object) -> Path:
             "data.root is empty; set it, or the environment variable that it is taken from, to the "
             "folder of the data"
         )
-    return with_home(text)
+    return expand_home(text)
 
 
 def named_folders(root: Path, wanted: Callable[[Path], bool]) -> list[str]:

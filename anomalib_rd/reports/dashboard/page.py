@@ -24,7 +24,7 @@ from anomalib_rd.reports.dashboard.sections import data_sections, headline_metri
 from anomalib_rd.reports.formatting import format_duration, format_percent, format_rate
 from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.reports.undefined import shown_metrics
-from anomalib_rd.results.files import one_line, plain, write_atomically
+from anomalib_rd.results.files import one_line, to_json_types, write_atomically
 from anomalib_rd.results.published import Published
 from anomalib_rd.results.record import whole_run
 from anomalib_rd.results.table import metric_columns
@@ -159,7 +159,7 @@ def _colours() -> np.ndarray:
 
 def _json(value: Any) -> Markup:
     """JSON that may stand in a script element, whatever text it holds."""
-    return htmlsafe_json_dumps(plain(value), _dumps)
+    return htmlsafe_json_dumps(to_json_types(value), _dumps)
 
 
 def _dumps(value: Any, **_: Any) -> str:
