@@ -39,6 +39,7 @@ from anomalib_rd.metrics.ranking import best_f1_threshold, rank_scores
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, category_folder, read_scores
 from anomalib_rd.results.threshold import Threshold
+from anomalib_rd.training.artifacts import (
     leave_results,
     map_scale,
     of_category,
