@@ -31,7 +31,7 @@ def set_name(category: Any) -> str:
     """``bottle`` -> ``bottle``, ``[bottle, pill]`` -> ``bottle+pill``."""
     from anomalib_rd.results import record
 
-    return record.set_name(category)
+    return record.category_set_name(category)
 
 
 def config_hash(*, _root_: DictConfig) -> str:

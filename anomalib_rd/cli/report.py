@@ -54,7 +54,7 @@ def run(words: list[str]) -> int:
     if not options.wandb and (options.project or options.entity):
         parser.error("--project and --entity go with --wandb")
     from anomalib_rd.reports.report import print_report, read_report, write_report
-    from anomalib_rd.results.record import find_damaged
+    from anomalib_rd.results.record import find_unreadable
 
     folders, baseline = options.folders, options.baseline
     made = read_report(folders, baseline, options.published)
@@ -70,7 +70,7 @@ def run(words: list[str]) -> int:
         print_report(made)
         for line in lines:
             print(line)
-    status = 1 if find_damaged(*folders) else 0
+    status = 1 if find_unreadable(*folders) else 0
     if options.wandb:
         status = max(status, to_wandb(made, folders[0], options.project, options.entity))
     return status

@@ -19,7 +19,7 @@ from anomalib_rd.reports.sheet import heatmap_sheet
 from anomalib_rd.reports.terminal import print_document
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import load_published
-from anomalib_rd.results.record import find_failures, whole_run
+from anomalib_rd.results.record import find_failures, parent_run
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs, runs_long, write_csv
 
@@ -92,7 +92,7 @@ def read_report(
     runs, failures = load_runs(folders), find_failures(*folders)
     compared = compare_variants(runs, baseline)
     document = make_document(runs, compared, failures, load_published())
-    single = runs["run"].map(whole_run).nunique() == 1
+    single = runs["run"].map(parent_run).nunique() == 1
     printed = make_document(runs, compared, failures, {}) if single and not others else document
     return Report(runs, compared, failures, document, printed)
 

@@ -93,7 +93,7 @@ def category_folder(run_dir: Path | str, category: str) -> Path:
     return Path(run_dir) / PER_CATEGORY / category
 
 
-def judged_folders(run_dir: Path, record: str) -> list[Path]:
+def record_folders(run_dir: Path, record: str) -> list[Path]:
     """The folders with the records of a complete run: its own, or those of its categories.
 
     Args:
@@ -104,13 +104,13 @@ def judged_folders(run_dir: Path, record: str) -> list[Path]:
     return found or [run_dir]
 
 
-def whole_run(folder: Path | str) -> Path:
-    """The run that a folder of `judged_folders` is of."""
+def parent_run(folder: Path | str) -> Path:
+    """The run that a folder of `record_folders` is of."""
     path = Path(folder)
     return path.parent.parent if path.parent.name == PER_CATEGORY else path
 
 
-def set_name(category: Any) -> str:
+def category_set_name(category: Any) -> str:
     """What ``data.category`` is called in names of runs and folders.
 
     One category is called as it is, a set by all its names (``bottle+pill``), or, where these are
@@ -225,7 +225,7 @@ def read_record(run: Path | str) -> dict[str, Any]:
     return record
 
 
-def limits_of(record: Mapping[str, Any]) -> str:
+def trainer_limits(record: Mapping[str, Any]) -> str:
     """The limits that a run was cut short by, such as ``limit_test_batches=1``; "" if whole."""
     partial = (record.get("protocol") or {}).get("partial") or {}
     return ", ".join(f"{name}={value}" for name, value in (partial.get("limits") or {}).items())
@@ -286,14 +286,14 @@ def find_runs(*folders: Path | str) -> list[Path]:
     """
     runs = _find(RESULT, folders)
     if runs:
-        return [part for run in runs for part in judged_folders(run, RESULT)]
+        return [part for run in runs for part in record_folders(run, RESULT)]
     where = ", ".join(str(folder) for folder in folders) or "no folder"
     failed = len(find_failures(*folders))
     hint = f"; {failed} failed, see their {FAILURE}" if failed else ""
     raise UserError(f"no complete run ({RESULT}) in {where}{hint}")
 
 
-def find_damaged(*folders: Path | str) -> list[str]:
+def find_unreadable(*folders: Path | str) -> list[str]:
     """What is wrong with each record in or under the folders that cannot be read; one line each.
 
     Raises:

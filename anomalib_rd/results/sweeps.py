@@ -19,9 +19,9 @@ from anomalib_rd.results.record import (
     FAILURE,
     PER_CATEGORY,
     RESULT,
-    limits_of,
     read_failure,
     read_record,
+    trainer_limits,
 )
 
 RUNNING, RUN_LOCK = "running.json", ".running.lock"
@@ -269,7 +269,7 @@ def run_state(sweep: Path, run: str) -> RunState:
             record = read_record(folder)
         except UserError as error:
             return RunState(run, "failed", reason=str(error))
-        if limits := limits_of(record):
+        if limits := trainer_limits(record):
             return RunState(run, "partial", reason=limits)
         seconds = (record.get("duration_s") or {}).get("total")
         resumed = (record.get("protocol") or {}).get("resumed_from_epoch")

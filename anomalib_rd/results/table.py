@@ -12,7 +12,7 @@ import pandas as pd
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
-from anomalib_rd.results.record import find_runs, limits_of, read_record
+from anomalib_rd.results.record import find_runs, read_record, trainer_limits
 from anomalib_rd.results.variants import label_order, variant_labels
 
 METRICS = (
@@ -71,7 +71,7 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
     runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason,
     ``notes`` a list of what else is to be known about the metrics, ``partial`` the limits that a
-    run was cut short by (see `limits_of`), "" for a whole one.
+    run was cut short by (see `trainer_limits`), "" for a whole one.
 
     Raises:
         UserError: no complete run, or none whose record can be read.
@@ -195,7 +195,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "model": model["name"],
         "teacher": model["teacher"],
         # Never pooled with whole runs, and marked wherever its variant is named.
-        "variant": f"{variant} (part of a run)" if limits_of(record) else variant,
+        "variant": f"{variant} (part of a run)" if trainer_limits(record) else variant,
         "unified": bool((record["config"].get("data") or {}).get("unified")),
         "seed": record["seed"],
         "headline": protocol["headline"],
@@ -203,7 +203,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "image_size": "x".join(str(side) for side in size) if size else None,
         "undefined": record.get("undefined") or {},
         "notes": _notes(protocol.get("pixels_judged") or {}),
-        "partial": limits_of(record),
+        "partial": trainer_limits(record),
     }
     row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
     row |= {f"{part}_images_per_s": speed.get(part, np.nan) for part in ("train", "test")}

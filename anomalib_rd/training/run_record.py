@@ -17,7 +17,7 @@ from anomalib_rd.data.validation import path_in_dataset
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.identity import weights_file_sha256
 from anomalib_rd.results.provenance import provenance
-from anomalib_rd.results.record import set_name
+from anomalib_rd.results.record import category_set_name
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import CHECKPOINT
 from anomalib_rd.training.data import ALL_IMAGES, masks_of_kinds
@@ -94,7 +94,7 @@ class Outcome:
             "name": self.config["name"],
             "data": {
                 "name": self.config["data"]["name"],
-                "category": set_name(names) if len(names) > 1 else names[0],
+                "category": category_set_name(names) if len(names) > 1 else names[0],
                 "group": group(data, names),
                 # Of the run's start: a file that has vanished since does not cost the record.
                 "fingerprint": combine_hashes(

@@ -4,7 +4,7 @@ import pytest
 from fake_runs import fake_run
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.record import category_folder, find_runs, set_name, whole_run
+from anomalib_rd.results.record import category_folder, category_set_name, find_runs, parent_run
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
 
@@ -29,7 +29,7 @@ def unified(folder, categories, seed=0, auroc=0.9):
     ],
 )
 def test_a_set_has_a_name_that_fits_a_folder(category, name):
-    assert set_name(category) == name
+    assert category_set_name(category) == name
 
 
 def test_its_categories_are_found_in_its_place(tmp_path):
@@ -37,7 +37,7 @@ def test_its_categories_are_found_in_its_place(tmp_path):
     parts = [category_folder(run, name) for name in ("bottle", "pill")]
     assert find_runs(tmp_path) == find_runs(run) == parts
     assert find_runs(parts[1]) == [parts[1]]
-    assert {whole_run(part) for part in parts} == {run} and whole_run(run) == run
+    assert {parent_run(part) for part in parts} == {run} and parent_run(run) == run
 
 
 def test_categories_of_a_run_that_was_cut_off_do_not_count(tmp_path):

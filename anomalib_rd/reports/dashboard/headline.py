@@ -16,7 +16,7 @@ from anomalib_rd.reports.formatting import (
 )
 from anomalib_rd.reports.reported import source
 from anomalib_rd.results.published import Published, compare
-from anomalib_rd.results.record import whole_run
+from anomalib_rd.results.record import parent_run
 from anomalib_rd.results.table import MEAN_ALL
 from anomalib_rd.results.variants import short_labels
 
@@ -108,7 +108,7 @@ def variant_lines(
                 label=label,
                 short=short[label],
                 is_baseline=label == baseline,
-                runs=own["run"].map(whole_run).nunique(),
+                runs=own["run"].map(parent_run).nunique(),
                 seeds=", ".join(map(str, sorted(own["seed"].unique()))),
                 categories=own["category"].nunique(),
                 means=[mean(label, metric) for metric in metrics],

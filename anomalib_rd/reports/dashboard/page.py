@@ -26,7 +26,7 @@ from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.reports.undefined import shown_metrics
 from anomalib_rd.results.files import one_line, to_json_types, write_atomically
 from anomalib_rd.results.published import Published
-from anomalib_rd.results.record import whole_run
+from anomalib_rd.results.record import parent_run
 from anomalib_rd.results.table import metric_columns
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,7 +104,7 @@ def _context(collected: Collected, published: Mapping[str, Published]) -> dict[s
         "sections": sections,
         "sweeps": collected.sweeps,
         "runs": list(zip(keys, records(runs), strict=True)),
-        "complete": runs["run"].map(whole_run).nunique(),
+        "complete": runs["run"].map(parent_run).nunique(),
         "metrics": metrics,
         "headline": headline_metrics(metrics),
         "chosen_metric": [*headline_metrics(metrics), *metrics][0],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from anomalib_rd.results.record import read_record, whole_run
+from anomalib_rd.results.record import parent_run, read_record
 from anomalib_rd.results.sweeps import read_commands
 
 HASH = 8  # digits
@@ -25,7 +25,7 @@ def facts(sweep: Path, runs: pd.DataFrame) -> list[str]:
         UserError: a file that cannot be read.
     """
     records = [read_record(run) for run in runs["run"]]
-    whole = runs.loc[~runs["run"].map(whole_run).duplicated()]
+    whole = runs.loc[~runs["run"].map(parent_run).duplicated()]
     prints = runs[["category", "fingerprint"]].drop_duplicates().sort_values("category")
     images = {r["data"]["category"]: r["data"].get("train_images") for r in records}
     data = ", ".join(
