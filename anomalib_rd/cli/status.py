@@ -35,11 +35,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(words)
-    from anomalib_rd.results.sweeps import counts, job_names, seconds_left, sweep_states
+    from anomalib_rd.results.sweeps import count_states, job_names, read_states, seconds_left
 
-    states, now = sweep_states(options.folder), time.time()
+    states, now = read_states(options.folder), time.time()
     names = job_names(options.folder)
-    totals, left = counts(states), seconds_left(states, now)
+    totals, left = count_states(states), seconds_left(states, now)
     if options.json:
         runs = [asdict(state) | {"name": names.get(state.run)} for state in states]
         print(json.dumps({"totals": totals, "seconds_left": left, "runs": runs}, indent=2))
@@ -56,7 +56,7 @@ def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: fl
     """Print the table, as wide as its lines.
 
     Args:
-        states: of `sweep_states`.
+        states: of `read_states`.
         names: of `job_names`: what runs are called; the others by their folders.
         now: seconds since the epoch.
     """

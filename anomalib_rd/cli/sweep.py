@@ -374,12 +374,12 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after the last job, in the process that launched them."""
         from anomalib_rd.reports.report import print_report, read_report, write_report
-        from anomalib_rd.results.sweeps import begun_runs, run_state
+        from anomalib_rd.results.sweeps import find_started_runs, read_state
         from anomalib_rd.tracking.sweep_summary import log_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        runs = begun_runs(folder) if self.runs is None else self.runs
-        states = [run_state(folder, run) for run in runs]
+        runs = find_started_runs(folder) if self.runs is None else self.runs
+        states = [read_state(folder, run) for run in runs]
         # Another process may have taken some up, with the same command; of a search's runs
         # only those that failed are known to be wrong.
         fine = {"done", "partial", "running"} | (set() if self.runs is not None else {"cut off"})
@@ -411,7 +411,7 @@ class SweepCallback(Callback):
         """Write down the jobs; their number if all of them are complete, else 0."""
         from anomalib_rd.cli.values import require_texts
         from anomalib_rd.results.provenance import command, mask_arguments
-        from anomalib_rd.results.sweeps import add_jobs, begun_runs
+        from anomalib_rd.results.sweeps import add_jobs, find_started_runs
         from anomalib_rd.training.model_selection import check_choices
 
         ignore_variables_of_one_run()
@@ -433,7 +433,7 @@ class SweepCallback(Callback):
             require_data(jobs)
         self.runs = [job.folder for job in jobs]
         self.labels = labels({job.folder: mask_arguments(job.overrides) for job in jobs})
-        others = set(begun_runs(folder)) - set(self.runs)
+        others = set(find_started_runs(folder)) - set(self.runs)
         if others:
             print(f"anomalib-rd: {len(others)} runs in {folder} are of other configs; kept")
         changed = [job.folder for job in jobs if job.changed]

@@ -191,7 +191,7 @@ def work(cfg: DictConfig) -> float | None:
         if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
             log.warning(changed_line(run_dir, []))
         return None
-    with claimed(run_dir):
+    with claim_run(run_dir):
         from anomalib_rd.cli.processes import train
 
         # Another process may have finished it while this one came here.
@@ -328,12 +328,12 @@ def log_threshold(run_dir: Path) -> None:
 def note_failure(cfg: DictConfig, error: Exception) -> None:
     """Record that one job of many failed; the others go on."""
     from anomalib_rd.results.record import FAILURE, write_failure
-    from anomalib_rd.results.sweeps import RunningElsewhereError, first_process
+    from anomalib_rd.results.sweeps import RunningElsewhereError, is_main_process
 
     if isinstance(error, RunningElsewhereError):
         log.warning("%s: left to the other process", error)
         return
     # The run itself may have left one, with more to it.
-    if first_process() and not Path(cfg.run_dir, FAILURE).exists():
+    if is_main_process() and not Path(cfg.run_dir, FAILURE).exists():
         write_failure(Path(cfg.run_dir), error)
     log.error("%s failed: %s", cfg.name, explain(error) or f"{type(error).__name__}: {error}")

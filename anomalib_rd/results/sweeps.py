@@ -58,14 +58,14 @@ class Running:
     first_epoch: int = 0
 
 
-def first_process() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that keeps the run's files: the first of a DDP run's."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
+def claim_run(run_dir: Path) -> Iterator[None]:
     """Mark the run as this process's while the block lasts.
 
     An earlier failure is forgotten, and what a killed process left half-written is removed.
@@ -75,7 +75,7 @@ def claimed(run_dir: Path) -> Iterator[None]:
     Raises:
         RunningElsewhereError: another process works on it.
     """
-    if not first_process():
+    if not is_main_process():
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
             (run_dir / RUNNING).unlink(missing_ok=True)
 
 
-def note_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = False) -> None:
-    """Write how many epochs are trained; nothing where the run is not `claimed`.
+def record_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = False) -> None:
+    """Write how many epochs are trained; nothing where the run is not `claim_run`.
 
     Args:
         run_dir: the run's folder.
@@ -141,7 +141,7 @@ def note_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = Fals
     write_json(run_dir / RUNNING, asdict(replace(now, first_epoch=epoch) if first else now))
 
 
-def touch(run_dir: Path) -> None:
+def touch_running(run_dir: Path) -> None:
     """Tell other machines that the run goes on."""
     with suppress(FileNotFoundError):
         os.utime(run_dir / RUNNING)
@@ -235,7 +235,7 @@ def read_commands(sweep: Path) -> list[dict[str, Any]]:
     return commands
 
 
-def sweep_states(sweep: Path) -> list[RunState]:
+def read_states(sweep: Path) -> list[RunState]:
     """Every run that was asked for, and every other one found in the sweep's folder.
 
     Raises:
@@ -244,13 +244,13 @@ def sweep_states(sweep: Path) -> list[RunState]:
     if not sweep.is_dir():
         raise UserError(f"{sweep}: no such folder; give a sweep's, such as multirun/NAME")
     wanted = [run for command in read_commands(sweep) for run in command["jobs"]]
-    runs = dict.fromkeys([*wanted, *begun_runs(sweep)])
+    runs = dict.fromkeys([*wanted, *find_started_runs(sweep)])
     if not runs:
         raise UserError(f"{sweep}: holds no run; give a sweep's folder, such as multirun/NAME")
-    return [run_state(sweep, run) for run in runs]
+    return [read_state(sweep, run) for run in runs]
 
 
-def begun_runs(sweep: Path) -> list[str]:
+def find_started_runs(sweep: Path) -> list[str]:
     """The runs below a folder that have left something to go on with, sorted."""
     found = []
     for folder, children, files in os.walk(sweep):
@@ -261,7 +261,7 @@ def begun_runs(sweep: Path) -> list[str]:
     return sorted(found)
 
 
-def run_state(sweep: Path, run: str) -> RunState:
+def read_state(sweep: Path, run: str) -> RunState:
     """In which state a run is, by what its folder holds; failed if its record is damaged."""
     folder = sweep / run
     if (folder / RESULT).is_file():
@@ -312,7 +312,7 @@ def failure_reason(folder: Path) -> str:
         return f"its {FAILURE} cannot be read"
 
 
-def counts(states: Sequence[RunState]) -> dict[State, int]:
+def count_states(states: Sequence[RunState]) -> dict[State, int]:
     """How many runs are in each state; all states are there."""
     found = Counter(state.state for state in states)
     return {state: found[state] for state in STATES}
@@ -324,7 +324,7 @@ def seconds_left(states: Sequence[RunState], now: float) -> float | None:
     A run takes the mean of those done; before one is, what those running make of their epochs.
 
     Args:
-        states: of `sweep_states`.
+        states: of `read_states`.
         now: seconds since the epoch.
 
     Returns:

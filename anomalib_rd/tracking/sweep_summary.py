@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.results.record import read_record
-from anomalib_rd.results.sweeps import State, counts, sweep_states
+from anomalib_rd.results.sweeps import State, count_states, read_states
 from anomalib_rd.results.table import MEAN_ALL, category_table
 from anomalib_rd.tracking import keys
 from anomalib_rd.tracking.wandb_logger import finish_run, first_line, kept_id, start_run
@@ -112,7 +112,7 @@ def log_summary(made: "Report", sweep: Path, place: Place) -> str | None:
     try:
         means = category_table(made.runs)
         run.log(_media(made, means))
-        run.summary.update(_numbers(means, counts(sweep_states(sweep))))
+        run.summary.update(_numbers(means, count_states(read_states(sweep))))
         failed = False
     finally:
         whole = finish_run(run, failed)
@@ -208,7 +208,7 @@ def _is_logged(made: "Report", sweep: Path) -> bool:
 
 def _fingerprint(made: "Report", sweep: Path) -> str:
     """Changes with the numbers, and with the state of a run."""
-    digest = hashlib.sha256(repr(counts(sweep_states(sweep))).encode())
+    digest = hashlib.sha256(repr(count_states(read_states(sweep))).encode())
     for path in made.files:
         if path.suffix == ".csv":
             digest.update(path.read_bytes())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.sweeps import TOUCH_EVERY, note_epoch, touch
+from anomalib_rd.results.sweeps import TOUCH_EVERY, record_epoch, touch_running
 
 
 class MovingAverage(WeightAveraging):
@@ -100,13 +100,13 @@ class Heartbeat(L.Callback):
         if trainer.is_global_zero:
             limit = trainer.max_epochs
             epochs = limit if limit is not None and limit >= 0 else None
-            note_epoch(self.run_dir, epoch, epochs, first)
+            record_epoch(self.run_dir, epoch, epochs, first)
 
     def _beat(self, trainer: L.Trainer) -> None:
         now = time.monotonic()
         if trainer.is_global_zero and now - self.touched > TOUCH_EVERY:
             self.touched = now
-            touch(self.run_dir)
+            touch_running(self.run_dir)
 
 
 def capture() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from anomalib_rd.data.fingerprint import TRAIN, find_changed_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import RESUME_HINT, require_same_run, require_same_teacher
-from anomalib_rd.results.sweeps import first_process
+from anomalib_rd.results.sweeps import is_main_process
 from anomalib_rd.training.module import DistillationModule
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -175,7 +175,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.stop_signal, self.signalled = number, now
         signal.signal(signal.SIGALRM, lambda *_: self._leave(number))
         signal.setitimer(signal.ITIMER_REAL, GRACE)
-        if first_process():
+        if is_main_process():
             log.warning(
                 "%s: stopping after epoch %s, in %g s at most; a second Ctrl-C stops at once",
                 *(signal.Signals(number).name, self.finished + 1, GRACE),
@@ -275,7 +275,7 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
                 RESUME_HINT,
             )
             return Restart(path, epoch)
-    if first_process():
+    if is_main_process():
         log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)
     return None
 
@@ -302,7 +302,7 @@ def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str,
             f" {printable(trained[0])}; put them back, or take another folder (hydra.run.dir=...)"
             " or remove the checkpoint to train anew"
         )
-    if others and first_process():
+    if others and is_main_process():
         log.warning(
             "%s: %d test images or masks were added, removed or altered since the run was cut off, "
             "such as %s; the metrics will be of what is there now",

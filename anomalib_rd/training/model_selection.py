@@ -6,7 +6,7 @@ import logging
 from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.sweeps import first_process
+from anomalib_rd.results.sweeps import is_main_process
 from anomalib_rd.results.table import METRICS
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def check_choices(cfg: DictConfig) -> None:
             f"objective={objective}: this would choose on the test set; take val/... with"
             " data.val=synthetic, or add objective_on_test=true, and the record says so"
         )
-    if first_process():
+    if is_main_process():
         log.warning("objective=%s: the search chooses on the test set", objective)
 
 

@@ -26,7 +26,7 @@ from anomalib_rd.metrics.streaming import MIN_BINS
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.results.provenance import mask_config
-from anomalib_rd.results.sweeps import first_process
+from anomalib_rd.results.sweeps import is_main_process
 from anomalib_rd.tracking.wandb_logger import tracked
 from anomalib_rd.training.artifacts import (
     contained,
@@ -96,7 +96,7 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.model.fit:
         require_fitting_parts(cfg, module)
         require_optimizer(module)
-        if first_process():
+        if is_main_process():
             require_readable(data)
             require_fitting_transform(data)
             warn_of_data(data)
@@ -104,7 +104,7 @@ def train(cfg: DictConfig) -> float | None:
     loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
     require_some_batches(trainer, data, fit=cfg.model.fit)
-    if first_process():
+    if is_main_process():
         tell_possible_rate(cfg, data)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
     with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):

@@ -103,7 +103,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     again = [*words, "sweep=cut"]
     killed = process(*again, *stopping(place / "first", signal=signal.SIGKILL))
     assert killed.returncode == -signal.SIGKILL
-    cut, missing = sweep_states(folder)
+    cut, missing = read_states(folder)
     assert (cut.state, cut.running.epoch, missing.state) == ("cut off", 2, "missing")
 
     # The first run goes on; in the second someone presses Ctrl-C. Without the feature cache.
@@ -114,7 +114,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     last = stopped.stderr.strip().splitlines()[-1]
     assert last.startswith("anomalib-rd: interrupted; ") and "epoch 1" in last
     assert "train -m data=mvtec" in last
-    done, cut = sweep_states(folder)
+    done, cut = read_states(folder)
     assert (done.state, cut.state, cut.running.epoch) == ("done", "cut off", 1)
     first = written(folder)
 
@@ -124,7 +124,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     assert "is complete: skipped" in shown and "resumed after epoch 1 of 4" in shown
     assert first.items() < written(folder).items()
     assert leaving(folder) == leaving(place / "multirun/whole") and len(leaving(folder)) == 2
-    assert {state.state for state in sweep_states(folder)} == {"done"}
+    assert {state.state for state in read_states(folder)} == {"done"}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -135,7 +135,7 @@ def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, 
     assert ended == status
     last = errors.strip().splitlines()[-1]
     assert "epoch 1" in last and "go on with: anomalib-rd train -m" in last
-    first, second = sweep_states(sweep.folder)
+    first, second = read_states(sweep.folder)
     assert (first.state, first.running.epoch, second.state) == ("cut off", 1, "missing")
 
 

@@ -20,14 +20,14 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.reports.server import DashboardServer, found
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import RESULT, write_failure
-from anomalib_rd.results.sweeps import RUNNING, add_jobs, begun_runs
+from anomalib_rd.results.sweeps import RUNNING, add_jobs, find_started_runs
 
 CHROMIUM = Path("/usr/bin/chromium")
 
 
 def stand_in(folders, out):
     """In place of the report: which runs it would speak of."""
-    runs = [run for folder in folders for run in begun_runs(Path(folder))]
+    runs = [run for folder in folders for run in find_started_runs(Path(folder))]
     if not runs:
         raise UserError(f"no complete run in {folders}")
     text = f"<title>report</title>{len(runs)} runs: {sorted(runs)}"

@@ -21,12 +21,12 @@ from anomalib_rd.results.sweeps import (
     SILENT,
     Running,
     RunningElsewhereError,
-    claimed,
-    first_process,
+    claim_run,
     is_alive,
-    note_epoch,
+    is_main_process,
     read_running,
-    touch,
+    record_epoch,
+    touch_running,
 )
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
@@ -65,12 +65,12 @@ def other_process():
 
 def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
     run = tmp_path / "run"
-    with claimed(run):
+    with claim_run(run):
         running = read_running(run)
         assert (running.pid, running.host) == (os.getpid(), socket.gethostname())
         assert running.epoch is None and is_alive(run, running)
-        note_epoch(run, 2, 4, first=True)
-        note_epoch(run, 3, 4)
+        record_epoch(run, 2, 4, first=True)
+        record_epoch(run, 3, 4)
         running = read_running(run)
         assert (running.first_epoch, running.epoch, running.epochs) == (2, 3, 4)
     assert not (run / RUNNING).exists()
@@ -78,15 +78,17 @@ def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
 
 def test_a_child_process_may_say_how_far_the_run_is(tmp_path):
     code = "import sys; from pathlib import Path; "
-    code += "from anomalib_rd.results.sweeps import note_epoch; note_epoch(Path(sys.argv[1]), 2, 4)"
-    with claimed(tmp_path):
+    code += (
+        "from anomalib_rd.results.sweeps import record_epoch; record_epoch(Path(sys.argv[1]), 2, 4)"
+    )
+    with claim_run(tmp_path):
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
         assert (read_running(tmp_path).epoch, read_running(tmp_path).pid) == (2, os.getpid())
 
 
 def test_an_earlier_failure_is_forgotten_when_the_run_is_claimed(tmp_path):
     write_failure(tmp_path, ValueError("full disk"))
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert not (tmp_path / FAILURE).exists()
 
 
@@ -109,7 +111,7 @@ def test_a_killed_writer_leaves_what_the_next_claim_removes(tmp_path):
         writer.start()
         writer.join()
     assert len(list(tmp_path.rglob(".*.tmp"))) == len(folders)
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert not list(tmp_path.rglob(".*.tmp"))
 
 
@@ -133,7 +135,7 @@ def test_nothing_else_is_removed_though_the_run_is_in_the_users_own_folder(tmp_p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"mine")
     (tmp_path / "heatmaps").symlink_to(links)
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert [path for path in kept if not path.exists()] == []
 
 
@@ -143,7 +145,7 @@ def test_a_refused_process_removes_nothing(tmp_path):
     with other_process() as other:
         write_running(tmp_path, pid=other.pid, created=psutil.Process(other.pid).create_time())
         with pytest.raises(RunningElsewhereError):
-            claimed(tmp_path).__enter__()
+            claim_run(tmp_path).__enter__()
     assert running.exists()
 
 
@@ -155,7 +157,7 @@ def claim_when_told(folders, number, all_of_them, outcomes):
     for turn, folder in enumerate(folders):
         all_of_them.wait(timeout=30)
         try:
-            with claimed(folder):
+            with claim_run(folder):
                 outcomes[8 * turn + number] = CLAIMED
                 all_of_them.wait(timeout=30)
         except RunningElsewhereError:
@@ -192,7 +194,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".running.lock")])
     assert done.returncode == -9
     began = time.monotonic()
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert time.monotonic() - began < 5
 
 
@@ -200,8 +202,8 @@ def test_a_lock_that_is_never_given_back_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.1)
     refused = pytest.raises(UserError, match=r"\.running\.lock")
     with files.file_lock(tmp_path / ".running.lock"), refused:
-        claimed(tmp_path).__enter__()
-    with claimed(tmp_path):
+        claim_run(tmp_path).__enter__()
+    with claim_run(tmp_path):
         pass
 
 
@@ -218,32 +220,32 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, numbe
             pass
 
     monkeypatch.setattr(files, "FileLock", NoLock)
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert read_running(tmp_path).pid == os.getpid()
     assert not (tmp_path / RUNNING).exists()
 
 
 def test_what_another_process_took_over_stays_its_own(tmp_path):
     """This one was silent for so long, on another machine, that it was taken for dead."""
-    with pytest.raises(KeyboardInterrupt), claimed(tmp_path):
+    with pytest.raises(KeyboardInterrupt), claim_run(tmp_path):
         write_running(tmp_path, host="elsewhere", pid=17)
-        note_epoch(tmp_path, 3, 4)
+        record_epoch(tmp_path, 3, 4)
         raise KeyboardInterrupt
     assert (read_running(tmp_path).pid, read_running(tmp_path).epoch) == (17, 1)
     with pytest.raises(RunningElsewhereError, match="elsewhere"):
-        claimed(tmp_path).__enter__()
+        claim_run(tmp_path).__enter__()
 
 
 def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path):
-    with pytest.raises(ValueError, match="no"), claimed(tmp_path):
+    with pytest.raises(ValueError, match="no"), claim_run(tmp_path):
         raise ValueError("no")
     assert not (tmp_path / RUNNING).exists()
-    with pytest.raises(KeyboardInterrupt), claimed(tmp_path):
-        note_epoch(tmp_path, 3, 4)
+    with pytest.raises(KeyboardInterrupt), claim_run(tmp_path):
+        record_epoch(tmp_path, 3, 4)
         raise KeyboardInterrupt
     left = read_running(tmp_path)
     assert (left.pid, left.epoch, left.epochs) == (None, 3, 4) and not is_alive(tmp_path, left)
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         pass
 
 
@@ -252,8 +254,8 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
         created = psutil.Process(other.pid).create_time()
         write_running(tmp_path, pid=other.pid, created=created)
         with pytest.raises(RunningElsewhereError, match=f"process {other.pid} on"):
-            claimed(tmp_path).__enter__()
-        note_epoch(tmp_path, 3, 4)
+            claim_run(tmp_path).__enter__()
+        record_epoch(tmp_path, 3, 4)
         assert read_running(tmp_path).epoch == 1
         other.kill()
         # A zombie until its parent asks for it.
@@ -261,7 +263,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
             time.sleep(0.01)
         assert not is_alive(tmp_path, read_running(tmp_path))
     assert not is_alive(tmp_path, read_running(tmp_path))
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert read_running(tmp_path).pid == os.getpid()
 
 
@@ -276,10 +278,10 @@ def test_on_another_machine_it_lives_while_it_is_touched(tmp_path):
     silent = time.time() - SILENT - 60
     os.utime(tmp_path / RUNNING, (silent, silent))
     assert not is_alive(tmp_path, running)
-    touch(tmp_path)
+    touch_running(tmp_path)
     assert is_alive(tmp_path, running)
     (tmp_path / RUNNING).unlink()
-    touch(tmp_path)
+    touch_running(tmp_path)
     assert not is_alive(tmp_path, running)
 
 
@@ -287,14 +289,14 @@ def test_on_another_machine_it_lives_while_it_is_touched(tmp_path):
 def test_a_damaged_file_is_nobodys(tmp_path, text):
     (tmp_path / RUNNING).write_text(text)
     assert read_running(tmp_path) is None
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         assert read_running(tmp_path).pid == os.getpid()
 
 
 @pytest.mark.parametrize("rank", RANKS)
 def test_other_processes_of_a_distributed_run_claim_nothing(tmp_path, monkeypatch, rank):
-    assert first_process()
+    assert is_main_process()
     monkeypatch.setenv(rank, "1")
-    assert not first_process()
-    with claimed(tmp_path):
+    assert not is_main_process()
+    with claim_run(tmp_path):
         assert not (tmp_path / RUNNING).exists()

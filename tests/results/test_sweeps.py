@@ -14,12 +14,12 @@ from anomalib_rd.results.sweeps import (
     Running,
     RunState,
     add_jobs,
-    begun_runs,
-    counts,
+    count_states,
     failure_reason,
+    find_started_runs,
     read_commands,
+    read_states,
     seconds_left,
-    sweep_states,
 )
 
 
@@ -40,7 +40,7 @@ def sweep(tmp_path):
 
 
 def test_every_run_is_in_its_state(sweep):
-    states = {state.run: state for state in sweep_states(sweep)}
+    states = {state.run: state for state in read_states(sweep)}
     assert {run: state.state for run, state in states.items()} == {
         "bottle/done": "done",
         "bottle/live": "running",
@@ -53,15 +53,15 @@ def test_every_run_is_in_its_state(sweep):
     assert states["bottle/live"].running.epoch == states["pill/killed"].running.epoch + 1 == 2
     assert states["pill/broken"].reason == "ValueError: image 3 is broken"
     totals = {"done": 1, "partial": 0, "running": 1, "failed": 1, "cut off": 2, "missing": 1}
-    assert counts(list(states.values())) == totals
+    assert count_states(list(states.values())) == totals
 
 
 def test_runs_that_nobody_asked_for_are_found_too(sweep):
     fake_run(sweep / "tile/other")
-    assert [state.run for state in sweep_states(sweep)][-1] == "tile/other"
+    assert [state.run for state in read_states(sweep)][-1] == "tile/other"
     (sweep / SWEEP).unlink()
-    assert "tile/none" not in [state.run for state in sweep_states(sweep)]
-    assert len(begun_runs(sweep)) == 6
+    assert "tile/none" not in [state.run for state in read_states(sweep)]
+    assert len(find_started_runs(sweep)) == 6
 
 
 def test_commands_add_up_and_the_same_one_takes_its_own_place(tmp_path):
@@ -69,7 +69,7 @@ def test_commands_add_up_and_the_same_one_takes_its_own_place(tmp_path):
     add_jobs(tmp_path, "second", {"b": ["seed=1"], "c": []})
     add_jobs(tmp_path, "first", {"a": ["seed=0"], "d": ["seed=2"]})
     assert [command["command"] for command in read_commands(tmp_path)] == ["second", "first"]
-    assert sorted(state.run for state in sweep_states(tmp_path)) == ["a", "b", "c", "d"]
+    assert sorted(state.run for state in read_states(tmp_path)) == ["a", "b", "c", "d"]
 
 
 def test_commands_that_start_together_lose_nothing(tmp_path):
@@ -81,17 +81,17 @@ def test_commands_that_start_together_lose_nothing(tmp_path):
         start.start()
     for start in starts:
         start.join()
-    assert len(read_commands(tmp_path)) == len(sweep_states(tmp_path)) == 8
+    assert len(read_commands(tmp_path)) == len(read_states(tmp_path)) == 8
 
 
 def test_no_sweep_no_run_or_a_damaged_list_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        sweep_states(tmp_path / "none")
+        read_states(tmp_path / "none")
     with pytest.raises(UserError, match="holds no run"):
-        sweep_states(tmp_path)
+        read_states(tmp_path)
     (tmp_path / SWEEP).write_text(json.dumps({"jobs": []}))
     with pytest.raises(UserError, match=r"sweep\.json: lacks 'commands'"):
-        sweep_states(tmp_path)
+        read_states(tmp_path)
 
 
 def test_a_failure_that_cannot_be_read_is_still_one(sweep):

@@ -9,7 +9,7 @@ from small_data import make_mvtec
 from anomalib_rd.cli.sweep import is_complete_run
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores, trainer_limits
-from anomalib_rd.results.sweeps import run_state
+from anomalib_rd.results.sweeps import read_state
 from anomalib_rd.results.table import category_table, load_runs
 from anomalib_rd.training.run import train
 

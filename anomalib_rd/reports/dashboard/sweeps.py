@@ -13,11 +13,11 @@ from anomalib_rd.results.sweeps import (
     CHECKPOINTS,
     SWEEP,
     RunState,
-    begun_runs,
-    counts,
+    count_states,
+    find_started_runs,
     read_commands,
-    run_state,
-    sweep_states,
+    read_state,
+    read_states,
 )
 
 
@@ -38,7 +38,7 @@ class Sweep:
 
     folder: str
     commands: list[dict[str, str]]
-    counts: dict[str, int]
+    count_states: dict[str, int]
     unfinished: list[Unfinished]
 
 
@@ -49,12 +49,12 @@ def find_sweeps(folders: Sequence[Path]) -> list[Sweep]:
         UserError: a folder does not exist, or a file is damaged.
     """
     places = {p.resolve(): p for folder in folders for p in _with_commands(Path(folder))}
-    found = [_sweep(place, sweep_states(place)) for place in places.values()]
+    found = [_sweep(place, read_states(place)) for place in places.values()]
     taken = set(places)
     for folder in map(Path, folders):
-        loose = [run for run in begun_runs(folder) if not _inside(folder / run, taken)]
+        loose = [run for run in find_started_runs(folder) if not _inside(folder / run, taken)]
         if loose:
-            found.append(_sweep(folder, [run_state(folder, run) for run in loose]))
+            found.append(_sweep(folder, [read_state(folder, run) for run in loose]))
             taken.add(folder.resolve())
     return found
 
@@ -65,7 +65,7 @@ def _sweep(folder: Path, states: Sequence[RunState]) -> Sweep:
     return Sweep(
         folder=str(folder),
         commands=[{"text": c["command"], "started": _when(c.get("started"))} for c in commands],
-        counts={state: n for state, n in counts(states).items() if n},
+        counts={state: n for state, n in count_states(states).items() if n},
         unfinished=[
             _unfinished(folder, state, asked.get(state.run, []))
             for state in states

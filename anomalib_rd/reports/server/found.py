@@ -20,10 +20,10 @@ from anomalib_rd.results.sweeps import (
     RUNNING,
     SWEEP,
     RunState,
-    counts,
-    run_state,
+    count_states,
+    read_state,
+    read_states,
     seconds_left,
-    sweep_states,
 )
 
 FRESH = 1.0  # seconds
@@ -58,8 +58,8 @@ class Found:
             UserError: a damaged file.
         """
         if self.runs is None:
-            return sweep_states(self.folder)
-        return [run_state(self.folder, run) for run in self.runs]
+            return read_states(self.folder)
+        return [read_state(self.folder, run) for run in self.runs]
 
 
 def find(top: Path) -> list[Found]:
@@ -113,7 +113,7 @@ def progress(found: Found, now: float) -> dict[str, Any]:
         states = found.states()
     except (UserError, OSError) as error:
         return about | {"error": one_line(error)}
-    totals, left = counts(states), seconds_left(states, now)
+    totals, left = count_states(states), seconds_left(states, now)
     return about | {
         "url": found.url if totals["done"] else None,
         "total": len(states),

@@ -13,7 +13,7 @@ from anomalib_rd.reports.dashboard import PAGE
 from anomalib_rd.reports.server.found import Found
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.record import FAILURE, RESULT
-from anomalib_rd.results.sweeps import begun_runs
+from anomalib_rd.results.sweeps import find_started_runs
 
 Build = Callable[[Sequence[Path], Path], Path]
 Ended = tuple[tuple[str, int], ...]
@@ -81,7 +81,7 @@ class Pages:
 
 def _ended(found: Found) -> Ended:
     """Each run that is over, and when it was."""
-    runs = begun_runs(found.folder) if found.runs is None else found.runs
+    runs = find_started_runs(found.folder) if found.runs is None else found.runs
     ended = []
     for run in runs:
         for name in (RESULT, FAILURE):
