@@ -31,7 +31,13 @@ from anomalib_rd.components import (
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home, sha256_file, to_json_types, write_json
 from anomalib_rd.results.identity import require_same_teacher
-from anomalib_rd.results.provenance import MASK, git, hardware, mask_arguments, software
+from anomalib_rd.results.provenance import (
+    MASK,
+    describe_hardware,
+    git_state,
+    mask_arguments,
+    software_versions,
+)
 from anomalib_rd.results.record import RESULT, read_record
 
 log = logging.getLogger(__name__)
@@ -214,10 +220,13 @@ def require_records_teacher(repeat: Reproduction, cfg: DictConfig) -> None:
 
 def versions(there: Mapping[str, Any]) -> Iterator[str]:
     """Each part of the provenance that is other here, with both values."""
-    commits = [(found or {}).get("commit") for found in (there.get("git"), git())]
-    machine = hardware()
+    commits = [(found or {}).get("commit") for found in (there.get("git"), git_state())]
+    machine = describe_hardware()
     pairs = {
-        **{name: ((there.get("software") or {}).get(name), v) for name, v in software().items()},
+        **{
+            name: ((there.get("software") or {}).get(name), v)
+            for name, v in software_versions().items()
+        },
         "CPU": ((there.get("hardware") or {}).get("cpu"), machine["cpu"]),
         "commit": (commits[0], commits[1]),
     }

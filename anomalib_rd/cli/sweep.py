@@ -410,7 +410,7 @@ class SweepCallback(Callback):
     def _prepare(self, config: DictConfig, folder: Path) -> int:
         """Write down the jobs; their number if all of them are complete, else 0."""
         from anomalib_rd.cli.values import require_texts
-        from anomalib_rd.results.provenance import command, mask_arguments
+        from anomalib_rd.results.provenance import command_line, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, find_started_runs
         from anomalib_rd.training.model_selection import check_choices
 
@@ -439,7 +439,7 @@ class SweepCallback(Callback):
         changed = [job.folder for job in jobs if job.changed]
         if changed:
             print(f"anomalib-rd: {changed_line(folder, changed)}", file=sys.stderr)
-        words = command(["anomalib-rd", "train", *sys.argv[1:]])
+        words = command_line(["anomalib-rd", "train", *sys.argv[1:]])
         add_jobs(folder, words, {job.folder: mask_arguments(job.overrides) for job in jobs})
         return len(jobs) if all(job.complete for job in jobs) else 0
 

@@ -317,10 +317,10 @@ def show_table(run_dir: Path) -> None:
 def log_threshold(run_dir: Path) -> None:
     """Log the run's threshold, its rate and its source, and whether the run is whole."""
     from anomalib_rd.results.record import RESULT, read_record, trainer_limits
-    from anomalib_rd.results.threshold import threshold_line
+    from anomalib_rd.results.threshold import describe_threshold
 
     record = read_record(run_dir)
-    log.info("Threshold: %s", threshold_line(record, run_dir / RESULT))
+    log.info("Threshold: %s", describe_threshold(record, run_dir / RESULT))
     if limits := trainer_limits(record):
         log.warning("Only a part of a run, no result: the trainer had %s", limits)
 

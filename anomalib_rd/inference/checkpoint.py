@@ -11,7 +11,7 @@ from anomalib_rd.components import require_known_code, require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home, one_line, read_json, sha256_file
 from anomalib_rd.results.record import RESULT
-from anomalib_rd.results.threshold import Threshold, threshold_of
+from anomalib_rd.results.threshold import Threshold, parse_threshold
 
 FOLDER, FILE = "checkpoints", "last.ckpt"
 PARTS = ("teacher", "masking", "fusion", "student")
@@ -87,7 +87,7 @@ def read_run(run: Path | str, trust: bool = False) -> Trained:
             state=dict(kept["state_dict"]),
             epochs=int(progress["processed"]),
             record=record,
-            threshold=threshold_of(kept.get("threshold"), path),
+            threshold=parse_threshold(kept.get("threshold"), path),
             trust=trust,
             map_scale=scale_of(kept.get("map_scale") or (record or {}).get("map_scale")),
             data_fingerprint=kept.get("data_fingerprint"),

@@ -14,7 +14,7 @@ from anomalib_rd.components import require_plain
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.detector import Detector, Network, chosen_threshold
 from anomalib_rd.results.files import expand_home, one_line, sha256_file, to_json_types
-from anomalib_rd.results.threshold import Threshold, threshold_of
+from anomalib_rd.results.threshold import Threshold, parse_threshold
 
 KEY = "anomalib_rd"
 """Where the JSON stands: ONNX's ``metadata_props``, OpenVINO's ``rt_info``; with ``.json`` the name
@@ -91,7 +91,7 @@ def from_json(text: str | bytes | None, path: Path) -> Metadata:
         known = {one.name for one in fields(Metadata)}
         values = {key: value for key, value in found.items() if key in known}
         values["image_size"] = (int(height), int(width))
-        values["threshold"] = threshold_of(found["threshold"], path)
+        values["threshold"] = parse_threshold(found["threshold"], path)
         values["map_scale"] = (float(scale[0]), float(scale[1])) if scale else None
         return Metadata(**values)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from anomalib_rd.results.table import (
     ORACLE,
     RUN_COLUMNS,
     category_table,
-    without_repeats,
+    drop_repeats,
 )
 from anomalib_rd.results.variants import shared_words, short_labels
 
@@ -207,7 +207,7 @@ def _about_metrics(runs: pd.DataFrame) -> list[str]:
 
 def _remarks(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     remarks = _about_metrics(runs)
-    repeats = len(runs) - len(without_repeats(runs))
+    repeats = len(runs) - len(drop_repeats(runs))
     if repeats:
         remarks.append(f"{repeats} runs repeat a category and seed: the last by path counts.")
     if runs["unified"].any():

@@ -10,7 +10,7 @@ from anomalib_rd.reports.cells import HEADINGS, records, what_all_share
 from anomalib_rd.reports.formatting import MISSING, format_points
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.undefined import HEADLINE as HEADLINE
-from anomalib_rd.results.statistics import ALPHA, FEWEST_FOR_P, MOST_SEEDS, spread_factors
+from anomalib_rd.results.statistics import ALPHA, MIN_UNITS_FOR_P, MOST_SEEDS, spread_factors
 from anomalib_rd.results.variants import short_labels
 
 COLUMNS = [
@@ -109,7 +109,7 @@ def _interval(row: Mapping[str, Any], notes: Notes) -> str:
         return MISSING + notes.mark("fewer than 2 pairs: no interval")
     text = f"{format_points(row['low'])} to {format_points(row['high'])}"
     count = row["n_resampled"]
-    if count >= FEWEST_FOR_P:
+    if count >= MIN_UNITS_FOR_P:
         return text
     return text + notes.mark(
         f"{count} {row['resampled']} are few: the interval is too narrow, and p cannot be below "

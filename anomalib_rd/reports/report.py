@@ -21,7 +21,7 @@ from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures, parent_run
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import category_table, load_runs, runs_long, write_csv
+from anomalib_rd.results.table import category_table, load_runs, to_long_format, write_csv
 
 SUMMARY, MEANS, COMPARISONS = "summary.csv", "means.csv", "comparisons.csv"
 MARKDOWN, LATEX, SHEET = "table.md", "table.tex", "heatmaps.png"
@@ -111,7 +111,7 @@ def write_report(made: Report, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = [
-            write_csv(runs_long(made.runs), folder / SUMMARY),
+            write_csv(to_long_format(made.runs), folder / SUMMARY),
             write_csv(category_table(made.runs), folder / MEANS),
             *_write_comparisons(made.compared, folder / COMPARISONS),
             _write_text(folder / MARKDOWN, to_markdown(made.document)),

@@ -132,10 +132,10 @@ def differences(
 
 def counted(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """The dotted keys that count, each with its value."""
-    yield from _leaves(significant(config))
+    yield from _leaves(significant_part(config))
 
 
-def significant(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+def significant_part(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """The part of a config that makes a run another run, without empty groups."""
     kept = {}
     for name, value in config.items():
@@ -147,7 +147,7 @@ def significant(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         elif prefix == "callbacks.":
             value = _without_ignored_options(value)
         if isinstance(value, Mapping):
-            value = significant(value, f"{key}.")
+            value = significant_part(value, f"{key}.")
         if value != {}:
             kept[str(name)] = value
     return kept

@@ -54,22 +54,24 @@ LEAST = 8
 _URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
 
 
-def provenance(accelerator: str | None = None, folder: Path | None = None) -> dict[str, Any]:
-    """All of it, as a record's ``provenance`` takes it.
+def collect_provenance(
+    accelerator: str | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """All of it, as a record's ``collect_provenance`` takes it.
 
     Args:
         accelerator: the device's name, such as "NVIDIA A100"; None on a CPU.
         folder: where to look for git; the current folder if None.
     """
     return {
-        "software": software(),
-        "hardware": hardware(accelerator),
-        "git": git(folder),
-        "command": command(),
+        "software": software_versions(),
+        "hardware": describe_hardware(accelerator),
+        "git": git_state(folder),
+        "command": command_line(),
     }
 
 
-def software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of Python, the system and the installed packages of ``PACKAGES``.
 
     Read from the packages' metadata: nothing is imported.
@@ -83,7 +85,7 @@ def software() -> dict[str, str]:
     return versions
 
 
-def hardware(accelerator: str | None = None) -> dict[str, Any]:
+def describe_hardware(accelerator: str | None = None) -> dict[str, Any]:
     """CPU model, cores this process may use, memory in GiB, accelerator's name or None."""
     return {
         "cpu": _cpu_model(),
@@ -93,7 +95,7 @@ def hardware(accelerator: str | None = None) -> dict[str, Any]:
     }
 
 
-def git(folder: Path | None = None) -> dict[str, Any] | None:
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     """``{"commit": 40 hex digits, "dirty": bool}`` of the folder's repository.
 
     ``dirty`` means that tracked files differ from the commit. None where there is no
@@ -106,7 +108,7 @@ def git(folder: Path | None = None) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(status)}
 
 
-def command(argv: Sequence[str] | None = None) -> str:
+def command_line(argv: Sequence[str] | None = None) -> str:
     """The command line as one would type it, with secrets masked.
 
     Masked are: the value of every ``key=value`` or ``--key value`` whose key's name holds

@@ -11,13 +11,13 @@ from scipy import special, stats
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
-from anomalib_rd.results.table import MEAN_ALL, metric_columns, without_repeats
+from anomalib_rd.results.table import MEAN_ALL, drop_repeats, metric_columns
 from anomalib_rd.results.variants import matching_labels, short_labels
 
 LEVEL = 0.95
 RESAMPLES = 9999
 SEED = 0
-FEWEST_FOR_P = 6
+MIN_UNITS_FOR_P = 6
 """Below so many units no sign-flip p-value, of which 2 ** (1 - n) is the least, is below 0.05."""
 
 
@@ -108,7 +108,7 @@ MOST_SEEDS = 1000
 _NO_SPREAD = 1e-12  # of a fraction: rounding, not seeds
 
 
-def over_seeds(difference: float, samples: Sequence[np.ndarray]) -> dict[str, float]:
+def seed_statistics(difference: float, samples: Sequence[np.ndarray]) -> dict[str, float]:
     """The spread over seeds, and what it says of a difference.
 
     Args:
@@ -232,7 +232,7 @@ def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.Data
       resampled (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
       3.8): ``low, high`` of `mean_interval`, ``p`` of `sign_flip_p`. With one category the
       seeds are resampled.
-    - Would other seeds show it on these categories? See `over_seeds`, which takes the seeds
+    - Would other seeds show it on these categories? See `seed_statistics`, which takes the seeds
       that have every category.
 
     ``p_holm, p_seeds_holm`` are corrected (`holm`) over the variants with the same data and
@@ -255,7 +255,7 @@ def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.Data
     metrics = metric_columns(runs)
     chosen = choose_baselines(runs, baseline)
     rows: list[dict[str, Any]] = []
-    for data, part in without_repeats(runs).groupby("data", sort=False):
+    for data, part in drop_repeats(runs).groupby("data", sort=False):
         variants = {
             str(variant): own.set_index(["seed", "category"])[metrics].unstack("category")
             for variant, own in part.groupby("variant", sort=False)
@@ -331,7 +331,7 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
         "n_left_out": int(ours.notna().sum().sum() + theirs.notna().sum().sum()) - 2 * n_pairs,
         "n_categories": len(by_category),
     }
-    return row | over_seeds(difference, samples)
+    return row | seed_statistics(difference, samples)
 
 
 def _seed_means(frame: pd.DataFrame, categories: pd.Index) -> np.ndarray:
@@ -344,7 +344,7 @@ MIN_VARIANTS = 3
 AGREEMENT_COLUMNS = ("data", "category", "metric", "rho", "p", "n", "n_runs")
 
 
-def validations(runs: pd.DataFrame) -> pd.DataFrame:
+def validation_metrics(runs: pd.DataFrame) -> pd.DataFrame:
     """The metrics of the runs' validation.
 
     Args:
@@ -371,7 +371,7 @@ def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: of `load_runs`.
-        validated: of `validations`, of the same runs.
+        validated: of `validation_metrics`, of the same runs.
 
     Returns:
         One row for each data x category x metric, the mean over the categories (``mean all``)
@@ -379,7 +379,7 @@ def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
         and ``n_runs`` (of a variant).
     """
     metrics = [m for m in metric_columns(runs) if f"{VALIDATION}{m}" in validated]
-    both = without_repeats(runs.join(validated))
+    both = drop_repeats(runs.join(validated))
     rows: list[dict[str, Any]] = []
     for data, part in both.groupby("data", sort=False):
         names = sorted(part["category"].unique())

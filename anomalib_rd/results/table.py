@@ -112,7 +112,7 @@ def metric_columns(runs: pd.DataFrame) -> list[str]:
     return [c for c in runs.columns if c not in RUN_COLUMNS and not c.startswith(ORACLE)]
 
 
-def without_repeats(runs: pd.DataFrame) -> pd.DataFrame:
+def drop_repeats(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs without those of the same data, variant, category and seed but the last by path."""
     return runs.drop_duplicates(["data", "variant", "category", "seed"], keep="last")
 
@@ -129,11 +129,11 @@ def category_table(runs: pd.DataFrame) -> pd.DataFrame:
     Columns: ``data, variant, kind ("category"|"mean"), group, category, metric, mean, std
     (of the sample: n - 1; NaN for one seed), n_seeds, n_categories (defined),
     of_categories``. Values are fractions. Runs repeated with the same variant, category
-    and seed count once (see `without_repeats`).
+    and seed count once (see `drop_repeats`).
     """
     metrics = metric_columns(runs)
     rows: list[dict[str, Any]] = []
-    for (data, variant), part in without_repeats(runs).groupby(["data", "variant"], sort=False):
+    for (data, variant), part in drop_repeats(runs).groupby(["data", "variant"], sort=False):
         categories, groups, values = _cube(part, metrics)
         for kind, group, label, chosen in _row_sets(categories, groups):
             for metric, value in zip(metrics, values, strict=True):
@@ -165,7 +165,7 @@ def summarise(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(seeds.mean()), "std": std, "n_seeds": len(seeds), **counts}
 
 
-def runs_long(runs: pd.DataFrame) -> pd.DataFrame:
+def to_long_format(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs in long format: one row for each run and metric, columns ``metric, value``."""
     fixed = [column for column in RUN_COLUMNS if column not in _NOT_IN_CSV]
     return runs.melt(fixed, metric_columns(runs), "metric", "value").sort_values(

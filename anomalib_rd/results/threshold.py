@@ -81,7 +81,7 @@ class Threshold:
     def at_rate(self, rate: float) -> "Threshold":
         """The threshold that new normal images reach with a probability of at most ``rate``.
 
-        From the kept scores of the same normal images, see `normal_quantile`.
+        From the kept scores of the same normal images, see `conformal_threshold`.
 
         Raises:
             UserError: not between 0 and 1, lower than so few images allow, or no scores are kept.
@@ -100,12 +100,12 @@ class Threshold:
                 f"false positive rate {rate:g}: needs the scores of {images_needed(rate)} normal "
                 f"images, and {count} are kept; they allow {allowed:g} or more"
             )
-        image, promised = normal_quantile(self.normal_scores, rate)
+        image, promised = conformal_threshold(self.normal_scores, rate)
         return replace(
             self,
             kind=QUANTILE,
             image=image,
-            pixel=normal_quantile(self.normal_peaks or self.normal_scores, rate)[0],
+            pixel=conformal_threshold(self.normal_peaks or self.normal_scores, rate)[0],
             defect_images=0,
             false_positive_rate=promised,
         )
@@ -136,7 +136,7 @@ def images_needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
-def threshold_line(record: Mapping[str, Any], path: Path) -> str:
+def describe_threshold(record: Mapping[str, Any], path: Path) -> str:
     """The threshold of a run, its rate and its source, and the rate that was asked for.
 
     Args:
@@ -146,7 +146,7 @@ def threshold_line(record: Mapping[str, Any], path: Path) -> str:
     Raises:
         UserError: its threshold is damaged.
     """
-    threshold = threshold_of(record.get("threshold"), path)
+    threshold = parse_threshold(record.get("threshold"), path)
     if threshold is None:
         return "none"
     asked = ((record.get("config") or {}).get("threshold") or {}).get("false_positive_rate")
@@ -157,7 +157,7 @@ def threshold_line(record: Mapping[str, Any], path: Path) -> str:
     return f"{threshold}; {100 * asked:.2g} % was asked for, which needs {needed} such images"
 
 
-def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None:
+def parse_threshold(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None:
     """The threshold of its fields as a file keeps them; None of None.
 
     Args:
@@ -182,7 +182,7 @@ def threshold_of(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None
     return threshold
 
 
-def normal_quantile(scores: ArrayLike, rate: float) -> tuple[float, float]:
+def conformal_threshold(scores: ArrayLike, rate: float) -> tuple[float, float]:
     """The threshold that a new normal image reaches with a probability of at most ``rate``.
 
     Just above the k-th lowest of the N scores, k = ceil((N + 1) (1 - rate)): split conformal

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from anomalib_rd.results.identity import significant
+from anomalib_rd.results.identity import significant_part
 
 # Of what makes another run (see `results.identity`), what makes no other variant: seed and
 # category, and what is evaluated or asked for once it is trained,
@@ -42,7 +42,7 @@ def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
         alike[record["data"]["name"], str(model["name"]), str(model["teacher"])].append(index)
     labels = [""] * len(records)
     for (_, model_name, teacher), indices in alike.items():
-        configs = [dict(config_leaves(records[index]["config"])) for index in indices]
+        configs = [dict(variant_settings(records[index]["config"])) for index in indices]
         configs = _with_choices(configs, [records[i].get("choices") or {} for i in indices])
         _add_data([records[index] for index in indices], configs)
         for index, suffix in zip(indices, _differences(configs), strict=True):
@@ -56,9 +56,9 @@ def label_order(label: str) -> tuple[str | float, ...]:
     return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def config_leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def variant_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The config's dotted keys that make a variant, each with its value."""
-    yield from _leaves(significant(config))
+    yield from _leaves(significant_part(config))
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

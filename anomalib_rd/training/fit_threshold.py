@@ -20,8 +20,8 @@ from anomalib_rd.results.threshold import (
     HELD_OUT,
     TRAINING,
     Threshold,
+    conformal_threshold,
     images_needed,
-    normal_quantile,
 )
 from anomalib_rd.training.checkpoints import CHECKPOINT, keep
 from anomalib_rd.training.normals import as_they_are, scored
@@ -128,12 +128,12 @@ def _quantile_of_normals(
     scores, peaks = _scored(outcome, normal, lambda maps: maps.flatten(1).amax(1))
     if not np.isfinite(scores).all():
         return None
-    value, promised = normal_quantile(scores, rate)
+    value, promised = conformal_threshold(scores, rate)
     highest = peaks.double().numpy()
     return Threshold(
         kind=QUANTILE,
         image=value,
-        pixel=normal_quantile(highest, rate)[0],
+        pixel=conformal_threshold(highest, rate)[0],
         spread=float(scores.std()),
         source=HELD_OUT if held_out else TRAINING,
         normal_images=len(scores),

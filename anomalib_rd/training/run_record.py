@@ -16,7 +16,7 @@ from anomalib_rd.data.fingerprint import combine_hashes, hash_files
 from anomalib_rd.data.validation import path_in_dataset
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.identity import weights_file_sha256
-from anomalib_rd.results.provenance import provenance
+from anomalib_rd.results.provenance import collect_provenance
 from anomalib_rd.results.record import category_set_name
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import CHECKPOINT
@@ -145,7 +145,7 @@ class Outcome:
                 ),
                 "test": rate(len(judged.scores), self.test_s),
             },
-            "provenance": provenance(accelerator_name(self.trainer)),
+            "provenance": collect_provenance(accelerator_name(self.trainer)),
             "checkpoint": checkpoint(Path(self.config["run_dir"])),
             "config": self.config,
             "choices": chosen(),

@@ -19,7 +19,7 @@ from anomalib_rd.reports.latex import escape, to_latex
 from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
 from anomalib_rd.reports.markdown import to_markdown
 from anomalib_rd.reports.terminal import print_document
-from anomalib_rd.results.table import load_runs, runs_long, write_csv
+from anomalib_rd.results.table import load_runs, to_long_format, write_csv
 
 # White space is shown as one space everywhere, and separates the words of labels.
 WORDS = st.text(st.sampled_from("ab1_*`|<>&[]/(){}#$%^~\\\"'!?,.;:=+-@ü図"), min_size=1, max_size=9)
@@ -136,7 +136,7 @@ def test_in_latex(name):
 )
 def test_in_csv(name, tmp_path):
     fake_run(tmp_path / "run", name)
-    path = write_csv(runs_long(load_runs([tmp_path])), tmp_path / "summary.csv")
+    path = write_csv(to_long_format(load_runs([tmp_path])), tmp_path / "summary.csv")
     with path.open(newline="") as file:
         assert {row["category"] for row in csv.DictReader(file)} == {name}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anomalib_rd.results.statistics import rank_agreement, spearman, validations
+from anomalib_rd.results.statistics import rank_agreement, spearman, validation_metrics
 from anomalib_rd.results.table import load_runs
 
 few = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=6)
@@ -61,7 +61,7 @@ def sweep(folder, test, val, categories=("pill",), seeds=(0,)):
                     validation=None if b is None else {"image_auroc": b / 100, "aupro": None},
                 )
     runs = load_runs([folder])
-    return runs, validations(runs)
+    return runs, validation_metrics(runs)
 
 
 def only(table, **wanted):
@@ -87,7 +87,9 @@ def test_a_category_that_some_variant_lacks_moves_no_mean(tmp_path):
     easy = {"metrics": {"image_auroc": 1.0}, "validation": {"image_auroc": 1.0}}
     fake_run(tmp_path / "easy", "pill", config={"optimizer.lr": 0.1}, **easy)
     runs = load_runs([tmp_path])
-    row = only(rank_agreement(runs, validations(runs)), category="mean all", metric="image_auroc")
+    row = only(
+        rank_agreement(runs, validation_metrics(runs)), category="mean all", metric="image_auroc"
+    )
     assert (row["rho"], row["n"], row["n_runs"]) == (pytest.approx(1.0), 3, 1)
 
 

@@ -4,7 +4,7 @@ from scipy import stats
 
 from anomalib_rd.results.statistics import (
     needed_seeds,
-    over_seeds,
+    seed_statistics,
     smallest_difference,
     spread_factors,
     standard_error,
@@ -13,7 +13,7 @@ from anomalib_rd.results.statistics import (
 
 def test_paired_seeds_are_a_t_test():
     differences = np.array([0.01, 0.03, 0.02, 0.05])
-    found = over_seeds(differences.mean(), [differences])
+    found = seed_statistics(differences.mean(), [differences])
     assert found["n_seeds"] == 4
     assert found["std"] == pytest.approx(differences.std(ddof=1))
     assert found["p_seeds"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
@@ -21,7 +21,7 @@ def test_paired_seeds_are_a_t_test():
 
 def test_seeds_not_shared_are_welchs_t_test():
     ours, theirs = np.array([0.91, 0.95, 0.97]), np.array([0.90, 0.905, 0.91, 0.92, 0.89])
-    found = over_seeds(ours.mean() - theirs.mean(), [ours, theirs])
+    found = seed_statistics(ours.mean() - theirs.mean(), [ours, theirs])
     welch = stats.ttest_ind(ours, theirs, equal_var=False)
     assert found["p_seeds"] == pytest.approx(welch.pvalue)
     assert found["n_seeds"] == 3
@@ -55,19 +55,19 @@ def test_the_smallest_difference_is_found_four_times_in_five(seeds):
 
 def test_noise_alone_is_told_apart_one_time_in_twenty():
     draws = np.random.default_rng(5).normal(0, 1, (200, 3))
-    p = np.array([over_seeds(row.mean(), [row])["p_seeds"] for row in draws])
+    p = np.array([seed_statistics(row.mean(), [row])["p_seeds"] for row in draws])
     assert 0.01 <= (p < 0.05).mean() <= 0.1
 
 
 def test_one_seed_knows_no_spread():
-    found = over_seeds(0.1, [np.array([0.1])])
+    found = seed_statistics(0.1, [np.array([0.1])])
     assert found.pop("n_seeds") == 1
     assert np.isnan(list(found.values())).all()
 
 
 def test_seeds_that_all_agree_have_no_p_value():
     # 0.3 - 0.1 and 0.2 differ by rounding only.
-    found = over_seeds(0.2, [np.array([0.3 - 0.1, 0.2, 0.2])])
+    found = seed_statistics(0.2, [np.array([0.3 - 0.1, 0.2, 0.2])])
     assert (found["std"], found["smallest"]) == (0, 0)
     assert np.isnan(found["p_seeds"])
 

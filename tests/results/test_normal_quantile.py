@@ -14,7 +14,7 @@ def test_new_normal_images_are_flagged_as_often_as_promised(count, rate):
     rng = np.random.default_rng(0)
     flagged, promises = [], set()
     for _ in range(4000):
-        threshold, promised = normal_quantile(rng.gumbel(size=count), rate)
+        threshold, promised = conformal_threshold(rng.gumbel(size=count), rate)
         promises.add(promised)
         flagged.append((rng.gumbel(size=50) >= threshold).mean())
     (promised,) = promises
@@ -29,7 +29,7 @@ def test_new_normal_images_are_flagged_as_often_as_promised(count, rate):
 )
 def test_no_more_of_the_images_themselves_than_the_rate(scores, rate):
     """Ties too: at most so many of the images reach the threshold."""
-    threshold, promised = normal_quantile(scores, rate)
+    threshold, promised = conformal_threshold(scores, rate)
     reached = sum(score >= threshold for score in scores)
     assert reached <= promised * (len(scores) + 1) - 1 + 1e-9
     assert threshold > min(scores)
@@ -38,6 +38,6 @@ def test_no_more_of_the_images_themselves_than_the_rate(scores, rate):
 
 def test_a_higher_rate_is_a_lower_threshold():
     scores = np.random.default_rng(1).normal(size=99)
-    found = [normal_quantile(scores, rate)[0] for rate in (0.01, 0.05, 0.2, 0.5)]
+    found = [conformal_threshold(scores, rate)[0] for rate in (0.01, 0.05, 0.2, 0.5)]
     assert found == sorted(found, reverse=True)
     assert sum(scores >= found[2]) == 19  # with the new image 20 of 100

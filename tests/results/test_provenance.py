@@ -12,7 +12,7 @@ def run_git(folder, *arguments):
 
 
 def test_all_of_it_is_json_and_names_what_is_installed():
-    found = json.loads(json.dumps(provenance.provenance("Some GPU")))
+    found = json.loads(json.dumps(provenance.collect_provenance("Some GPU")))
     assert found["software"]["numpy"]
     assert found["software"]["python"].startswith("3.")
     assert found["hardware"]["cores"] >= 1
@@ -23,27 +23,27 @@ def test_all_of_it_is_json_and_names_what_is_installed():
 
 def test_packages_that_are_not_installed_are_left_out(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "surely-not-installed"))
-    assert set(provenance.software()) == {"python", "system", "numpy"}
+    assert set(provenance.software_versions()) == {"python", "system", "numpy"}
 
 
 def test_git_commit_and_dirty(tmp_path):
-    assert provenance.git(tmp_path) is None
+    assert provenance.git_state(tmp_path) is None
     run_git(tmp_path, "init")
-    assert provenance.git(tmp_path) is None  # no commit yet
+    assert provenance.git_state(tmp_path) is None  # no commit yet
     (tmp_path / "file").write_text("a")
     run_git(tmp_path, "add", "file")
     run_git(tmp_path, "commit", "-m", "first")
-    clean = provenance.git(tmp_path)
+    clean = provenance.git_state(tmp_path)
     assert len(clean["commit"]) == 40
     assert clean["dirty"] is False
     (tmp_path / "file").write_text("b")
-    assert provenance.git(tmp_path) == {"commit": clean["commit"], "dirty": True}
+    assert provenance.git_state(tmp_path) == {"commit": clean["commit"], "dirty": True}
 
 
 def test_git_never_fails(tmp_path, monkeypatch):
-    assert provenance.git(tmp_path / "missing") is None
+    assert provenance.git_state(tmp_path / "missing") is None
     monkeypatch.setenv("PATH", "")
-    assert provenance.git(tmp_path) is None
+    assert provenance.git_state(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_git_never_fails(tmp_path, monkeypatch):
     ],
 )
 def test_secrets_are_masked(argument, shown):
-    command = provenance.command(["/usr/bin/anomalib-rd", "train", argument, "seed=1"])
+    command = provenance.command_line(["/usr/bin/anomalib-rd", "train", argument, "seed=1"])
     assert "hunter2" not in command
     assert command.startswith("anomalib-rd train ")
     assert command.endswith(" seed=1")
@@ -66,13 +66,13 @@ def test_secrets_are_masked(argument, shown):
 
 
 def test_the_value_after_a_secret_option_is_masked():
-    command = provenance.command(["prog", "--api-key", "hunter2", "data=mvtec"])
+    command = provenance.command_line(["prog", "--api-key", "hunter2", "data=mvtec"])
     assert command == "prog --api-key '***' data=mvtec"
 
 
 def test_what_is_no_secret_stays():
     arguments = ["data.category=all", "seed=0,1,2", "model=rd4ad", "-m", "data.root=a b"]
-    command = provenance.command(["/x/anomalib_rd/__main__.py", *arguments])
+    command = provenance.command_line(["/x/anomalib_rd/__main__.py", *arguments])
     assert command == "python -m anomalib_rd data.category=all seed=0,1,2 model=rd4ad -m " + (
         "'data.root=a b'"
     )
@@ -91,7 +91,7 @@ def test_credentials_of_the_environment_are_masked_wherever_they_stand(monkeypat
         "list": ["***"],
         "root": "/home/me/keys",
     }
-    assert "0123456789abcdef" not in provenance.command(["prog", "note=0123456789abcdef"])
+    assert "0123456789abcdef" not in provenance.command_line(["prog", "note=0123456789abcdef"])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from fake_runs import METRICS, OBJECTS, TEXTURES, fake_result, fake_run
 from anomalib_rd.results.table import (
     category_table,
     load_runs,
-    runs_long,
     summarise,
+    to_long_format,
     write_csv,
 )
 from anomalib_rd.results.variants import label_order, variant_labels
@@ -262,7 +262,7 @@ def test_long_tables_go_to_csv_and_back(tmp_path):
     for category in (TEXTURES[0], OBJECTS[0]):
         fake_run(tmp_path / category, category, metrics={"pixel_auroc": math.nan})
     runs = load_runs([tmp_path])
-    long = runs_long(runs)
+    long = to_long_format(runs)
     assert len(long) == 2 * len(METRICS)
     path = write_csv(long, tmp_path / "summary.csv")
     back = pd.read_csv(path)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.threshold import Threshold, threshold_of
+from anomalib_rd.results.threshold import Threshold, parse_threshold
 
 QUANTILE = Threshold(
     kind="quantile",
@@ -53,8 +53,8 @@ def test_what_is_kept_of_it_gives_it_back_to_the_bit():
     exact = Threshold("quantile", image=math.nextafter(0.1, 1), pixel=1 / 3, spread=0.2)
     exact = replace(exact, normal_scores=(0.1, 1 / 3), normal_peaks=(2 / 3, 0.7))
     kept = json.loads(json.dumps(asdict(exact)))
-    assert threshold_of(kept | {"of_a_later_version": 1}, Path("last.ckpt")) == exact
-    assert threshold_of(None, Path("last.ckpt")) is None
+    assert parse_threshold(kept | {"of_a_later_version": 1}, Path("last.ckpt")) == exact
+    assert parse_threshold(None, Path("last.ckpt")) is None
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_what_is_kept_of_it_gives_it_back_to_the_bit():
 )
 def test_what_is_none_is_said(change):
     with pytest.raises(UserError, match=r"last\.ckpt: no threshold in it"):
-        threshold_of(asdict(QUANTILE) | change, Path("last.ckpt"))
+        parse_threshold(asdict(QUANTILE) | change, Path("last.ckpt"))
     with pytest.raises(UserError, match=r"last\.ckpt: no threshold in it"):
-        threshold_of(["quantile"], Path("last.ckpt"))
+        parse_threshold(["quantile"], Path("last.ckpt"))
 
 
 def test_words_say_what_is_promised_and_what_is_not():

@@ -10,10 +10,10 @@ from anomalib_rd.inference.load import load_run
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.results.threshold import (
+    conformal_threshold,
+    describe_threshold,
     images_needed,
-    normal_quantile,
-    threshold_line,
-    threshold_of,
+    parse_threshold,
 )
 from anomalib_rd.training.checkpoints import keep
 from anomalib_rd.training.fit_threshold import tell_possible_rate
@@ -49,14 +49,14 @@ def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(r
         True,
     )
     scores = scores_of(folder, make_data(cfg).split.train)
-    value, promised = normal_quantile(scores, 0.05)
+    value, promised = conformal_threshold(scores, 0.05)
     assert threshold.image == threshold.pixel == pytest.approx(value, abs=1e-5)
     assert threshold.false_positive_rate == promised == pytest.approx(1 / 7)
     assert threshold.spread == pytest.approx(np.std(scores), abs=1e-5)
     assert threshold.normal_scores == pytest.approx(scores, abs=1e-5)
     assert threshold.at_rate(0.2).image == threshold.image
     record = read_record(folder)
-    assert threshold_of(record["threshold"], folder) == threshold
+    assert parse_threshold(record["threshold"], folder) == threshold
     assert sha256_file(folder / "checkpoints/last.ckpt") == record["checkpoint"]["sha256"]
     assert record["duration_s"]["threshold"] > 0
 
@@ -74,7 +74,7 @@ def test_held_out_images_before_they_get_defects(run, larger):
     data = make_data(cfg)
     assert (threshold.source, threshold.optimistic) == ("held-out images", False)
     assert threshold.normal_images == len(data.val_set) == 4
-    value, promised = normal_quantile(scores_of(folder, data.val_set.samples), 0.05)
+    value, promised = conformal_threshold(scores_of(folder, data.val_set.samples), 0.05)
     assert (threshold.image, threshold.false_positive_rate) == (
         pytest.approx(value, abs=1e-5),
         promised,
@@ -182,7 +182,7 @@ def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, la
     record = read_record(folder)
     kept = record["threshold"]
     assert (kept["requested_rate"], kept["false_positive_rate"]) == (0.02, 0.2)
-    line = threshold_line(record, folder)
+    line = describe_threshold(record, folder)
     assert all(part in line for part in ("20 %", "4 held-out images", "2 %", "49"))
 
 
@@ -202,6 +202,6 @@ def test_what_training_images_allow_is_told_too(compose_config, caplog, words, a
 @pytest.mark.parametrize(("rate", "needed"), [(0.02, 49), (0.05, 19), (0.1, 9), (0.3, 3), (0.9, 1)])
 def test_so_few_images_are_enough_for_a_rate(rate, needed):
     assert images_needed(rate) == needed
-    assert normal_quantile(np.arange(needed), rate)[1] <= rate + 1e-9
+    assert conformal_threshold(np.arange(needed), rate)[1] <= rate + 1e-9
     if needed > 1:
-        assert normal_quantile(np.arange(needed - 1), rate)[1] > rate
+        assert conformal_threshold(np.arange(needed - 1), rate)[1] > rate

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anomalib_rd.reports.dashboard.runs import Run
-from anomalib_rd.results.variants import config_leaves
+from anomalib_rd.results.variants import variant_settings
 
 _ABSENT = "–"
 
@@ -17,7 +17,7 @@ def config_differences(runs: Sequence[Run], variants: Sequence[str]) -> list[tup
     """
     values: dict[str, dict[str, set[str]]] = {}
     for run in runs:
-        for key, value in config_leaves(run.record["config"]):
+        for key, value in variant_settings(run.record["config"]):
             by_variant = values.setdefault(key, {})
             by_variant.setdefault(run.row["variant"], set()).add(_text(value))
     found = []

@@ -72,7 +72,7 @@ def category_matrix(
     variants = list(dict.fromkeys(runs["variant"]))
     found = {(r["category"], r["metric"], r["variant"]): r for r in records(summary)}
     scales = {name: _scale(summary[summary["metric"] == name]) for name in metrics}
-    first = without_repeats(runs).drop_duplicates(["variant", "category"])
+    first = drop_repeats(runs).drop_duplicates(["variant", "category"])
     links = {(r["variant"], r["category"]): keys[r["run"]] for r in records(first)}
     why = {
         (r["variant"], r["category"], metric): reason

@@ -14,7 +14,7 @@ from anomalib_rd.reports.dashboard.curves import drawn_curves, training_loss
 from anomalib_rd.reports.dashboard.defects import best_threshold, defect_types, wrong_pairs
 from anomalib_rd.results.record import CURVES, RESULT, read_curves, read_record, read_scores
 from anomalib_rd.results.table import metric_columns
-from anomalib_rd.results.threshold import threshold_line
+from anomalib_rd.results.threshold import describe_threshold
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ class Run:
             "duration": record.get("duration_s") or {},
             "speed": record.get("images_per_s") or {},
             "threshold": _short(self.threshold),
-            "verdicts": threshold_line(record, self.folder / RESULT),
+            "verdicts": describe_threshold(record, self.folder / RESULT),
             "badness": [self.badness.get(path) for path in self.group.images],
             "scores": [_short(self.scores.get(path)) for path in self.group.images],
             "defects": self.defects,

@@ -19,7 +19,7 @@ from anomalib_rd.reports.undefined import why_undefined
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import category_table, load_runs, metric_columns, without_repeats
+from anomalib_rd.results.table import category_table, drop_repeats, load_runs, metric_columns
 
 FIGURES = "figures"
 Named = tuple[str, Figure]
@@ -45,7 +45,7 @@ def write_figures(
     """
     runs = load_runs(folders)
     compared = compare_variants(runs, baseline)
-    runs = without_repeats(runs)
+    runs = drop_repeats(runs)
     folder = Path(out if out is not None else folders[0]) / FIGURES
     taken: set[str] = set()
     written: list[Path] = []

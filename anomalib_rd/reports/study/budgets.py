@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from anomalib_rd.reports.figures.style import WIDTH, colour, dashes, foot, heading
 from anomalib_rd.results.record import read_record
-from anomalib_rd.results.table import ORACLE, metric_columns, without_repeats
+from anomalib_rd.results.table import ORACLE, drop_repeats, metric_columns
 
 BUDGETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _EPOCHS = re.compile(r" (?:trainer\.)?max_epochs=\S+")
@@ -36,7 +36,7 @@ def budgets(runs: pd.DataFrame) -> pd.DataFrame:
     metrics = metric_columns(runs)
     rows: list[dict[str, Any]] = []
     curves = 0
-    whole = without_repeats(runs).drop(columns=[c for c in runs if str(c).startswith(ORACLE)])
+    whole = drop_repeats(runs).drop(columns=[c for c in runs if str(c).startswith(ORACLE)])
     for run in whole.to_dict("records"):
         record = read_record(run["run"])
         if record["config"].get("scheduler"):

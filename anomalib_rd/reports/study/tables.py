@@ -16,7 +16,7 @@ from anomalib_rd.results.statistics import (
     smallest_difference,
     spread_factors,
 )
-from anomalib_rd.results.table import without_repeats
+from anomalib_rd.results.table import drop_repeats
 
 AGREEMENT = [
     Column(("metric", "")),
@@ -67,7 +67,7 @@ def spread_table(runs: pd.DataFrame) -> Table:
     notes, rows = Notes(), []
     counts = np.array([SEEDS, SEEDS])
     for metric in [m for m in HEADLINE if m in runs]:
-        values = without_repeats(runs).pivot(index="seed", columns="category", values=metric)
+        values = drop_repeats(runs).pivot(index="seed", columns="category", values=metric)
         means = values.dropna(axis=1, how="all").dropna().mean(axis=1)
         if len(means) < 2 or np.ptp(means) == 0:
             few = "fewer than 2 seeds have every category"

@@ -21,7 +21,7 @@ from anomalib_rd.reports.study.tables import agreement_table, equal_budget_table
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import DATA, MVTEC_AD, Published, load_published
 from anomalib_rd.results.record import find_failures
-from anomalib_rd.results.statistics import compare_variants, rank_agreement, validations
+from anomalib_rd.results.statistics import compare_variants, rank_agreement, validation_metrics
 from anomalib_rd.results.sweeps import failure_reason
 from anomalib_rd.results.table import RUN_COLUMNS, category_table, load_runs, write_csv
 
@@ -72,7 +72,7 @@ def record_study(sweep: Path, out: Path, baseline: str | None = None) -> list[Pa
         raise UserError(
             f"{sweep}: runs on {', '.join(runs['data'].unique())}; a study has one data"
         )
-    validated = validations(runs)
+    validated = validation_metrics(runs)
     budgeted = budgets(runs)
     compared = compare_variants(runs, baseline)
     tables = [*_tables(runs, compared, validated), *_budget_tables(tabled(budgeted))]
