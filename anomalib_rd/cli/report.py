@@ -79,11 +79,15 @@ def run(words: list[str]) -> int:
 def to_wandb(made: "Report", sweep: Path, project: str | None, entity: str | None) -> int:
     """Log the summary run of a sweep, and say where it is; 1 if W&B did not take it, else 0."""
     from anomalib_rd.results.record import RESULT
-    from anomalib_rd.tracking.sweep_summary import elsewhere, log_summary, place_of
+    from anomalib_rd.tracking.sweep_summary import (
+        find_destination,
+        log_summary,
+        override_destination,
+    )
 
     if (sweep / RESULT).is_file():
         raise UserError(f"{sweep}: one run, which W&B has by itself; give a sweep's folder")
-    place = elsewhere(place_of(made.runs), project, entity)
+    place = override_destination(find_destination(made.runs), project, entity)
     if place is None:
         raise UserError(f"{sweep}: no run in it logged to W&B; say where to with --project NAME")
     where = log_summary(made, sweep, place)

@@ -490,9 +490,9 @@ def go_offline_without_login(config: DictConfig, folder: Path) -> None:
     loggers = [spec for spec in config.logger.values() if spec and "_target_" in spec]
     if not any(spec._target_ == WANDB_LOGGER and not spec.get("mode") for spec in loggers):
         return
-    from anomalib_rd.tracking.wandb_logger import lacks_login
+    from anomalib_rd.tracking.wandb_logger import is_login_missing
 
-    if lacks_login():
+    if is_login_missing():
         # The jobs' processes are started with it.
         os.environ["WANDB_MODE"] = "offline"
         named = os.environ.get("WANDB_DIR")

@@ -56,11 +56,11 @@ def define(options: argparse.Namespace) -> "Workspace":
     project, entity = os.environ.get("WANDB_PROJECT"), os.environ.get("WANDB_ENTITY")
     if options.folders:
         from anomalib_rd.results.table import load_runs
-        from anomalib_rd.tracking.sweep_summary import place_of
+        from anomalib_rd.tracking.sweep_summary import find_destination
 
         runs = load_runs(options.folders)
         categories = sorted(runs["category"].unique())
-        if place := place_of(runs):
+        if place := find_destination(runs):
             project, entity = place.project or project, place.entity or entity
     else:
         from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES

@@ -15,7 +15,7 @@ from anomalib_rd.results.record import read_record
 from anomalib_rd.results.sweeps import State, count_states, read_states
 from anomalib_rd.results.table import MEAN_ALL, category_table
 from anomalib_rd.tracking import keys
-from anomalib_rd.tracking.wandb_logger import finish_run, first_line, kept_id, start_run
+from anomalib_rd.tracking.wandb_logger import finish_run, first_line, get_run_id, start_run
 
 if TYPE_CHECKING:
     import wandb
@@ -29,7 +29,7 @@ LONG = ["data", "variant", "category", "group", "metric", "mean", "std", "n_seed
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where the runs of a sweep are in W&B; None leaves it to W&B's environment."""
 
     project: str | None = None
@@ -38,7 +38,7 @@ class Place:
     mode: str | None = None
 
 
-def place_of(runs: pd.DataFrame) -> Place | None:
+def find_destination(runs: pd.DataFrame) -> Destination | None:
     """Where the first of the runs that logged to W&B did; None if none has.
 
     Args:
@@ -47,14 +47,18 @@ def place_of(runs: pd.DataFrame) -> Place | None:
     for run in runs["run"]:
         for spec in (read_record(run)["config"].get("logger") or {}).values():
             if spec.get("_target_") == keys.WANDB_LOGGER:
-                return Place(*(spec.get(key) for key in ("project", "entity", "group", "mode")))
+                return Destination(
+                    *(spec.get(key) for key in ("project", "entity", "group", "mode"))
+                )
     return None
 
 
-def elsewhere(place: Place | None, project: str | None, entity: str | None) -> Place | None:
+def override_destination(
+    place: Destination | None, project: str | None, entity: str | None
+) -> Destination | None:
     """The place with another project or entity; None where there is none and no project said."""
     if place is None:
-        return Place(project=project, entity=entity) if project else None
+        return Destination(project=project, entity=entity) if project else None
     return replace(place, project=project or place.project, entity=entity or place.entity)
 
 
@@ -64,14 +68,14 @@ def log_sweep(made: "Report", sweep: Path) -> None:
     Nothing is done where the last time gave the same numbers. What goes wrong is one warning.
     """
     try:
-        place = place_of(made.runs)
+        place = find_destination(made.runs)
         if place is not None and not _is_logged(made, sweep):
             log_summary(made, sweep, place)
     except Exception as error:
         log.warning("W&B: the sweep is not summed up there (%s)", first_line(error))
 
 
-def log_summary(made: "Report", sweep: Path, place: Place) -> str | None:
+def log_summary(made: "Report", sweep: Path, place: Destination) -> str | None:
     """Log the summary run of a sweep; logged before, the same run is brought up to date.
 
     Tables ``sweep/means`` (`category_table`: fractions), ``sweep/categories`` (to be read:
@@ -103,7 +107,7 @@ def log_summary(made: "Report", sweep: Path, place: Place) -> str | None:
         "tags": [keys.SUMMARY, *made.runs["data"].unique()],
         "config": _config(made.runs, name),
         "dir": os.environ.get("WANDB_DIR") or str(sweep),
-        "id": kept_id(sweep, again=True),
+        "id": get_run_id(sweep, again=True),
         "resume": "allow",
     }
     run = start_run({key: value for key, value in init.items() if value is not None})

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 WANDB_ID = "wandb-id.txt"
 
 
-def kept_id(folder: Path, again: bool) -> str:
+def get_run_id(folder: Path, again: bool) -> str:
     """The id kept in a folder, or a new one, which is kept there.
 
     Drawn and not computed: W&B refuses the id of a run that was deleted, and a removed folder
@@ -51,7 +51,7 @@ def kept_id(folder: Path, again: bool) -> str:
 
 
 @contextmanager
-def tracked(loggers: Iterable[Logger]) -> Iterator[None]:
+def close_runs(loggers: Iterable[Logger]) -> Iterator[None]:
     """Close the loggers' W&B runs when the block ends, as failed if it raises.
 
     Exceptions pass through, `KeyboardInterrupt` and `SystemExit` included. Without this the
@@ -82,7 +82,7 @@ def finish(logger: Logger, failed: bool) -> None:
 _CLOUD_HOST = "api.wandb.ai"
 
 
-def login_known(settings: "wandb.Settings") -> bool:
+def has_login(settings: "wandb.Settings") -> bool:
     """True if wandb would find an API key or identity token by itself.
 
     The places are wandb's own: its environment variables, its settings files and the netrc
@@ -145,7 +145,7 @@ def start_run(init: dict[str, Any]) -> "wandb.Run":
     found = wandb.setup(settings=wandb_settings()).settings
     mode = init.get("mode") or found.mode
     reason = None
-    if mode in ONLINE and not login_known(found):
+    if mode in ONLINE and not has_login(found):
         mode, reason = "offline", _NO_LOGIN
     if mode == "disabled":
         init = {key: value for key, value in init.items() if key != "dir"}  # or it is made
@@ -165,13 +165,13 @@ def start_run(init: dict[str, Any]) -> "wandb.Run":
     return run
 
 
-def lacks_login() -> bool:
+def is_login_missing() -> bool:
     """Whether runs would be online if W&B knew a login; False where W&B cannot tell."""
     import wandb
 
     try:
         found = wandb.setup(settings=wandb_settings()).settings
-        lacking = found.mode in ONLINE and not login_known(found)
+        lacking = found.mode in ONLINE and not has_login(found)
         # Else it would not look at WANDB_MODE again.
         wandb.teardown()
     except Exception as error:  # its own kinds: each run finds out, and says so

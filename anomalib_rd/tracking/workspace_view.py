@@ -9,7 +9,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.wandb_logger import first_line, login_known, wandb_settings
+from anomalib_rd.tracking.wandb_logger import first_line, has_login, wandb_settings
 from anomalib_rd.tracking.workspace import CONFIG, EPOCH, Panel, Section, Workspace
 
 # W&B shows ten of each by default: fewer than there are categories.
@@ -26,7 +26,7 @@ def save_workspace(workspace: Workspace) -> str:
         UserError: no login, or a server that does not answer or refuses.
     """
     settings = wandb.setup(settings=wandb_settings()).settings
-    if not login_known(settings):
+    if not has_login(settings):
         raise UserError("W&B: no login found; `wandb login` before, or look at it with --dry-run")
     view = build_view(workspace)
     try:

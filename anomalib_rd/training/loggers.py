@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from anomalib_rd.results.sweeps import is_main_process
 from anomalib_rd.tracking.keys import WANDB_LOGGER
-from anomalib_rd.tracking.wandb_logger import kept_id
+from anomalib_rd.tracking.wandb_logger import get_run_id
 
 
 def make_loggers(cfg: DictConfig, run_dir: Path, resumed: bool) -> list[Logger]:
@@ -27,6 +27,6 @@ def make_loggers(cfg: DictConfig, run_dir: Path, resumed: bool) -> list[Logger]:
         # An agent of a W&B sweep says the id itself.
         own_id = spec.get("id") or os.environ.get("WANDB_RUN_ID")
         if spec["_target_"] == WANDB_LOGGER and not own_id and is_main_process():
-            more["id"] = kept_id(run_dir, again=resumed)
+            more["id"] = get_run_id(run_dir, again=resumed)
         loggers.append(instantiate(spec, **more))
     return loggers

@@ -27,7 +27,7 @@ from anomalib_rd.results.files import one_line
 from anomalib_rd.results.identity import config_digest
 from anomalib_rd.results.provenance import mask_config
 from anomalib_rd.results.sweeps import is_main_process
-from anomalib_rd.tracking.wandb_logger import tracked
+from anomalib_rd.tracking.wandb_logger import close_runs
 from anomalib_rd.training.artifacts import (
     contained,
     leave_record,
@@ -107,7 +107,7 @@ def train(cfg: DictConfig) -> float | None:
     if is_main_process():
         tell_possible_rate(cfg, data)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
-    with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), tracked(loggers):
+    with keeping_what_there_was(run_dir, run_dir / CHECKPOINT), close_runs(loggers):
         for logger in loggers:
             logger.log_hyperparams(config)
         outcome = Outcome(module, data, config, trainer, written=plain(cfg, resolve=False))

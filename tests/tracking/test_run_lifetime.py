@@ -2,7 +2,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from wandb_file import read_runs
 
-from anomalib_rd.tracking.wandb_logger import finish, tracked
+from anomalib_rd.tracking.wandb_logger import close_runs, finish
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -10,7 +10,7 @@ def test_an_exception_closes_the_run_as_failed_and_passes_through(make_logger, s
     import wandb
 
     logger = make_logger()
-    with pytest.raises(error), tracked([logger]):
+    with pytest.raises(error), close_runs([logger]):
         logger.log_metrics({"train/loss": 1.0})
         raise error
     assert wandb.run is None
@@ -21,7 +21,7 @@ def test_an_exception_closes_the_run_as_failed_and_passes_through(make_logger, s
 def test_other_loggers_are_left_alone_beside_a_wandb_one(make_logger, save_dir, tmp_path):
     csv = CSVLogger(tmp_path / "csv")
     logger = make_logger()
-    with tracked([csv, logger]):
+    with close_runs([csv, logger]):
         for each in (csv, logger):
             each.log_metrics({"a": 1.0}, step=0)
     csv.log_metrics({"a": 2.0}, step=1)  # still open
@@ -32,7 +32,7 @@ def test_other_loggers_are_left_alone_beside_a_wandb_one(make_logger, save_dir, 
 
 
 def test_no_logger_at_all():
-    with tracked([]):
+    with close_runs([]):
         pass
 
 
@@ -51,7 +51,7 @@ def test_what_wandb_raises_at_the_end_becomes_one_line(make_logger, monkeypatch,
         patched.setattr(
             type(run), "finish", lambda *_, **__: (_ for _ in ()).throw(TimeoutError("60 s\nmore"))
         )
-        with tracked([logger]):
+        with close_runs([logger]):
             pass
     (record,) = [r for r in caplog.records if r.name.startswith("anomalib_rd")]
     assert "upload not finished (60 s); `wandb sync " in record.getMessage()
@@ -64,5 +64,5 @@ def test_a_failing_finish_does_not_hide_the_first_error(make_logger, monkeypatch
         patched.setattr(
             type(run), "finish", lambda *_, **__: (_ for _ in ()).throw(OSError("pipe"))
         )
-        with pytest.raises(RuntimeError, match="first"), tracked([logger]):
+        with pytest.raises(RuntimeError, match="first"), close_runs([logger]):
             raise RuntimeError("first")

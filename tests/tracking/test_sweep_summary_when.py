@@ -14,7 +14,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.cli.sweep import SweepCallback
 from anomalib_rd.reports.report import report
 from anomalib_rd.tracking.sweep_summary import log_sweep
-from anomalib_rd.tracking.wandb_logger import WANDB_ID, kept_id, start_run
+from anomalib_rd.tracking.wandb_logger import WANDB_ID, get_run_id, start_run
 
 
 def test_again_is_the_same_run_and_nothing_where_nothing_changed(tmp_path):
@@ -151,9 +151,9 @@ def test_neither_torch_nor_lightning_is_imported(tmp_path):
 
 
 def test_a_run_that_starts_anew_gets_another_id(tmp_path):
-    first = kept_id(tmp_path / "run", again=True)
-    assert kept_id(tmp_path / "run", again=True) == first
-    assert kept_id(tmp_path / "run", again=False) != first
+    first = get_run_id(tmp_path / "run", again=True)
+    assert get_run_id(tmp_path / "run", again=True) == first
+    assert get_run_id(tmp_path / "run", again=False) != first
 
 
 def test_the_folder_of_wandbs_files_is_made(tmp_path):

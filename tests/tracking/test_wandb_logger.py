@@ -16,7 +16,7 @@ from wandb_file import read_runs
 
 import anomalib_rd
 from anomalib_rd.errors import UserError
-from anomalib_rd.tracking.wandb_logger import finish, tracked
+from anomalib_rd.tracking.wandb_logger import close_runs, finish
 
 
 class Line(LightningModule):
@@ -50,7 +50,7 @@ def trained(make_logger, save_dir):
         log_every_n_steps=1,
     )
     data = DataLoader(torch.ones(4, 1), batch_size=2)
-    with tracked(trainer.loggers):
+    with close_runs(trainer.loggers):
         logger.log_hyperparams({"seed": 3, "model": {"name": "rd4ad"}})
         module = Line()
         trainer.fit(module, data)
@@ -96,7 +96,7 @@ def test_making_a_logger_starts_nothing(make_logger, save_dir):
 def test_two_runs_in_one_process_stay_apart(make_logger, save_dir):
     for seed in (0, 1):
         logger = make_logger(name=f"s{seed}")
-        with tracked([logger]):
+        with close_runs([logger]):
             logger.log_hyperparams({"seed": seed})
             logger.log_metrics({f"train/loss{seed}": 1.0}, step=0)
     first, second = read_runs(save_dir)
@@ -109,7 +109,7 @@ def test_two_runs_in_one_process_stay_apart(make_logger, save_dir):
 def test_a_run_left_open_is_closed_as_failed_and_not_reused(make_logger, save_dir, caplog):
     make_logger(name="open").experiment.log({"a": 1})
     logger = make_logger(name="next")
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"b": 1.0})
     first, second = read_runs(save_dir)
     assert (first.name, first.exit_code) == ("open", 1)
@@ -131,7 +131,7 @@ def test_no_login_goes_offline_in_one_line(make_logger, save_dir, caplog):
 
 def test_online_asked_for_without_a_login_goes_offline_too(make_logger, save_dir, caplog):
     logger = make_logger(mode="online")
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"a": 1.0})
     assert len(read_runs(save_dir)) == 1 and "no login found" in caplog.text
 
@@ -183,7 +183,7 @@ def test_explicit_offline_says_nothing(make_logger, caplog):
 def test_wandb_mode_disabled_is_honoured(make_logger, save_dir, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     logger = make_logger(mode=None)
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"a": 1.0})
         assert logger.experiment.disabled
     assert not save_dir.exists() and not Path("wandb").exists()
@@ -219,7 +219,7 @@ def test_none_leaves_it_to_wandbs_environment(make_logger, monkeypatch, tmp_path
         monkeypatch.setenv(key, value)
     (tmp_path / "their-dir").mkdir()
     logger = make_logger(project=None, group=None, job_type=None, name=None, tags=[], save_dir=None)
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"a": 1.0})
     (run,) = read_runs(tmp_path / "their-dir")
     assert (run.project, run.group, run.job_type) == ("theirs", "their-group", "their-job")
@@ -229,7 +229,7 @@ def test_none_leaves_it_to_wandbs_environment(make_logger, monkeypatch, tmp_path
 
 def test_long_blank_and_numeric_tags_do_not_break_the_run(make_logger, save_dir):
     logger = make_logger(tags=["x" * 100, " ", 7])
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"a": 1.0})
     (run,) = read_runs(save_dir)
     assert run.tags == ["x" * 64, "7"]

@@ -9,7 +9,7 @@ import pytest
 from wandb_file import read_runs
 from wandb_stub import KEY
 
-from anomalib_rd.tracking.wandb_logger import login_known, tracked
+from anomalib_rd.tracking.wandb_logger import close_runs, has_login
 
 # Left to itself W&B waits 90 s at the start and forever at the end; a busy machine is slow, too.
 LONG = 60
@@ -27,7 +27,7 @@ def test_a_hanging_server_costs_seconds_and_the_run_goes_offline(
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     logger = make_logger(mode=None, id="given-id")
     started = time.monotonic()
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"train/loss": 1.0})
     assert time.monotonic() - started < LONG
     run = read_runs(save_dir)[-1]
@@ -46,7 +46,7 @@ def test_a_server_that_refuses_or_is_not_there_costs_seconds_and_the_files_can_b
         monkeypatch.setenv("WANDB_BASE_URL", NO_SERVER)
     stub.refuses = status
     logger = make_logger(mode=None, id="given-id")
-    with tracked([logger]):
+    with close_runs([logger]):
         logger.log_metrics({"train/loss": 1.0})
     run = read_runs(save_dir)[-1]
     assert (run.id, run.summary["train/loss"], run.exit_code) == ("given-id", 1.0, 0)
@@ -66,7 +66,7 @@ def test_a_server_that_stops_answering_does_not_hold_up_the_end(
 ):
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
     logger = make_logger(mode=None)
-    with tracked([logger]):
+    with close_runs([logger]):
         assert not logger.experiment.offline and "UpsertBucket" in stub.operations
         stub.hangs.set()
         logger.log_metrics({"train/loss": 1.0})
@@ -78,7 +78,7 @@ def test_a_server_that_stops_answering_does_not_hold_up_the_end(
 def test_a_malformed_key_goes_offline_and_says_why(stub, make_logger, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_API_KEY", "too-short")
     logger = make_logger(mode=None)
-    with tracked([logger]):
+    with close_runs([logger]):
         assert logger.experiment.offline
     (line,) = ours(caplog)
     assert "cannot log online" in line and "too-short" not in line
@@ -88,16 +88,16 @@ def test_netrc_is_a_login(tmp_path, monkeypatch):
     import wandb
 
     settings = wandb.setup().settings
-    assert not login_known(settings)
+    assert not has_login(settings)
     netrc = tmp_path / "elsewhere"
     monkeypatch.setenv("NETRC", str(netrc))
-    assert not login_known(settings)  # named, not there
+    assert not has_login(settings)  # named, not there
     netrc.write_text(f"machine other.example login user password {KEY}\n")
-    assert not login_known(settings)
+    assert not has_login(settings)
     netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert login_known(settings)
+    assert has_login(settings)
     netrc.write_text("machine api.wandb.ai login\n")  # broken
-    assert not login_known(settings)
+    assert not has_login(settings)
 
 
 def test_netrc_of_a_server_of_ones_own_counts_for_that_server(tmp_path, monkeypatch):
@@ -107,9 +107,9 @@ def test_netrc_of_a_server_of_ones_own_counts_for_that_server(tmp_path, monkeypa
     settings = wandb.setup().settings
     home_file = tmp_path / "home" / ".netrc"
     home_file.write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert not login_known(settings)
+    assert not has_login(settings)
     home_file.write_text(f"machine wandb.example:8080 login user password {KEY}\n")
-    assert login_known(settings)
+    assert has_login(settings)
 
 
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
@@ -118,4 +118,4 @@ def test_environment_is_a_login(monkeypatch, name):
 
     settings = wandb.setup().settings
     monkeypatch.setenv(name, KEY)
-    assert login_known(settings)
+    assert has_login(settings)
