@@ -62,7 +62,7 @@ MEAN_ALL = "mean all"
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     """One row for each complete run in or under the folders, by data, variant and path.
 
-    A record that cannot be read gets a warning; see `find_damaged`.
+    A record that cannot be read gets a warning; see `find_unreadable`.
 
     A run of several categories has a row for each of them, see `results.record`; ``unified`` says
     so, and ``run`` is the category's folder in it.

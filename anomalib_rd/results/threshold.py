@@ -27,7 +27,7 @@ class Threshold:
         pixel: the same of a value of the map, for drawing. Of a ``quantile`` it is that of the
             maps' highest values. Where these are the scores it equals ``image``, so that exactly
             anomalous images get an outline; standardised scores have another scale.
-        spread: standard deviation of the normal images' scores; None if ``given``.
+        score_std: standard deviation of the normal images' scores; None if ``given``.
         source: the images that it is from: held out of the training, or trained on.
         normal_images, defect_images: how many they are.
         false_positive_rate: what a ``quantile`` promises of new normal images.
@@ -41,7 +41,7 @@ class Threshold:
     kind: str
     image: float
     pixel: float
-    spread: float | None = None
+    score_std: float | None = None
     source: str | None = None
     normal_images: int = 0
     defect_images: int = 0
@@ -55,17 +55,17 @@ class Threshold:
         return ANOMALOUS if score >= self.image else NORMAL
 
     def normalised(self, score: float) -> float | None:
-        """The score on a scale from 0 to 1 with the threshold at 0.5; None without a spread.
+        """The score on a scale from 0 to 1 with the threshold at 0.5; None without a score_std.
 
-        1 / (1 + exp((image - score) / spread)): a score one standard deviation of the normal
+        1 / (1 + exp((image - score) / score_std)): a score one standard deviation of the normal
         images above the threshold is 0.73, three are 0.95. The order of scores is kept.
         """
-        if self.spread is None:
+        if self.score_std is None:
             return None
         distance = score - self.image
-        if self.spread == 0:
+        if self.score_std == 0:
             return 0.5 + 0.5 * ((distance > 0) - (distance < 0))
-        return 0.5 * (1 + math.tanh(distance / self.spread / 2))  # the same, without overflow
+        return 0.5 * (1 + math.tanh(distance / self.score_std / 2))  # the same, without overflow
 
     def moved(self, value: float) -> "Threshold":
         """The user's own threshold on this one's scale; where that is not the map's, of images."""

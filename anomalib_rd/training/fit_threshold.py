@@ -134,7 +134,7 @@ def _quantile_of_normals(
         kind=QUANTILE,
         image=value,
         pixel=conformal_threshold(highest, rate)[0],
-        spread=float(scores.std()),
+        score_std=float(scores.std()),
         source=HELD_OUT if held_out else TRAINING,
         normal_images=len(scores),
         false_positive_rate=promised,

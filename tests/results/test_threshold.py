@@ -16,7 +16,7 @@ QUANTILE = Threshold(
     kind="quantile",
     image=2.0,
     pixel=2.0,
-    spread=0.5,
+    score_std=0.5,
     source="held-out images",
     normal_images=40,
     false_positive_rate=2 / 41,
@@ -44,13 +44,13 @@ def test_normalised_keeps_order_and_verdict(a, b):
 
 
 def test_normalised_of_images_without_spread_is_a_step():
-    flat = Threshold("quantile", image=1.0, pixel=1.0, spread=0.0)
+    flat = Threshold("quantile", image=1.0, pixel=1.0, score_std=0.0)
     assert [flat.normalised(score) for score in (0.9, 1.0, 1.1)] == [0.0, 0.5, 1.0]
     assert Threshold("given", image=1.0, pixel=1.0).normalised(1.0) is None
 
 
 def test_what_is_kept_of_it_gives_it_back_to_the_bit():
-    exact = Threshold("quantile", image=math.nextafter(0.1, 1), pixel=1 / 3, spread=0.2)
+    exact = Threshold("quantile", image=math.nextafter(0.1, 1), pixel=1 / 3, score_std=0.2)
     exact = replace(exact, normal_scores=(0.1, 1 / 3), normal_peaks=(2 / 3, 0.7))
     kept = json.loads(json.dumps(asdict(exact)))
     assert parse_threshold(kept | {"of_a_later_version": 1}, Path("last.ckpt")) == exact

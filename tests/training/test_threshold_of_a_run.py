@@ -52,7 +52,7 @@ def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(r
     value, promised = conformal_threshold(scores, 0.05)
     assert threshold.image == threshold.pixel == pytest.approx(value, abs=1e-5)
     assert threshold.false_positive_rate == promised == pytest.approx(1 / 7)
-    assert threshold.spread == pytest.approx(np.std(scores), abs=1e-5)
+    assert threshold.score_std == pytest.approx(np.std(scores), abs=1e-5)
     assert threshold.normal_scores == pytest.approx(scores, abs=1e-5)
     assert threshold.at_rate(0.2).image == threshold.image
     record = read_record(folder)
