@@ -20,7 +20,7 @@ COLOURS = {
     "partial": "yellow",
     "running": "cyan",
     "failed": "red",
-    "cut off": "yellow",
+    "interrupted": "yellow",
 }
 
 
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     parser = Parser(
         prog="anomalib-rd status",
         description="The runs of a sweep: done, partial (cut short by limits of the trainer), "
-        "running, failed, cut off (the same command goes on with them) or missing, and the time "
+        "running, failed, interrupted (the same command goes on with them) or missing, and the time "
         "left.",
     )
     parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")
@@ -70,7 +70,7 @@ def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: fl
     for state in states:
         coloured = Text(state.state, style=COLOURS.get(state.state, ""))
         known = [details(state, now)]
-        if state.run in names and state.state in ("failed", "cut off", "running"):
+        if state.run in names and state.state in ("failed", "interrupted", "running"):
             known.append(f"in {state.run}")
         name = Text(names.get(state.run, state.run))
         table.add_row(name, coloured, Text(", ".join(filter(None, known))))

@@ -382,7 +382,7 @@ class SweepCallback(Callback):
         states = [read_state(folder, run) for run in runs]
         # Another process may have taken some up, with the same command; of a search's runs
         # only those that failed are known to be wrong.
-        fine = {"done", "partial", "running"} | (set() if self.runs is not None else {"cut off"})
+        fine = {"done", "partial", "running"} | (set() if self.runs is not None else {"interrupted"})
         wrong = [state for state in states if state.state not in fine]
         made, page, hindrance = None, "", None
         try:

@@ -57,7 +57,7 @@ _URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
 def collect_provenance(
     accelerator: str | None = None, folder: Path | None = None
 ) -> dict[str, Any]:
-    """All of it, as a record's ``collect_provenance`` takes it.
+    """All of it, as a record's ``provenance`` takes it.
 
     Args:
         accelerator: the device's name, such as "NVIDIA A100"; None on a CPU.

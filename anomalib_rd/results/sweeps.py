@@ -175,8 +175,8 @@ def is_alive(run_dir: Path, running: Running) -> bool:
 
 SWEEP, LOCK = "sweep.json", ".sweep.lock"
 CHECKPOINTS = "checkpoints"
-State = Literal["done", "partial", "running", "failed", "cut off", "missing"]
-STATES: tuple[State, ...] = ("done", "partial", "running", "failed", "cut off", "missing")
+State = Literal["done", "partial", "running", "failed", "interrupted", "missing"]
+STATES: tuple[State, ...] = ("done", "partial", "running", "failed", "interrupted", "missing")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class RunState:
 
     Attributes:
         run: its folder below the sweep's.
-        state: ``partial`` is over, but was cut short by Lightning's limits; ``cut off`` has begun
+        state: ``partial`` is over, but was cut short by Lightning's limits; ``interrupted`` has begun
             and is left; ``missing`` has not begun.
         running: who works on it or was the last to; None if done, failed or missing.
         reason: why it failed or is partial, in one line.
@@ -280,7 +280,7 @@ def read_state(sweep: Path, run: str) -> RunState:
     if (folder / FAILURE).is_file():
         return RunState(run, "failed", reason=failure_reason(folder))
     if running is not None or (folder / CHECKPOINTS / "last.ckpt").is_file():
-        return RunState(run, "cut off", running)
+        return RunState(run, "interrupted", running)
     return RunState(run, "missing")
 
 
@@ -330,7 +330,7 @@ def seconds_left(states: Sequence[RunState], now: float) -> float | None:
     Returns:
         0 if nothing is left; None if nothing runs, or nothing is known yet.
     """
-    open_runs = [s for s in states if s.state in ("running", "cut off", "missing")]
+    open_runs = [s for s in states if s.state in ("running", "interrupted", "missing")]
     running = [s for s in open_runs if s.state == "running"]
     if not open_runs:
         return 0.0

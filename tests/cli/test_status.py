@@ -41,10 +41,10 @@ def test_a_line_for_each_run_then_the_totals_and_the_time_left(sweep, capsys):
     assert "done" in lines[0] and "in 12 s" in lines[0]
     assert "running" in lines[1] and "epoch 2 of 4, since 20" in lines[1]
     assert f"on {socket.gethostname()}, process {os.getpid()}" in lines[1]
-    assert "cut off" in lines[2] and lines[2].rstrip().endswith("epoch 2 of 4")
+    assert "interrupted" in lines[2] and lines[2].rstrip().endswith("epoch 2 of 4")
     assert lines[3].split() == ["b/none", "missing"]
     # 12.5 s a run: half of one running, half of one cut off, one missing.
-    assert totals == "4 runs: 1 done, 1 running, 1 cut off, 1 missing; about 25 s left"
+    assert totals == "4 runs: 1 done, 1 running, 1 interrupted, 1 missing; about 25 s left"
 
 
 def test_a_failed_run_is_named_with_its_reason_and_the_exit_status_is_1(sweep, capsys):
@@ -62,7 +62,7 @@ def test_as_json_for_programs(sweep, capsys):
         "partial": 0,
         "running": 1,
         "failed": 0,
-        "cut off": 1,
+        "interrupted": 1,
         "missing": 1,
     }
     assert found["seconds_left"] == pytest.approx(25)

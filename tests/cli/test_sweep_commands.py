@@ -104,7 +104,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     killed = process(*again, *stopping(place / "first", signal=signal.SIGKILL))
     assert killed.returncode == -signal.SIGKILL
     cut, missing = read_states(folder)
-    assert (cut.state, cut.running.epoch, missing.state) == ("cut off", 2, "missing")
+    assert (cut.state, cut.running.epoch, missing.state) == ("interrupted", 2, "missing")
 
     # The first run goes on; in the second someone presses Ctrl-C. Without the feature cache.
     stop = stopping(place / "second", epoch=1, signal=signal.SIGINT)
@@ -115,7 +115,7 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     assert last.startswith("anomalib-rd: interrupted; ") and "epoch 1" in last
     assert "train -m data=mvtec" in last
     done, cut = read_states(folder)
-    assert (done.state, cut.state, cut.running.epoch) == ("done", "cut off", 1)
+    assert (done.state, cut.state, cut.running.epoch) == ("done", "interrupted", 1)
     first = written(folder)
 
     capfd.readouterr()
@@ -136,7 +136,7 @@ def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, 
     last = errors.strip().splitlines()[-1]
     assert "epoch 1" in last and "go on with: anomalib-rd train -m" in last
     first, second = read_states(sweep.folder)
-    assert (first.state, first.running.epoch, second.state) == ("cut off", 1, "missing")
+    assert (first.state, first.running.epoch, second.state) == ("interrupted", 1, "missing")
 
 
 SKIPPED = """

@@ -45,14 +45,14 @@ def test_every_run_is_in_its_state(sweep):
         "bottle/done": "done",
         "bottle/live": "running",
         "pill/broken": "failed",
-        "pill/cut": "cut off",
-        "pill/killed": "cut off",
+        "pill/cut": "interrupted",
+        "pill/killed": "interrupted",
         "tile/none": "missing",
     }
     assert states["bottle/done"].seconds == 12.5
     assert states["bottle/live"].running.epoch == states["pill/killed"].running.epoch + 1 == 2
     assert states["pill/broken"].reason == "ValueError: image 3 is broken"
-    totals = {"done": 1, "partial": 0, "running": 1, "failed": 1, "cut off": 2, "missing": 1}
+    totals = {"done": 1, "partial": 0, "running": 1, "failed": 1, "interrupted": 2, "missing": 1}
     assert count_states(list(states.values())) == totals
 
 
@@ -107,7 +107,7 @@ def test_the_time_left_is_that_of_the_epochs_left_at_todays_pace():
     done = [RunState("a", "done", seconds=90.0), RunState("b", "done", seconds=110.0)]
     half = RunState("c", "running", running(5))
     missing, failed = RunState("d", "missing"), RunState("e", "failed")
-    cut = RunState("f", "cut off", running(8))
+    cut = RunState("f", "interrupted", running(8))
     assert seconds_left([*done, half], now=0) == pytest.approx(50)
     assert seconds_left([*done, half, missing, failed], now=0) == pytest.approx(150)
     assert seconds_left([*done, half, half, missing], now=0) == pytest.approx(100)

@@ -38,7 +38,7 @@ class Sweep:
 
     folder: str
     commands: list[dict[str, str]]
-    count_states: dict[str, int]
+    counts: dict[str, int]
     unfinished: list[Unfinished]
 
 
