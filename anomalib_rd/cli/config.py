@@ -18,7 +18,7 @@ def conf_dir() -> Path:
 def register_resolvers() -> None:
     """Make ``${stem:...}``, ``${set_name:...}`` and ``${config_hash:}`` known; again is fine."""
     OmegaConf.register_new_resolver("stem", stem, replace=True)
-    OmegaConf.register_new_resolver("set_name", set_name, replace=True)
+    OmegaConf.register_new_resolver("set_name", category_set_name, replace=True)
     OmegaConf.register_new_resolver("config_hash", config_hash, replace=True)
 
 
@@ -27,7 +27,7 @@ def stem(name: str) -> str:
     return str(name).split(".")[0]
 
 
-def set_name(category: Any) -> str:
+def category_set_name(category: Any) -> str:
     """``bottle`` -> ``bottle``, ``[bottle, pill]`` -> ``bottle+pill``."""
     from anomalib_rd.results import record
 

@@ -28,7 +28,7 @@ from anomalib_rd.results.identity import (
     require_same_teacher,
     weights_file_sha256,
 )
-from anomalib_rd.results.record import RESULT, limits_of
+from anomalib_rd.results.record import RESULT, trainer_limits
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def is_complete_run(folder: Path, cfg: DictConfig) -> bool:
         log.warning("%s; it is run again", error)
         return False
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
-    if limits_of(record):
+    if trainer_limits(record):
         return False
     require_same_weights(folder, cfg, record)
     return True
@@ -382,7 +382,9 @@ class SweepCallback(Callback):
         states = [read_state(folder, run) for run in runs]
         # Another process may have taken some up, with the same command; of a search's runs
         # only those that failed are known to be wrong.
-        fine = {"done", "partial", "running"} | (set() if self.runs is not None else {"interrupted"})
+        fine = {"done", "partial", "running"} | (
+            set() if self.runs is not None else {"interrupted"}
+        )
         wrong = [state for state in states if state.state not in fine]
         made, page, hindrance = None, "", None
         try:

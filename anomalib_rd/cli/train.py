@@ -181,7 +181,7 @@ def mask_file(path: Path) -> None:
 def work(cfg: DictConfig) -> float | None:
     """One job: run anew, gone on with, or skipped, by what its folder holds."""
     from anomalib_rd.cli.sweep import changed_line, data_changed, is_complete_run
-    from anomalib_rd.results.sweeps import claimed
+    from anomalib_rd.results.sweeps import claim_run
 
     run_dir = Path(cfg.run_dir)
     # A search asks for the run's value, so that it runs again.

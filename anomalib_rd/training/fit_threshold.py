@@ -155,7 +155,7 @@ def _best_on_validation(outcome: Outcome, images: AnomalyDataset) -> Threshold |
         kind=F1MAX,
         image=best_f1_threshold(rank_images(torch.from_numpy(scores), torch.from_numpy(labels))),
         pixel=best_f1_threshold(rank_pixels(maps, masks)),
-        spread=float(normal.std()),
+        score_std=float(normal.std()),
         source=HELD_OUT,
         normal_images=len(normal),
         defect_images=int(labels.sum()),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalib_rd.results.threshold import normal_quantile
+from anomalib_rd.results.threshold import conformal_threshold
 
 
 @pytest.mark.parametrize(("count", "rate"), [(5, 0.05), (19, 0.05), (20, 0.05), (40, 0.1)])

@@ -52,8 +52,8 @@ def test_run_ends_and_its_record_says_what_it_lacks(run, words, limits, judged):
     one_kind = scores["label"].nunique() == 1
     assert math.isnan(record["metrics"]["image_auroc"]) == one_kind
     assert ("image_auroc" in record["undefined"]) == one_kind
-    state = run_state(folder.parent, folder.name)
-    assert (state.state, state.reason) == ("partial", limits_of(record))
+    state = read_state(folder.parent, folder.name)
+    assert (state.state, state.reason) == ("partial", trainer_limits(record))
     assert not is_complete_run(folder, cfg)
 
 
@@ -61,7 +61,7 @@ def test_limits_that_cut_nothing_leave_a_whole_run(run):
     words = ["+trainer.limit_test_batches=3", "+trainer.limit_train_batches=100"]
     cfg, folder, record = run(*words, "+trainer.max_time=01:00:00:00")
     assert record["protocol"]["partial"] is None and is_complete_run(folder, cfg)
-    assert run_state(folder.parent, folder.name).state == "done"
+    assert read_state(folder.parent, folder.name).state == "done"
 
 
 def test_part_of_a_validation(run, tmp_path):

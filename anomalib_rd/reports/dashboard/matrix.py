@@ -9,7 +9,7 @@ import pandas as pd
 
 from anomalib_rd.reports.cells import records
 from anomalib_rd.reports.formatting import format_percent, format_std
-from anomalib_rd.results.table import GROUPS, without_repeats
+from anomalib_rd.results.table import GROUPS, drop_repeats
 
 NARROWEST = 0.02
 """A metric whose values differ by less is not stretched over all colours."""

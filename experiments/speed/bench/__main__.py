@@ -20,7 +20,7 @@ from anomalib_rd.cli.words import as_typed, literal
 from anomalib_rd.data import AnomalyDataModule, read_image
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
-from anomalib_rd.results.files import plain, write_json
+from anomalib_rd.results.files import to_json_types, write_json
 from anomalib_rd.scoring import AnomalyScorer
 from anomalib_rd.training.run import make_data, make_module
 
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         result = BENCHES[options.bench](options)
         if options.json:
-            write_json(options.json, plain({"bench": options.bench, **result}))
+            write_json(options.json, to_json_types({"bench": options.bench, **result}))
     except Exception as error:
         line = explain(error)
         if line is None:

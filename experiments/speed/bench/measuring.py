@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.progress import track
 
-from anomalib_rd.results.provenance import provenance
+from anomalib_rd.results.provenance import collect_provenance
 
 PROCESS = Path("/proc/self")
 
@@ -76,7 +76,7 @@ def machine(cuda: bool) -> dict[str, Any]:
     """
     import torch
 
-    facts = provenance(torch.cuda.get_device_name() if cuda else None)
+    facts = collect_provenance(torch.cuda.get_device_name() if cuda else None)
     hardware = facts["hardware"]
     device = hardware["accelerator"] or f"{hardware['cpu']}, {torch.get_num_threads()} threads"
     facts["torch"] = {
