@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     parser = Parser(
         prog="anomalib-rd status",
         description="The runs of a sweep: done, partial (cut short by limits of the trainer), "
-        "running, failed, interrupted (the same command goes on with them) or missing, and the time "
+        "running, failed, interrupted (the same command resumes them) or missing, and the time "
         "left.",
     )
     parser.add_argument("folder", type=Path, help="the sweep's, such as multirun/NAME")

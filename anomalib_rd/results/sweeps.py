@@ -185,8 +185,8 @@ class RunState:
 
     Attributes:
         run: its folder below the sweep's.
-        state: ``partial`` is over, but was cut short by Lightning's limits; ``interrupted`` has begun
-            and is left; ``missing`` has not begun.
+        state: ``partial`` is over, but was cut short by Lightning's limits; ``interrupted`` has
+            begun and is left; ``missing`` has not begun.
         running: who works on it or was the last to; None if done, failed or missing.
         reason: why it failed or is partial, in one line.
         seconds: what it took if done; None if unknown.

@@ -189,8 +189,8 @@ def test_of_eight_processes_one_gets_the_run(tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = "import os, sys; from pathlib import Path; "
-    code += "from anomalib_rd.results.files import locked; "
-    code += "lock = locked(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
+    code += "from anomalib_rd.results.files import file_lock; "
+    code += "lock = file_lock(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".running.lock")])
     assert done.returncode == -9
     began = time.monotonic()

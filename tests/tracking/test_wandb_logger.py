@@ -240,14 +240,10 @@ def test_without_wandb_everything_else_works(monkeypatch, tmp_path):
     for name in [key for key in sys.modules if key.startswith("anomalib_rd.tracking")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it now raises ImportError
-    evaluation = importlib.import_module("anomalib_rd.tracking.wandb_logger")
-    lifetime = importlib.import_module("anomalib_rd.tracking.wandb_logger")
-    importlib.import_module("anomalib_rd.tracking.wandb_logger")
+    tracking = importlib.import_module("anomalib_rd.tracking.wandb_logger")
     logger = CSVLogger(tmp_path / "csv")
-    with lifetime.tracked([logger]):
-        evaluation.log_evaluation(
-            logger, categories={}, metrics={}, scores=pd.DataFrame(), images=[]
-        )
+    with tracking.close_runs([logger]):
+        tracking.log_evaluation(logger, categories={}, metrics={}, scores=pd.DataFrame(), images=[])
         logger.log_metrics({"a": 1.0}, step=0)
         logger.save()
     assert list((tmp_path / "csv").rglob("metrics.csv"))

@@ -100,7 +100,7 @@ def test_best_f1_on_the_validation(run, larger):
     scores = np.array([p.score for p in found])
     slack = threshold.image - 1e-6
     assert f1(labels, scores >= slack) == max(f1(labels, scores >= t - 1e-6) for t in scores)
-    maps = np.stack([p.map for p in found])
+    maps = np.stack([p.anomaly_map for p in found])
     masks = np.stack([validation[i]["mask"].numpy() for i in range(4)])
     others = np.quantile(maps, np.linspace(0.5, 0.999, 30))
     best = max(f1(masks, maps >= t) for t in others)
