@@ -1,4 +1,4 @@
-"""Shared by all tests: a small data set on disk, configs composed as the command line does."""
+"""Shared by all tests: a small data set on disk, configs composed as by the command line."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from small_data import make_mvtec
 
 os.environ.setdefault("WANDB_MODE", "offline")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in the background of a script: the tests' processes would not hear Ctrl-C.
+    # A background job of a script ignores Ctrl-C, and so would the processes of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers share the cores, and so do the processes that they start.
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory):
-    """Demo data and decoded images of the tests do not mix with the user's."""
+    """Keep demo data and decoded images of the tests out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANOMALIB_RD_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -38,7 +38,7 @@ def own_cache_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_logging():
-    """Take back the handlers that Hydra gives the root logger in a run in this process."""
+    """Remove the handlers that Hydra adds to the root logger when a run is in this process."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield
@@ -48,13 +48,13 @@ def own_logging():
 
 @pytest.fixture(scope="session")
 def mvtec_root(tmp_path_factory):
-    """Two categories, 6 training and 7 test images each; not to be changed."""
+    """Two categories, 6 training and 7 test images each; do not change it."""
     return make_mvtec(tmp_path_factory.mktemp("mvtec"))
 
 
 @pytest.fixture
 def mvtec_copy(tmp_path):
-    """The same with one category, to be damaged."""
+    """A copy with one category, to be damaged."""
     return make_mvtec(tmp_path / "mvtec", categories=("cloth",))
 
 

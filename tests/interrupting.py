@@ -1,4 +1,4 @@
-"""A run that is stopped on its way, once."""
+"""Stops a run once, in the middle."""
 
 import os
 from pathlib import Path
@@ -7,19 +7,19 @@ import lightning as L
 
 from anomalib_rd.results.identity import IGNORED_CALLBACKS
 
-# A run that was stopped is the same run: it must be resumed without this callback.
+# A stopped run stays the same run: it is resumed without this callback.
 IGNORED_CALLBACKS["interrupting.StopOnce"] = None
 
 
 class PowerCutError(Exception):
-    """Not a mistake of the user."""
+    """Not a user error."""
 
 
 class StopOnce(L.Callback):
-    """Stops the process within a run, the first time it comes there.
+    """Stops a run the first time it gets there.
 
-    In epoch ``epoch`` (from 0) after the first batch, or where ``epoch`` is None at the test;
-    by ``signal``, or where that is None by an exception. ``marker`` is made on the way.
+    After the first batch of epoch ``epoch`` (from 0), or at the test if ``epoch`` is None; with
+    ``signal``, or an exception if None. Creates the file ``marker``.
     """
 
     def __init__(self, marker, epoch=2, signal=None):
@@ -43,7 +43,7 @@ class StopOnce(L.Callback):
 
 
 def stopping(marker, epoch=2, signal=None):
-    """The words that put it into a command."""
+    """The overrides that add it to a command."""
     none = "null"
     return [
         "+callbacks.stop._target_=interrupting.StopOnce",

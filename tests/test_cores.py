@@ -1,4 +1,4 @@
-"""How many cores there are for a run, and who else uses them."""
+"""Usable cores, other trainings, and warnings about busy cores."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from anomalib_rd.results.sweeps import Running, RunState
 
 @pytest.fixture
 def cgroup(tmp_path, monkeypatch):
-    """Write files below a control group's mount, and this process's membership."""
+    """Write the files of control groups and this process's membership; gives the root folder."""
 
     def write(membership, **files):
         texts = {"proc/self/cgroup": membership}
@@ -57,18 +57,16 @@ def cgroup(tmp_path, monkeypatch):
         ("0::/\n", {"cpu.max": "rubbish"}, 8),
     ],
 )
-def test_the_cores_are_those_that_affinity_and_control_groups_allow(
-    cgroup, membership, files, expected
-):
+def test_affinity_and_control_groups_limit_the_cores(cgroup, membership, files, expected):
     assert cores.usable_cores(cgroup(membership, **files)) == expected
 
 
-def test_without_control_groups_affinity_alone_counts(cgroup, tmp_path):
+def test_affinity_without_control_groups(cgroup, tmp_path):
     assert cores.usable_cores(tmp_path) == 8
 
 
 @pytest.mark.parametrize(
-    ("command", "found"),
+    ("command", "expected"),
     [
         (["/env/bin/python", "/env/bin/anomalib-rd", "train", "-m"], True),
         (["python3", "-m", "anomalib_rd", "train"], True),
@@ -79,13 +77,13 @@ def test_without_control_groups_affinity_alone_counts(cgroup, tmp_path):
         ([], False),
     ],
 )
-def test_a_training_is_known_by_its_command_line(command, found):
-    assert cores.is_training(command) == found
+def test_a_training_is_recognised_by_its_command_line(command, expected):
+    assert cores.is_training(command) == expected
 
 
 @pytest.fixture
 def other():
-    """Another training, as its command line says, that computes all the time; with two threads."""
+    """The process ID of another training with two threads, which computes all the time."""
     code = "while True: pass"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "anomalib-rd", "train"],
@@ -97,10 +95,10 @@ def other():
     process.wait()
 
 
-def test_another_training_is_found_with_what_it_uses(other, monkeypatch):
+def test_another_training_is_found_with_its_usage(other, monkeypatch):
     assert other in cores.other_trainings() and os.getpid() not in cores.other_trainings()
     assert cores.threads_of(other) == 2
-    assert cores.used_by([other]) == 2  # young: what it will use
+    assert cores.used_by([other]) == 2  # a young process counts with all its threads
     monkeypatch.setattr(cores, "YOUNG", 0)
     assert 0 < cores.used_by([other]) < 1.5
     assert 0 <= cores.idle_cores() <= len(psutil.Process().cpu_affinity()) - 0.1
@@ -121,7 +119,7 @@ def cpu(monkeypatch):
     cores.warn_if_cores_busy.cache_clear()
 
 
-def test_torch_has_no_more_threads_than_there_are_cores_unless_the_user_says_so(cpu, monkeypatch):
+def test_torch_gets_at_most_one_thread_per_core_without_omp_num_threads(cpu, monkeypatch):
     torch.set_num_threads(3)
     cores.limit_threads("auto")
     assert torch.get_num_threads() == 2
@@ -134,10 +132,10 @@ def test_torch_has_no_more_threads_than_there_are_cores_unless_the_user_says_so(
     assert torch.get_num_threads() == 3
 
 
-def test_busy_cores_are_named_once_with_the_way_out(cpu, monkeypatch, caplog):
+def test_one_warning_about_busy_cores(cpu, monkeypatch, caplog):
     torch.set_num_threads(2)
     cores.limit_threads("auto")
-    assert not caplog.records  # nobody else is there
+    assert not caplog.records  # no other training
     cores.warn_if_cores_busy.cache_clear()
     monkeypatch.setattr(cores, "other_trainings", lambda: [17])
     monkeypatch.setattr(cores, "used_by", lambda pids: 2.0)
@@ -147,11 +145,11 @@ def test_busy_cores_are_named_once_with_the_way_out(cpu, monkeypatch, caplog):
     assert "OMP_NUM_THREADS=1" in record.getMessage() and "17" in record.getMessage()
 
 
-@pytest.mark.parametrize("why", ["one thread", "said by the user", "on a GPU"])
-def test_busy_cores_are_no_matter_to_a_run_that_does_not_crowd_them(cpu, monkeypatch, caplog, why):
+@pytest.mark.parametrize("why", ["one thread", "OMP_NUM_THREADS", "on a GPU"])
+def test_no_warning_about_busy_cores(cpu, monkeypatch, caplog, why):
     monkeypatch.setattr(cores, "idle_cores", lambda: 0.0)
     torch.set_num_threads(1 if why == "one thread" else 2)
-    if why == "said by the user":
+    if why == "OMP_NUM_THREADS":
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: why == "on a GPU")
     cores.limit_threads("auto")
@@ -159,10 +157,10 @@ def test_busy_cores_are_no_matter_to_a_run_that_does_not_crowd_them(cpu, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("used", "each", "count", "said"),
+    ("used", "each", "count", "warns"),
     [(2.0, 2, 2, True), (2.0, 1, 2, False), (0.5, 2, 2, False), (2.0, 2, 1, False)],
 )
-def test_status_says_that_runs_crowd_the_cores(monkeypatch, used, each, count, said):
+def test_status_warns_about_crowded_cores(monkeypatch, used, each, count, warns):
     monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(cores, "threads_of", lambda pid: each)
     monkeypatch.setattr(cores, "used_by", lambda pids: used)
@@ -172,4 +170,4 @@ def test_status_says_that_runs_crowd_the_cores(monkeypatch, used, each, count, s
     ]
     elsewhere = RunState("x", "running", Running(9, 0.0, "elsewhere", 0.0))
     line = status.crowding([*states, elsewhere])
-    assert bool(line) == said and (not said or "OMP_NUM_THREADS=1" in line)
+    assert bool(line) == warns and (not warns or "OMP_NUM_THREADS=1" in line)

@@ -1,4 +1,4 @@
-"""Runs to load: one trained with a validation, one without."""
+"""Trained runs to load."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -43,13 +43,13 @@ def make_run(data_root, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(make_run):
-    """A run of the defaults; not to be changed."""
+    """A run of the defaults; do not change it."""
     return make_run()
 
 
 @pytest.fixture
 def run_copy(run, tmp_path):
-    """The same, to be damaged."""
+    """A copy, to be damaged."""
     import shutil
 
     return shutil.copytree(run, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Multiruns in real processes, by any launcher."""
+"""Multiruns in real processes, with any launcher."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from small_data import make_mvtec
 
 @pytest.fixture
 def probe(tmp_path):
-    """What two jobs that run at once find: ``probe("hydra/launcher=parallel")``."""
+    """Resources of two jobs that run at the same time: ``probe("hydra/launcher=parallel")``."""
 
     def probe_jobs(*words, env=None):
         flags = ["-m", "seed=0,1", "hydra.sweep.dir=probed", "hydra.sweep.subdir=${seed}"]
@@ -24,29 +24,29 @@ def probe(tmp_path):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A run of each category; knot has a broken image. The finished command, and what it left."""
+    """A run per category; knot has a broken image. Gives the finished command and its files."""
     root = make_mvtec(tmp_path_factory.mktemp("data"), categories=("cable", "knot", "cloth"))
     broken = root / "knot/train/good/001.png"
     broken.write_bytes(broken.read_bytes()[:200])
 
     def run(*words, categories="knot,cloth"):
-        place = tmp_path_factory.mktemp("work")
-        # A path from here: what the jobs' processes find it from may be another folder.
-        data = f"data.root={os.path.relpath(root, place)}"
+        cwd = tmp_path_factory.mktemp("work")
+        # A relative path: the processes of the jobs may start in another folder.
+        data = f"data.root={os.path.relpath(root, cwd)}"
         names = f"data.category={categories}"
         words = ["-m", "anomalib_rd", "train", "-m", *JOBS, data, names, "sweep=s", *words]
-        done = start(place, words)
-        folder = place / "multirun/s"
-        found = {}
+        done = start(cwd, words)
+        folder = cwd / "multirun/s"
+        files = {}
         for name in ("result.json", "failure.json", "scores.csv"):
             for path in folder.rglob(name):
-                found[str(path.relative_to(folder))] = path.read_text()
-        return done, found
+                files[str(path.relative_to(folder))] = path.read_text()
+        return done, files
 
     return run
 
 
 @pytest.fixture(scope="module")
-def by_hydra(sweep):
-    """What Hydra's own launcher leaves, one job after the other."""
+def hydra_sweep(sweep):
+    """The sweep by Hydra's basic launcher, one job after the other."""
     return sweep(categories="cable,knot,cloth")

@@ -12,13 +12,13 @@ JOBS = [
 ]
 
 
-def start(place, words, env=None):
-    """A command in its own empty folder, one thread a process."""
-    place.mkdir(exist_ok=True)
+def start(cwd, words, env=None):
+    """Run a command in a folder, made if missing, with one thread per process."""
+    cwd.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", **(env or {})}
     return subprocess.run(
         [sys.executable, *map(str, words)],
-        cwd=place,
+        cwd=cwd,
         env={name: value for name, value in environment.items() if value is not None},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""A job that says what its process may use, in place of a training."""
+"""A job that records the resources of its process, instead of a training."""
 
 import json
 import os
@@ -14,14 +14,14 @@ def job(cfg):
     import torch
 
     folder = Path(cfg.run_dir)
-    seen = {
+    resources = {
         "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "folder": str(Path.cwd()),
         "process": os.getpid(),
     }
-    (folder / "probe.json").write_text(json.dumps(seen))
-    # Wait for the other job, so that no worker takes both.
+    (folder / "probe.json").write_text(json.dumps(resources))
+    # Wait for the other job, so that one worker cannot run both.
     deadline = time.monotonic() + 60
     while len(list(folder.parent.glob("*/probe.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
