@@ -1,8 +1,8 @@
-# Everything runs in .venv, made by uv where there is one and by venv and pip where there is not.
+# All targets use .venv, created by uv if installed, else by venv and pip.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/anomalib-rd
-# more words for a command: make train ARGS="data=mvtec data.category=bottle"
+# More arguments for a command: make train ARGS="data=mvtec data.category=bottle"
 ARGS ?=
 
 .PHONY: setup demo test test-slow lint coverage mutants train sweep report bench
@@ -20,14 +20,14 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-# Trains on every category of the embedded data set and prints the table.
+# Train on every category of the embedded data set and print the table.
 demo: setup
 	$(RUN) train -m data.category=all sweep=demo $(ARGS)
 
 # What loads ONNX Runtime, OpenVINO and NNCF: these disturb the tests that come after them in a process.
 RUNTIMES = tests/inference/test_readme.py tests/cli/test_export.py
 
-# One process for each core; a file's tests stay in one of them, so that they share what they made.
+# One process per core; the tests of a file run in the same one, so that they share fixtures.
 test test-slow: SLOW = not slow
 test-slow: SLOW = slow
 test test-slow: setup
@@ -35,7 +35,7 @@ test test-slow: setup
 	  $(addprefix --ignore=,$(RUNTIMES)) $(ARGS)
 	$(BIN)/python -m pytest -m "$(SLOW)" $(RUNTIMES)
 
-# Of each of these parts its own tests must reach 90 % of the lines.
+# The tests of each of these packages must cover 90 % of its lines.
 COVERED = metrics results data scoring
 coverage: setup
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report= \
@@ -45,7 +45,7 @@ coverage: setup
 	  $(BIN)/coverage report --include="anomalib_rd/$$part/*" --fail-under=90 >/dev/null || exit 1; \
 	done
 
-# Changes of the metrics' code that no test notices; a sample of them.
+# Test a sample of mutants of the metrics' code.
 mutants: setup
 	$(BIN)/python experiments/trust/mutants.py --out mutants $(ARGS)
 
@@ -66,8 +66,8 @@ report: setup
 bench: setup
 	$(BIN)/python -m experiments.speed.bench $(or $(ARGS),metrics)
 
-# A study, conf/study/NAME.yaml, and its record, experiments/NAME. The same command again goes on.
-# Other words make another study: give it other places.
+# Run a study, conf/study/NAME.yaml, and write its record to experiments/NAME. Repeat to continue.
+# Give a study with other overrides its own sweep and folder:
 # make study-mask ARGS="trainer.max_epochs=20 data.image_size=[128,128]" SWEEP=screen OUT=multirun/screen
 SWEEP = study-$*
 OUT = experiments/$*
@@ -76,10 +76,10 @@ study-%: setup
 	$(RUN) train -m study=$* sweep=$(SWEEP) $(ARGS)
 	$(RUN) study record multirun/$(SWEEP) --out $(OUT)
 
-# The record of the runs that there are.
+# Write the record again, of all complete runs.
 record-%: setup
 	$(RUN) study record multirun/$(SWEEP) --out $(OUT) $(ARGS)
 
-# Composes every job and lists them; needs no data and no weights.
+# Compose and list every job; needs no data and no weights.
 plan-%: setup
 	$(RUN) study plan $* sweep=$(SWEEP) $(ARGS)

@@ -1,7 +1,7 @@
-"""One sweep by Hydra's own launcher, by joblib and by Ray: the same results, and the wall times.
+"""One sweep with Hydra's basic launcher, joblib and Ray: equal results, and wall times.
 
-In one of its categories an image is broken: the others finish, and the end names it. Writes
-``launchers.json``; exit status 1 if a result differs or the broken run is not named.
+One category has a broken image: the others finish, and the failure names it. Writes
+``launchers.json``; exit status 1 if a result differs or a failure does not name the image.
 """
 
 import json
@@ -9,10 +9,11 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from sweeping import folder, options, results, start, words, write
+from sweeping import folder, parse_options, results, start, sweep_overrides, write_proof
 
-# Threads of each process, and the words of the launcher.
+# Threads per process, and the overrides of the launcher.
 LAUNCHERS: dict[str, tuple[int | None, list[str]]] = {
     "basic, one thread": (1, []),
     "basic, all cores": (None, []),
@@ -30,29 +31,35 @@ BROKEN = "capsule/train/good/003.png"
 
 def main() -> int:
     """Four sweeps of 6 runs, 2 of which fail."""
-    given = options(__doc__, epochs=1)
-    said = words(given, seeds="0", root=with_broken_image(given.root, given.out / "data"))
-    found, shown = {}, {}
-    for name, (threads, more) in LAUNCHERS.items():
+    options = parse_options(__doc__, epochs=1)
+    root = with_broken_image(options.root, options.out / "data")
+    overrides = sweep_overrides(options, seeds="0", root=root)
+    exact: dict[str, dict[str, dict[str, str]]] = {}
+    summary = {}
+    for name, (threads, launcher) in LAUNCHERS.items():
         sweep = name.replace(", ", "-").replace(" ", "-")
-        begun = time.perf_counter()
-        status = start(given.out, sweep, [*said, *more], threads).wait()
-        seconds = time.perf_counter() - begun
-        found[name] = results(given.out, sweep)
-        failed = list(folder(given.out, sweep).glob("*/*/failure.json"))
+        started = time.perf_counter()
+        status = start(options.out, sweep, [*overrides, *launcher], threads).wait()
+        seconds = time.perf_counter() - started
+        exact[name] = results(options.out, sweep)
+        failed = list(folder(options.out, sweep).glob("*/*/failure.json"))
         named = [BROKEN in json.loads(path.read_text())["error"] for path in failed]
-        shown[name] = {
+        summary[name] = {
             "wall_s": round(seconds, 1),
             "exit_status": status,
-            "complete": len(found[name]),
+            "complete": len(exact[name]),
             "failed": len(failed),
             "failures_name_the_image": all(named),
-            "metrics_differ_by_at_most": most_different(found["basic, one thread"], found[name]),
+            "metrics_differ_by_at_most": largest_difference(
+                exact["basic, one thread"], exact[name]
+            ),
         }
-    write(given.out / "launchers.json", {"epochs": given.epochs, "launchers": shown})
-    # Another number of threads rounds otherwise, and training carries that on.
-    same = [not shown[name]["metrics_differ_by_at_most"] for name in LAUNCHERS if "all" not in name]
-    return 0 if all(same) and all(fine(one) for one in shown.values()) else 1
+    write_proof(options.out / "launchers.json", {"epochs": options.epochs, "launchers": summary})
+    # Another number of threads rounds differently.
+    same = [
+        not summary[name]["metrics_differ_by_at_most"] for name in LAUNCHERS if "all" not in name
+    ]
+    return 0 if all(same) and all(as_expected(one) for one in summary.values()) else 1
 
 
 def with_broken_image(root: Path, copy: Path) -> Path:
@@ -64,18 +71,18 @@ def with_broken_image(root: Path, copy: Path) -> Path:
     return copy
 
 
-def most_different(one: dict[str, dict[str, str]], other: dict[str, dict[str, str]]) -> float:
-    """Greatest difference of any metric of any run; infinite if the runs are not the same."""
+def largest_difference(one: dict[str, dict[str, str]], other: dict[str, dict[str, str]]) -> float:
+    """Largest difference of any metric; infinite if the runs differ."""
     if set(one) != set(other):
         return float("inf")
     pairs = [(json.loads(one[run]["metrics"]), json.loads(other[run]["metrics"])) for run in one]
     return max(abs(a[name] - b[name]) for a, b in pairs for name in a)
 
 
-def fine(shown: dict[str, float]) -> bool:
-    """Whether the broken image stayed what it is, and the rest went on."""
-    right = shown["exit_status"] == 1 and shown["complete"] == 4 and shown["failed"] == 2
-    return bool(right and shown["failures_name_the_image"])
+def as_expected(summary: dict[str, Any]) -> bool:
+    """Whether only the runs with the broken image failed, and named it."""
+    counts = (summary["exit_status"], summary["complete"], summary["failed"])
+    return counts == (1, 4, 2) and bool(summary["failures_name_the_image"])
 
 
 if __name__ == "__main__":

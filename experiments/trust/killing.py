@@ -1,4 +1,4 @@
-"""``anomalib-rd`` in a child that ends by SIGKILL, at a moment or in the middle of a file."""
+"""Run ``anomalib-rd`` in a child and kill it with SIGKILL, at a time or while it writes a file."""
 
 import io
 import multiprocessing
@@ -18,13 +18,14 @@ TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
-class Place:
-    """In the middle of writing a file: where a process is killed.
+class KillPoint:
+    """A position in a file: the process is killed while it writes the file.
 
     Attributes:
-        name: of the file, its last one.
-        nth: time that it is written, from 1.
-        byte: so many of its bytes are written, or all if it has fewer; it is not renamed.
+        name: final name of the file.
+        nth: which write of the file, from 1.
+        byte: number of bytes written before the kill, at most the file's size; the file keeps
+            its temporary name.
     """
 
     name: str
@@ -33,28 +34,27 @@ class Place:
 
 
 def start(
-    words: list[str],
+    arguments: list[str],
     log: Path,
-    place: Place | None = None,
+    kill_point: KillPoint | None = None,
     cpu_s: float | None = None,
-    notes: Path | None = None,
+    write_log: Path | None = None,
 ) -> int | None:
-    """Run the command in a child; it shares what this process has imported.
+    """Run the command in a child; it shares the imported modules of this process.
 
     Args:
-        words: after ``anomalib-rd``.
-        log: what it says is added to this file.
-        place: where it is killed; None: nowhere.
-        cpu_s: seconds of CPU time after which it is killed, so that it is as far whatever else
-            the machine does; None: never.
-        notes: a file for the name of each file that it writes.
+        arguments: after ``anomalib-rd``.
+        log: its output is appended to this file.
+        kill_point: kill it while it writes this file.
+        cpu_s: kill it after these seconds of CPU time (independent of other load).
+        write_log: append the name of each file that it writes to this file.
 
     Returns:
-        The exit status, -9 if it was killed.
+        The exit status, -9 if killed.
     """
-    # Not by the command line's interpreter: to import torch takes longer than such a run.
+    # Forked, not a new interpreter: importing torch takes longer than such a run.
     child = multiprocessing.get_context("fork").Process(
-        target=work, args=(words, log, place, notes)
+        target=_run, args=(arguments, log, kill_point, write_log)
     )
     child.start()
     while cpu_s is not None and child.is_alive():
@@ -65,35 +65,36 @@ def start(
     return child.exitcode
 
 
-def work(words: list[str], log: Path, place: Place | None, notes: Path | None) -> None:
-    """What the child does."""
+def _run(
+    arguments: list[str], log: Path, kill_point: KillPoint | None, write_log: Path | None
+) -> None:
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    if place is not None:
-        intercept(deadly(place))
-    if notes is not None:
-        intercept(noted(notes))
+    if kill_point is not None:
+        intercept(open_deadly(kill_point))
+    if write_log is not None:
+        intercept(record_name(write_log))
     from anomalib_rd.cli import main
 
-    sys.argv = ["anomalib-rd", *words]
+    sys.argv = ["anomalib-rd", *arguments]
     status = 1
     try:
-        status = main(words)
+        status = main(arguments)
     finally:
         sys.stdout.flush()
-        os._exit(status)  # what the parent has to do at its end is not this process's business
+        os._exit(status)  # without the exit handlers of the parent
 
 
-class Deadly(io.FileIO):
-    """A new file that kills the process when so many bytes are in it; fewer, when it is closed."""
+class DeadlyFile(io.FileIO):
+    """A new file that kills the process after a number of bytes, or when it is closed."""
 
-    def __init__(self, path: Path, at: int) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         super().__init__(path, "x")
-        self.left = at
+        self.left = size
 
     def write(self, data: Any) -> int:
-        """Write as much as may be written."""
+        """Write up to the limit."""
         view = memoryview(data).cast("B")
         written: int = super().write(view[: self.left]) or 0
         self.left -= written
@@ -102,46 +103,46 @@ class Deadly(io.FileIO):
         return written
 
     def close(self) -> None:
-        """Written, and still under its temporary name."""
+        """Kill the process: the file still has its temporary name."""
         if not self.closed:
             kill()
 
 
 def kill() -> None:
-    """What no program can catch."""
+    """Kill this process with SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def deadly(place: Place) -> Callable[[Path, str], Any]:
-    """Opens the file at the place so that writing it is this process's last act."""
+def open_deadly(kill_point: KillPoint) -> Callable[[Path, str], Any]:
+    """Opens the file of the kill point as a `DeadlyFile`."""
     seen: Counter[str] = Counter()
 
     def opened(path: Path, final: str) -> Any:
         seen[final] += 1
-        if (final, seen[final]) != (place.name, place.nth):
+        if (final, seen[final]) != (kill_point.name, kill_point.nth):
             return None
-        return io.BufferedWriter(Deadly(path, place.byte))
+        return io.BufferedWriter(DeadlyFile(path, kill_point.byte))
 
     return opened
 
 
-def noted(notes: Path) -> Callable[[Path, str], None]:
-    """Writes down the name of each file that is written."""
+def record_name(write_log: Path) -> Callable[[Path, str], None]:
+    """Appends the name of each written file to a file."""
 
     def opened(_: Path, final: str) -> None:
-        with notes.open("a") as file:
+        with write_log.open("a") as file:
             file.write(f"{final}\n")
 
     return opened
 
 
 def intercept(opened: Callable[[Path, str], Any]) -> None:
-    """Call ``opened(path, final name)`` for each temporary file; what it gives is the file."""
+    """Call ``opened(path, final name)`` for each temporary file; its result replaces the file."""
     plain = pathlib.Path.open
 
     def open_(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
         if mode == "xb" and path.name.endswith(TEMPORARY):
-            # Its name does not say what it will be: `write_atomically`, which calls this, knows.
+            # Only the caller, `write_atomically`, knows the final name.
             file = opened(path, sys._getframe(1).f_locals["path"].name)
             if file is not None:
                 return file

@@ -1,7 +1,7 @@
-"""Kills a run with SIGKILL again and again; started again it must end as if nothing had happened.
+"""Kill runs with SIGKILL and restart them; each must end like an uninterrupted run.
 
-Half of the kills come in the middle of writing a file, half at random moments. Writes
-``kills.json``; exit status 1 if a restart failed or differed, or a file was found half-written.
+Half of the kills come while a file is written, half at random times. Writes ``kills.json``; exit
+status 1 if a restart failed or differed, or a file was half-written.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from killing import Place, start
-from left import half_written, leaving
+from killing import KillPoint, start
+from outputs import exact_outputs, half_written
 
-# What the children need, so that none of them has to import it.
+# Imported here once for all children.
 import anomalib_rd.reports.dashboard
 import anomalib_rd.reports.report
 import anomalib_rd.training.run  # noqa: F401
@@ -29,8 +29,8 @@ from anomalib_rd.results.record import read_record
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from small_data import make_mvtec
 
-# 6 training images of 64 x 64: two batches an epoch, a checkpoint after each.
-WORDS = [
+# 6 training images of 64 x 64: two batches per epoch, a checkpoint after each epoch.
+ARGUMENTS = [
     *("train", "data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "trainer=cpu"),
     *("data.train_batch_size=4", "trainer.max_epochs=4", "callbacks.checkpoint.every_s=0"),
     *("data.num_workers=0", "logger=csv"),
@@ -38,84 +38,91 @@ WORDS = [
 
 
 def main() -> int:
-    """A run never stopped, then those that are killed and started again."""
-    given = options()
-    torch.set_num_threads(1)  # another number rounds otherwise
-    given.out.mkdir(parents=True, exist_ok=True)
-    os.environ["MVTEC_ROOT"] = str((given.out / "data").resolve())
-    make_mvtec(given.out / "data", categories=("cloth",))
-    notes, whole = given.out / "written.txt", given.out / "whole"
+    """An uninterrupted run, then those that are killed and restarted."""
+    options = parse_options()
+    torch.set_num_threads(1)  # another number rounds differently
+    options.out.mkdir(parents=True, exist_ok=True)
+    os.environ["MVTEC_ROOT"] = str((options.out / "data").resolve())
+    make_mvtec(options.out / "data", categories=("cloth",))
+    write_log, reference = options.out / "written.txt", options.out / "whole"
     before = sum(os.times()[2:4])
-    if start(said(whole), given.out / "whole.log", notes=notes) != 0:
-        raise SystemExit(f"the run itself failed: see {given.out / 'whole.log'}")
+    if start(command(reference), options.out / "whole.log", write_log=write_log) != 0:
+        raise SystemExit(f"the uninterrupted run failed: see {options.out / 'whole.log'}")
     seconds = sum(os.times()[2:4]) - before
-    plans = plan(given, Counter(notes.read_text().split()), seconds)
-    with ThreadPoolExecutor(given.jobs) as pool:
-        kills = list(pool.map(lambda n: kill(given.out / f"run-{n:02}", whole, **plans[n]), plans))
-    fine = [kill["equal"] and not kill["half_written"] for kill in kills]
+    plans = plan(options, Counter(write_log.read_text().split()), seconds)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        kills = list(
+            pool.map(lambda n: kill(options.out / f"run-{n:02}", reference, **plans[n]), plans)
+        )
+    passed = [kill["equal"] and not kill["half_written"] for kill in kills]
     proof = {
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
-        "command": f"anomalib-rd {' '.join(WORDS)}",
+        "command": f"anomalib-rd {' '.join(ARGUMENTS)}",
         "cpu_s_never_stopped": round(seconds, 1),
-        "survived": f"{sum(fine)} of {len(kills)}",
+        "survived": f"{sum(passed)} of {len(kills)}",
         "kills": kills,
     }
-    (given.out / "kills.json").write_text(json.dumps(proof, indent=2) + "\n")
+    (options.out / "kills.json").write_text(json.dumps(proof, indent=2) + "\n")
     print(f"survived: {proof['survived']}")
-    return 0 if all(fine) else 1
+    return 0 if all(passed) else 1
 
 
-def options() -> argparse.Namespace:
-    """What the command line says."""
+def parse_options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of where to kill")
-    parser.add_argument("--files", nargs="*", help="the files to kill in; by default all")
+    parser.add_argument("--seed", type=int, default=0, help="of the kill points")
+    parser.add_argument("--files", nargs="*", help="kill while these are written; default all")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     return parser.parse_args()
 
 
 def plan(
-    given: argparse.Namespace, written: Counter[str], seconds: float
+    options: argparse.Namespace, written: Counter[str], seconds: float
 ) -> dict[int, dict[str, Any]]:
-    """Where to kill each run: in each of the kinds of file in turn, and between at moments."""
-    draw, plans = random.Random(given.seed), {}
+    """When to kill each run: in turn while a file is written (each kind in turn) or at a time."""
+    draw, plans = random.Random(options.seed), {}
     pictures = [name for name in written if name.endswith(".png")]
-    kinds = given.files or sorted({*written} - {*pictures[1:]})
-    for number in range(given.kills):
+    kinds = options.files or sorted({*written} - {*pictures[1:]})
+    for number in range(options.kills):
         kind = kinds[number // 2 % len(kinds)]
-        plans[number] = a_moment(draw, seconds) if number % 2 else a_place(draw, kind, written)
+        plans[number] = (
+            random_time(draw, seconds) if number % 2 else random_kill_point(draw, kind, written)
+        )
     return plans
 
 
-def said(folder: Path) -> list[str]:
-    """The command's words for a run in this folder."""
-    return [*WORDS, f"hydra.run.dir={folder.resolve()}"]
+def command(folder: Path) -> list[str]:
+    """Arguments of a run in this folder."""
+    return [*ARGUMENTS, f"hydra.run.dir={folder.resolve()}"]
 
 
-def a_moment(draw: random.Random, seconds: float) -> dict[str, Any]:
-    """Some time after the start, while the run never stopped was at work."""
+def random_time(draw: random.Random, seconds: float) -> dict[str, Any]:
+    """A time within the duration of the uninterrupted run."""
     moment = draw.uniform(0, 0.95 * seconds)
     return {"where": f"after {moment:.2f} s of CPU time", "cpu_s": moment}
 
 
-def a_place(draw: random.Random, name: str, written: Counter[str]) -> dict[str, Any]:
-    """In one of the times that the file is written, after a random number of bytes."""
+def random_kill_point(draw: random.Random, name: str, written: Counter[str]) -> dict[str, Any]:
+    """While the file is written, after a random number of bytes."""
     byte = draw.choice([0, draw.randint(1, 500), draw.randint(501, 100_000), 10**9])
-    place = Place(name, draw.randint(1, written[name]), byte)
+    point = KillPoint(name, draw.randint(1, written[name]), byte)
     how_far = "written, not renamed" if byte == 10**9 else f"after {byte} bytes at most"
-    return {"where": f"{name} (writing {place.nth} of {written[name]}), {how_far}", "place": place}
+    return {
+        "where": f"{name} (writing {point.nth} of {written[name]}), {how_far}",
+        "kill_point": point,
+    }
 
 
-def kill(folder: Path, whole: Path, where: str, **plan: Any) -> dict[str, Any]:
-    """Kill one run, look at what it left, start it again, and hold it against the whole one."""
+def kill(folder: Path, reference: Path, where: str, **plan: Any) -> dict[str, Any]:
+    """Kill one run, check its files, restart it, and compare it with the uninterrupted one."""
     log = folder.with_suffix(".log")
-    status = start(said(folder), log, **plan)
+    status = start(command(folder), log, **plan)
     half, complete = half_written(folder), (folder / "result.json").exists()
-    again = start(said(folder), log)
-    equal = again == 0 and leaving(folder) == leaving(whole)
-    found = {
+    again = start(command(folder), log)
+    equal = again == 0 and exact_outputs(folder) == exact_outputs(reference)
+    result = {
         "where": where,
         "killed": status == -9,  # or it had ended before
         "complete_when_killed": complete,
@@ -127,8 +134,8 @@ def kill(folder: Path, whole: Path, where: str, **plan: Any) -> dict[str, Any]:
     }
     if equal:
         shutil.rmtree(folder)
-    print(json.dumps(found), flush=True)
-    return found
+    print(json.dumps(result), flush=True)
+    return result
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Runs a multirun of many small runs in one process, and notes its memory after each.
+"""Run a multirun of many small runs in one process, and record its memory after each.
 
-Writes ``memory.csv`` (MiB of this process, and the processes that it has), ``memory.png`` and
-``memory.json``; exit status 1 if memory grew by more than 5 % after the warm-up, or a process
-was left behind.
+Writes ``memory.csv`` (MiB after each run), ``memory.png`` and ``memory.json``; exit status 1 if
+memory grew by more than 5 % after the warm-up, or a process stayed alive.
 """
 
 import argparse
@@ -19,45 +18,53 @@ from hydra.experimental.callback import Callback
 
 HERE = Path(__file__).parent
 WARM_UP, LIMIT = 5, 0.05
-WORDS = [
+ARGUMENTS = [
     *("train", "-m", "data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "trainer=cpu"),
     *("data.num_workers=1", "speed.feature_cache=off", "trainer.max_epochs=1", "logger=csv"),
 ]
 
 
-class Noted(Callback):
-    """A row for each job of this process: its memory, and its child processes."""
+class MemoryLog(Callback):
+    """Appends a row per job: memory, threads and child processes of this process."""
 
-    def __init__(self, into: str) -> None:
-        self.into = into
+    def __init__(self, file: str) -> None:
+        self.file = file
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after each job, in the process that ran it."""
         process = psutil.Process()
         children = [child.name() for child in process.children(recursive=True)]
         row = [process.memory_info().rss / 2**20, process.num_threads(), " ".join(children)]
-        with Path(self.into).open("a", newline="") as file:
-            csv.writer(file).writerow(row)
+        with Path(self.file).open("a", newline="") as stream:
+            csv.writer(stream).writerow(row)
 
 
 def main() -> int:
-    """The multirun as a process, and what its rows say."""
+    """Run the multirun in a process and check its memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--runs", type=int, default=30)
-    given = parser.parse_args()
-    out = given.out.resolve()
+    options = parser.parse_args()
+    out = options.out.resolve()
     out.mkdir(parents=True)
     sys.path.append(str(HERE.parents[1] / "tests"))
     from small_data import make_mvtec
 
     make_mvtec(out / "data", categories=("cloth",))
-    seeds = f"seed=range({given.runs})"
-    noted = f"+hydra.callbacks.noted={{_target_: memory.Noted, into: {out / 'rows.csv'}}}"
+    seeds = f"seed=range({options.runs})"
+    callback = f"+hydra.callbacks.memory={{_target_: memory.MemoryLog, file: {out / 'rows.csv'}}}"
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     with (out / "sweep.log").open("ab") as log:
         sweep = subprocess.Popen(
-            [sys.executable, "-m", "anomalib_rd", *WORDS, seeds, noted, f"hydra.sweep.dir={out}/s"],
+            [
+                sys.executable,
+                "-m",
+                "anomalib_rd",
+                *ARGUMENTS,
+                seeds,
+                callback,
+                f"hydra.sweep.dir={out}/s",
+            ],
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -68,8 +75,8 @@ def main() -> int:
         rows = list(csv.reader(file))
     memory = [float(row[0]) for row in rows]
     steady = memory[WARM_UP:]
-    found = {
-        "command": " ".join(["anomalib-rd", *WORDS, seeds]),
+    result = {
+        "command": " ".join(["anomalib-rd", *ARGUMENTS, seeds]),
         "exit_status": status,
         "runs": len(rows),
         "after_the_first_run_MiB": round(memory[0]),
@@ -79,34 +86,34 @@ def main() -> int:
         "growth_after_the_warm_up": round(steady[-1] / steady[0] - 1, 4),
         "threads_after_first_and_last": [int(rows[0][1]), int(rows[-1][1])],
         "children_after_a_run": sorted({row[2] for row in rows}),
-        "left_behind": left_behind(sweep.pid),
+        "left_behind": running_processes(sweep.pid),
     }
-    (out / "memory.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "memory.json").write_text(json.dumps(result, indent=2) + "\n")
     with (out / "memory.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(
             [["run", "MiB"], *((n + 1, round(mib, 1)) for n, mib in enumerate(memory))]
         )
     draw(out / "memory.png", memory)
-    print(json.dumps(found, indent=2))
+    print(json.dumps(result, indent=2))
     flat = max(steady) <= steady[0] * (1 + LIMIT)
-    clean = found["children_after_a_run"] == [""] and not found["left_behind"]
+    clean = result["children_after_a_run"] == [""] and not result["left_behind"]
     return 0 if flat and clean and status == 0 else 1
 
 
-def left_behind(session: int) -> list[str]:
-    """The processes of the multirun's session that live on."""
-    left = []
+def running_processes(session: int) -> list[str]:
+    """Names of the processes of the multirun's session that are still alive."""
+    names = []
     for process in psutil.process_iter(["name", "status"]):
         try:
             if os.getsid(process.pid) == session:
-                left.append(process.info["name"])
+                names.append(process.info["name"])
         except ProcessLookupError:
             continue
-    return left
+    return names
 
 
 def draw(path: Path, memory: list[float]) -> None:
-    """The memory after each run, with the 5 % that it may grow by."""
+    """Plot the memory after each run, with the allowed growth of 5 %."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a run has left: to the bit, and whether each file is whole."""
+"""Outputs of a run: their exact values, and whether each file is intact."""
 
 import json
 import zipfile
@@ -12,20 +12,20 @@ from PIL import Image
 from anomalib_rd.results.record import read_record, read_scores
 
 
-def leaving(folder: Path) -> dict[str, Any]:
+def exact_outputs(folder: Path) -> dict[str, Any]:
     """Metrics, losses, scores and weights of a complete run, to the bit."""
-    kept = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     record = read_record(folder)
     return {
         "metrics": record["metrics"],
         "losses": record["loss_curve"],
         "scores": (folder / "scores.csv").read_bytes(),
-        "weights": {name: value.numpy().tobytes() for name, value in kept.items()},
+        "weights": {name: value.numpy().tobytes() for name, value in weights.items()},
     }
 
 
 def half_written(folder: Path) -> list[str]:
-    """The files under their own names that cannot be read as what they are."""
+    """The files with final names that cannot be read."""
     bad = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.endswith(".tmp"):
@@ -37,7 +37,7 @@ def half_written(folder: Path) -> list[str]:
 
 
 def read(path: Path) -> None:
-    """Read a file to its end; raises whatever its reader does."""
+    """Read a file completely; raises the error of its reader."""
     kind = path.suffix
     if path.name == "scores.csv":
         read_scores(path.parent)
@@ -51,8 +51,8 @@ def read(path: Path) -> None:
                 archive[name].sum()
     elif kind == ".zip":
         if (broken := zipfile.ZipFile(path).testzip()) is not None:
-            raise ValueError(f"{broken} in it is damaged")
+            raise ValueError(f"its member {broken} is damaged")
     elif kind == ".png":
-        Image.open(path).load()
+        Image.open(path, formats=["PNG"]).load()
     elif kind == ".html" and not path.read_text().rstrip().endswith("</html>"):
-        raise ValueError("it has no end")
+        raise ValueError("its end is missing")
