@@ -1,98 +1,138 @@
-"""What commands share: parsers and output streams."""
+"""What the commands share: the parser, the options of a run, robust output streams."""
 
 import argparse
 import contextlib
 import io
+import math
 import os
+import shutil
 import stat
 import sys
+import textwrap
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from anomalib_rd.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all mistakes are said; argparse would show its usage."""
+    """A parser whose errors are one line and whose help is formatted by rich-argparse."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError with the message."""
-        verb = self.prog.removeprefix("anomalib-rd ")
-        raise UserError(f"{verb}: {message}; see `{self.prog} --help`")
+        command = self.prog.removeprefix("anomalib-rd").strip()
+        raise UserError(f"{command}{': ' * bool(command)}{message}; see `{self.prog} --help`")
+
+    def format_help(self) -> str:
+        """The help text. Rich is imported only here, where help is printed."""
+        from rich_argparse import RawDescriptionRichHelpFormatter
+
+        class HelpFormatter(RawDescriptionRichHelpFormatter):
+            text_markup = False  # [a,b] is a list, not markup
+
+            def __init__(self, prog: str) -> None:
+                super().__init__(prog, max_help_position=28)
+                self._action_max_length = 15  # argparse forgets the indentation of subcommands
+
+        self.formatter_class = HelpFormatter
+        width = shutil.get_terminal_size().columns - 2
+        self.description = textwrap.fill(self.description or "", width)
+        return super().format_help()
+
+    def describe(self, description: str, *examples: str) -> None:
+        """Set the description and, below the options, examples of arguments."""
+        self.description = description
+        if examples:
+            lines = "\n".join(f"  {self.prog} {example}".rstrip() for example in examples)
+            self.epilog = f"Examples:\n{lines}"
 
 
-class RunParser(Parser):
-    """Takes a run, and unless told otherwise a device."""
+def number(kind: Callable[[str], float], low: float = -math.inf) -> Callable[[str], Any]:
+    """An argparse type: a finite int or float that is at least ``low``."""
 
-    def __init__(self, verb: str, description: str, device: bool = True) -> None:
-        super().__init__(prog=f"anomalib-rd {verb}", description=description)
-        self.add_argument("run", metavar="RUN", help="a run's folder, or its checkpoints/last.ckpt")
-        if device:
-            self.add_argument(
-                "--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)"
-            )
-        self.add_argument(
-            "--teacher-weights", metavar="FILE", help="where the teacher's weights are now"
+    def read(text: str) -> float:
+        value = kind(text)
+        if not math.isfinite(value) or value < low:
+            least = f" and at least {low}" if math.isfinite(low) else ""
+            raise argparse.ArgumentTypeError(f"{text}: must be finite{least}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it: invalid int value
+    return read
+
+
+def add_run_arguments(parser: Parser, device: bool = True) -> None:
+    """Add the run and how to load it: device, teacher, trust."""
+    parser.add_argument("run", metavar="RUN", help="run folder or its checkpoints/last.ckpt")
+    if device:
+        parser.add_argument(
+            "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
         )
-        self.add_argument(
-            "--other-teacher",
-            action="store_true",
-            help="take a teacher that is not the one of the training; scores and threshold suffer",
-        )
-        self.add_argument(
-            "--trust",
-            action="store_true",
-            help="run code from outside of anomalib-rd that the run's config names",
-        )
+    parser.add_argument(
+        "--teacher-weights", metavar="FILE", help="current path of the teacher's weights"
+    )
+    parser.add_argument(
+        "--other-teacher",
+        action="store_true",
+        help="accept a teacher that differs from the trained one; scores and threshold get worse",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="allow the run's config to execute code from outside anomalib-rd",
+    )
 
-    def parsed(self, words: list[str]) -> argparse.Namespace:
-        """Parse; the run may be said as ``run=RUN`` too."""
-        said = [word for word in words if word.startswith("run=")]
-        others = [word for word in words if word not in said]
-        return self.parse_intermixed_args([*(word[len("run=") :] for word in said), *others])
+
+def take_run(options: argparse.Namespace, words: str) -> None:
+    """Accept ``run=RUN`` in any position instead of RUN in the first.
+
+    Args:
+        options: parsed; ``run`` and the list ``words`` are corrected in place.
+        words: name of the list of the other positional arguments.
+    """
+    positional = [options.run, *getattr(options, words)]
+    named = [word for word in positional if word.startswith("run=")]
+    if named:
+        options.run = named[-1].removeprefix("run=")
+        setattr(options, words, [word for word in positional if word not in named])
 
 
 class Pipe(io.FileIO):
-    """The writing end of a pipe; when its reader has left, as `head` does, nothing is written.
+    """The writing end of a pipe; output is discarded once the reader is gone, as after ``head``.
 
-    Otherwise the verb would end by BrokenPipeError, and a training or the files of a report would
-    be lost for a line that nobody reads.
+    A BrokenPipeError would end a training or a report for a line that nobody reads.
     """
 
     def write(self, data: Any) -> int:
-        """Write the bytes, or drop them where nobody reads."""
+        """Write the bytes, or discard them where nobody reads."""
         try:
             return super().write(data)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for the processes that this one starts too
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # for the processes that this one starts too
+            os.close(null)
             return len(memoryview(data).cast("B"))
 
 
 def protect_output() -> None:
-    """Make both streams of this process so."""
+    """Make stdout and stderr accept closed pipes and characters that they cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started this, as by >&-
+        if stream is None:  # closed by the parent process, as by >&-
             setattr(sys, name, open(os.devnull, "w", errors="ignore"))  # noqa: SIM115, PTH123
             continue
         if not isinstance(stream, io.TextIOWrapper):
             continue
-        # A file's name may hold bytes that are no text, or letters that the terminal lacks.
+        # File names may hold bytes that are not text, or characters that the terminal cannot show.
         stream.reconfigure(errors="backslashreplace")
         with contextlib.suppress(OSError):  # in a test it is no file
-            if is_pipe(stream.fileno()):
-                setattr(sys, name, reopened(stream))
+            mode = os.fstat(stream.fileno()).st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                setattr(sys, name, reopen_as_pipe(stream))
 
 
-def is_pipe(number: int) -> bool:
-    """Whether the file descriptor is of a pipe or socket."""
-    mode = os.fstat(number).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def reopened(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream with a `Pipe` below."""
+def reopen_as_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream on top of a `Pipe`."""
     stream.flush()
     pipe = Pipe(stream.fileno(), "wb", closefd=False)
     buffered = isinstance(stream.buffer, io.BufferedWriter)  # not with PYTHONUNBUFFERED

@@ -1,262 +1,73 @@
-"""``anomalib-rd data``: list, check and download data sets, and manage the cache."""
+"""``anomalib-rd data``: list, check and download data sets, and manage the image cache."""
 
 import json
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
-from rich.text import Text
-
-from anomalib_rd.cli.categories import KEY, composed, parsed, values
 from anomalib_rd.cli.common import Parser
-from anomalib_rd.data.check import (
-    ERROR,
-    SEVERITIES,
-    CategoryCheck,
-    Counts,
-    Finding,
-    check_category,
-    find_missing_categories,
-)
-from anomalib_rd.data.masks import check_mask_rule
-from anomalib_rd.data.sources.source import Source, select_categories
-from anomalib_rd.results.files import printable
+from anomalib_rd.errors import UserError
+from anomalib_rd.reports.formatting import format_bytes, format_count
 
-LISTED = 20
-"""Findings of one severity shown for a category; the others are counted."""
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from anomalib_rd.data.check import CategoryCheck, Counts, Finding
+    from anomalib_rd.data.sources.source import Source
+
+PRINTED_FINDINGS = 20
+"""Findings per category and severity that are printed; the rest is counted."""
 
 
-def check(overrides: list[str], as_json: bool) -> int:
-    """Check the categories that the overrides name, or all; print what was found.
-
-    Returns:
-        The exit status: 2 if there are errors, else 0.
-
-    Raises:
-        UserError: no such data set or category.
-    """
-    data, wanted = settings(overrides)
-    source = instantiate_source(data)
-    available = source.categories()
-    names = select_categories(source, wanted or "all")
-    results = [*checked_all(source, names, data.mask_rule)]
-    general = [] if wanted else find_missing_categories(source, available)
-    findings = [*(finding for result in results for finding in result.findings), *general]
-    if as_json:
-        print(json.dumps(as_data(source.root, results, findings), indent=2))
-    else:
-        show(source.root, results, findings)
-    return 2 if any(finding.severity == ERROR for finding in findings) else 0
-
-
-def select_source(overrides: list[str]) -> tuple[Source, list[str]]:
-    """The data set, and what ``data.category`` says; nothing if the words do not."""
-    data, wanted = settings(overrides)
-    return instantiate_source(data), wanted
-
-
-def instantiate_source(data: DictConfig) -> Source:
-    """The data set that the group ``data`` of the config names."""
-    from hydra.utils import instantiate
-
-    source: Source = instantiate(data.source)
-    return source
-
-
-def settings(overrides: list[str]) -> tuple[DictConfig, list[str]]:
-    """The group ``data`` of the config, and what ``data.category`` says."""
-    from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.cli.words import as_typed
-
-    register_resolvers()
-    overrides = as_typed(overrides, many=False)
-    given = {index: o for index, o in parsed(overrides).items() if o.key_or_group == KEY}
-    others = [word for index, word in enumerate(overrides) if index not in given]
-    wanted = values(list(given.values())[-1]) if given else []
-    data: DictConfig = composed(others, None).data
-    check_mask_rule(data.mask_rule)
-    return data, wanted
-
-
-def checked_all(source: Source, names: list[str], mask_rule: str) -> Iterable[CategoryCheck]:
-    """Each category in turn, with a bar on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        for name in names:
-            task = bars.add_task(escape(name), total=None)
-
-            def advance(done: int, total: int, task: TaskID = task) -> None:
-                bars.update(task, completed=done, total=total)
-
-            yield check_category(source, name, advance, mask_rule)
-            bars.remove_task(task)
-
-
-def show(root: Path, results: list[CategoryCheck], findings: list[Finding]) -> None:
-    """Print the tables, then a line for each finding."""
-    console = Console()
-    console.print(counts_table(root, results))
-    console.print(formats_table(results))
-    for result in results:
-        if result.masks:
-            print(f"{result.category}: {masks_read(result)}")
-    shown: Counter[tuple[str, str]] = Counter()
-    for finding in findings:
-        shown[finding.category, finding.severity] += 1
-        if shown[finding.category, finding.severity] <= LISTED:
-            # Not by rich: a path is to stay on its line.
-            print(f"{finding.severity}: {printable(finding.text)}")
-    for (category, severity), count in shown.items():
-        if count > LISTED:
-            print(f"{severity}: {category}: {count - LISTED} more; --json lists all")
-    print(summary(findings) or "nothing found")
-
-
-def counts_table(root: Path, results: list[CategoryCheck]) -> Table:
-    """Images on disk beside those published."""
-    table = Table(title=Text(str(root)), title_justify="left")
-    table.add_column("category")
-    for heading in ("train", "test good", "test defect", "masks", "published"):
-        table.add_column(heading, justify="right")
-    table.add_column("found")
-    for result in results:
-        counts = [str(count) for count in triple(result.counts)] or ["?", "?", "?"]
-        masks = "?" if result.counts is None else str(result.masks)
-        found = summary(result.findings) or "-"
-        table.add_row(Text(result.category), *counts, masks, agreement(result), found)
-    return table
-
-
-def formats_table(results: list[CategoryCheck]) -> Table:
-    """How many images are of which size and mode."""
-    table = Table(title="sizes and modes as stored, upright", title_justify="left")
-    for heading in ("category", "size", "mode", "images"):
-        table.add_column(heading, justify="right" if heading == "images" else "left")
-    for result in results:
-        for (width, height, mode), count in result.formats.most_common():
-            table.add_row(Text(result.category), f"{width} x {height}", mode, str(count))
-    return table
-
-
-def masks_read(result: CategoryCheck) -> str:
-    """By which limit the masks are read."""
-    kinds = {
-        "by all but the background": result.masks - result.soft_masks,
-        "with soft edges, above half of white": result.soft_masks,
-    }
-    parts = [f"{count} {how}" for how, count in kinds.items() if count]
-    return f"masks: {', '.join(parts)} (data.mask_rule)"
-
-
-def agreement(result: CategoryCheck) -> str:
-    """Whether the counts are the published ones, or what those are."""
-    if result.published is None:
-        return "-"
-    if result.counts == result.published:
-        return "same"
-    return " / ".join(str(count) for count in triple(result.published))
-
-
-def triple(counts: Counts | None) -> tuple[int, ...]:
-    """Training, normal test and defect images; nothing if they could not be counted."""
-    return () if counts is None else (counts.train, counts.good, counts.defect)
-
-
-def summary(findings: list[Finding]) -> str:
-    """How many findings of which severity."""
-    found = Counter(finding.severity for finding in findings)
-    counts = [(found[severity], severity) for severity in SEVERITIES if found[severity]]
-    return ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in counts)
-
-
-def as_data(root: Path, results: list[CategoryCheck], findings: list[Finding]) -> dict[str, Any]:
-    """All of it, for scripts."""
-    keys = ("train", "good", "defect")
-    return {
-        "root": str(root),
-        "categories": [
-            {
-                "category": result.category,
-                "counts": dict(zip(keys, triple(result.counts), strict=False)) or None,
-                "published": dict(zip(keys, triple(result.published), strict=False)) or None,
-                "masks": result.masks,
-                "soft_masks": result.soft_masks,
-                "formats": [
-                    {"width": width, "height": height, "mode": mode, "images": count}
-                    for (width, height, mode), count in result.formats.most_common()
-                ],
-            }
-            for result in results
-        ],
-        "findings": [
-            {
-                "severity": finding.severity,
-                "category": finding.category or None,
-                "path": finding.path and printable(finding.path),
-                "text": printable(finding.text),
-            }
-            for finding in findings
-        ],
-    }
-
-
-def run(words: list[str]) -> int:
-    """List categories, check them, download, or look after the cache folder."""
-    parser = Parser(prog="anomalib-rd data")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    listing = verbs.add_parser("list", help="categories, image counts and defect types on disk")
-    listing.add_argument(
-        "overrides", nargs="*", help="as for train; all categories unless data.category says which"
+def add_arguments(parser: Parser) -> None:
+    """Add the subcommands and their options."""
+    parser.describe(
+        "List, check or download data sets; show or clear the cache of decoded images.",
+        "list data=mvtec",
+        "check data=mvtec data.category=bottle,cable",
+        "download --root data/mvtec --accept-license",
+        "cache --clear",
     )
-    checking = verbs.add_parser(
-        "check", help="decode every image and mask; counts, leaks, duplicates; status 2 on errors"
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, action: Any, summary: str) -> Any:
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        subparser.set_defaults(run_action=action, parser=subparser)
+        return subparser
+
+    listing = add("list", list_categories, "list categories, image counts and defect types")
+    check = add(
+        "check",
+        check_categories,
+        "decode every image and mask; find errors, leaks and duplicates; exit status 2 on errors",
     )
-    checking.add_argument(
-        "overrides", nargs="*", help="as for train; all categories unless data.category says which"
+    for subparser in (listing, check):
+        subparser.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="KEY=VALUE",
+            help="as for train; all categories unless data.category names some",
+        )
+    check.add_argument("--json", action="store_true", help="print JSON")
+    download = add("download", download_data, "download MVTec AD (5.3 GB, resumable)")
+    download.add_argument(
+        "--root", type=Path, default=Path("data/mvtec"), help="target folder (default: %(default)s)"
     )
-    checking.add_argument("--json", action="store_true", help="print JSON")
-    download = verbs.add_parser("download", help="MVTec AD, 5.3 GB, resumable")
-    download.add_argument("--root", type=Path, default=Path("data/mvtec"), help="%(default)s")
     download.add_argument(
         "--accept-license",
         action="store_true",
-        help="say that you accept CC BY-NC-SA 4.0 (it is shown without this flag)",
+        help="accept the licence, CC BY-NC-SA 4.0 (printed without this flag)",
     )
-    download.add_argument("--url", help="another link, where the one built in has moved")
+    download.add_argument("--url", help="another link, if the built-in one has moved")
     download.add_argument("--keep", action="store_true", help="keep the archive after unpacking")
-    cache = verbs.add_parser("cache", help="where the cache folder is and what it holds")
+    cache = add("cache", manage_cache, "show the cache folder and its size, or clear it")
     cache.add_argument("--clear", action="store_true", help="remove the decoded images")
-    options = parser.parse_args(words)
-    if options.verb == "list":
-        return list_categories(options.overrides)
-    if options.verb == "check":
-        return check(options.overrides, options.json)
-    if options.verb == "cache":
-        return clear_cache() if options.clear else show_cache()
-    from anomalib_rd.data.download import MVTEC_URL, download_mvtec
-
-    download_mvtec(
-        options.root,
-        accept_license=options.accept_license,
-        url=options.url or MVTEC_URL,
-        keep=options.keep,
-    )
-    return 0
 
 
-def list_categories(overrides: list[str]) -> int:
+def list_categories(options: Namespace) -> int:
     """Print a table of the data set's categories, or of those that the overrides name."""
-    from collections import Counter
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -264,7 +75,7 @@ def list_categories(overrides: list[str]) -> int:
     from anomalib_rd.data.sources.source import select_categories
     from anomalib_rd.data.sources.unused import find_unused
 
-    source, wanted = select_source(overrides)
+    source, wanted, _ = select_data(options.overrides)
     notes: list[str] = []
     table = Table(title=Text(str(source.root)), title_justify="left")
     for heading in ("category", "group", "train", "test", "defect types (images)"):
@@ -286,28 +97,220 @@ def list_categories(overrides: list[str]) -> int:
     return 0
 
 
-def show_cache() -> int:
-    """Print where the cache folder is and what its parts take."""
-    from anomalib_rd.data.disk_cache import cache_folder, open_image_store
-    from anomalib_rd.data.sources.demo import VERSION
+def check_categories(options: Namespace) -> int:
+    """Check the categories that the overrides name, or all, and print the findings.
 
-    demo = [path.stat().st_size for path in (cache_folder() / VERSION).rglob("*") if path.is_file()]
-    print(cache_folder())
-    print(f"  decoded images  {in_words(*open_image_store().usage())}")
-    print(f"  demo data set   {in_words(len(demo), sum(demo))}")
+    Returns:
+        The exit status: 2 if there are errors, else 0.
+
+    Raises:
+        UserError: an unknown data set or category.
+    """
+    from anomalib_rd.data.check import ERROR, find_missing_categories
+    from anomalib_rd.data.sources.source import select_categories
+
+    source, wanted, mask_rule = select_data(options.overrides)
+    available = source.categories()
+    results = [*check_each(source, select_categories(source, wanted or "all"), mask_rule)]
+    findings = [finding for result in results for finding in result.findings]
+    findings += [] if wanted else find_missing_categories(source, available)
+    if options.json:
+        print(json.dumps(as_json(source.root, results, findings), indent=2))
+    else:
+        print_check(source.root, results, findings)
+    return 2 if any(finding.severity == ERROR for finding in findings) else 0
+
+
+def select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
+    """The data set, what ``data.category`` asks for (empty: nothing), and the mask rule.
+
+    Raises:
+        UserError: an unknown data set or mask rule.
+    """
+    from hydra.utils import instantiate
+
+    from anomalib_rd.cli.categories import KEY, composed, parsed, values
+    from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.cli.words import as_typed
+    from anomalib_rd.data.masks import check_mask_rule
+
+    register_resolvers()
+    overrides = as_typed(overrides, many=False)
+    given = {index: o for index, o in parsed(overrides).items() if o.key_or_group == KEY}
+    data = composed([word for i, word in enumerate(overrides) if i not in given], None).data
+    check_mask_rule(data.mask_rule)
+    source: Source = instantiate(data.source)
+    return source, values(list(given.values())[-1]) if given else [], data.mask_rule
+
+
+def check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator["CategoryCheck"]:
+    """Check one category after the other, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+    from anomalib_rd.data.check import check_category
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        for name in names:
+            task = bars.add_task(escape(name), total=None)
+
+            def advance(done: int, total: int, task: TaskID = task) -> None:
+                bars.update(task, completed=done, total=total)
+
+            yield check_category(source, name, advance, mask_rule)
+            bars.remove_task(task)
+
+
+def print_check(root: Path, results: list["CategoryCheck"], findings: list["Finding"]) -> None:
+    """Print the tables, then a line for each finding."""
+    from rich.console import Console
+
+    from anomalib_rd.results.files import printable
+
+    console = Console()
+    console.print(counts_table(root, results))
+    console.print(formats_table(results))
+    for result in results:
+        kinds = {
+            "every value above the background": result.masks - result.soft_masks,
+            "soft edges, values above half of white": result.soft_masks,
+        }
+        parts = [f"{count} by {rule}" for rule, count in kinds.items() if count]
+        if parts:
+            print(f"{result.category}: masks read {', '.join(parts)} (data.mask_rule)")
+    printed: Counter[tuple[str, str]] = Counter()
+    for finding in findings:
+        printed[finding.category, finding.severity] += 1
+        if printed[finding.category, finding.severity] <= PRINTED_FINDINGS:
+            # Not by rich, which would wrap paths.
+            print(f"{finding.severity}: {printable(finding.text)}")
+    for (category, severity), count in printed.items():
+        if count > PRINTED_FINDINGS:
+            print(f"{severity}: {category}: {count - PRINTED_FINDINGS} more; --json lists all")
+    print(count_severities(findings) or "nothing found")
+
+
+def counts_table(root: Path, results: list["CategoryCheck"]) -> "Table":
+    """Image counts on disk and the published ones."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(str(root)), title_justify="left")
+    table.add_column("category")
+    for heading in ("train", "test good", "test defect", "masks", "published"):
+        table.add_column(heading, justify="right")
+    table.add_column("found")
+    for result in results:
+        counts = [str(count) for count in count_values(result.counts)] or ["?", "?", "?"]
+        published = " / ".join(map(str, count_values(result.published))) or "-"
+        table.add_row(
+            Text(result.category),
+            *counts,
+            "?" if result.counts is None else str(result.masks),
+            "same" if result.published and result.counts == result.published else published,
+            count_severities(result.findings) or "-",
+        )
+    return table
+
+
+def formats_table(results: list["CategoryCheck"]) -> "Table":
+    """Number of images of each size and mode."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="stored sizes and modes, upright", title_justify="left")
+    for heading in ("category", "size", "mode", "images"):
+        table.add_column(heading, justify="right" if heading == "images" else "left")
+    for result in results:
+        for (width, height, mode), count in result.formats.most_common():
+            table.add_row(Text(result.category), f"{width} x {height}", mode, str(count))
+    return table
+
+
+def count_values(counts: "Counts | None") -> tuple[int, ...]:
+    """Training, normal test and defect images; empty if they could not be counted."""
+    return () if counts is None else (counts.train, counts.good, counts.defect)
+
+
+def count_severities(findings: list["Finding"]) -> str:
+    """Such as ``1 error, 2 warnings``."""
+    from anomalib_rd.data.check import SEVERITIES
+
+    found = Counter(finding.severity for finding in findings)
+    counts = [(found[severity], severity) for severity in SEVERITIES if found[severity]]
+    return ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in counts)
+
+
+def as_json(
+    root: Path, results: list["CategoryCheck"], findings: list["Finding"]
+) -> dict[str, Any]:
+    """The complete check, for scripts."""
+    from anomalib_rd.results.files import printable
+
+    keys = ("train", "good", "defect")
+    return {
+        "root": str(root),
+        "categories": [
+            {
+                "category": result.category,
+                "counts": dict(zip(keys, count_values(result.counts), strict=False)) or None,
+                "published": dict(zip(keys, count_values(result.published), strict=False)) or None,
+                "masks": result.masks,
+                "soft_masks": result.soft_masks,
+                "formats": [
+                    {"width": width, "height": height, "mode": mode, "images": count}
+                    for (width, height, mode), count in result.formats.most_common()
+                ],
+            }
+            for result in results
+        ],
+        "findings": [
+            {
+                "severity": finding.severity,
+                "category": finding.category or None,
+                "path": finding.path and printable(finding.path),
+                "text": printable(finding.text),
+            }
+            for finding in findings
+        ],
+    }
+
+
+def download_data(options: Namespace) -> int:
+    """Download MVTec AD."""
+    from anomalib_rd.data.download import MVTEC_URL, download_mvtec
+
+    download_mvtec(
+        options.root,
+        accept_license=options.accept_license,
+        url=options.url or MVTEC_URL,
+        keep=options.keep,
+    )
     return 0
 
 
-def clear_cache() -> int:
-    """Remove the decoded images, and nothing else, from the cache folder.
+def manage_cache(options: Namespace) -> int:
+    """Print the cache folder and the size of its parts, or remove the decoded images.
 
     Raises:
-        UserError: no right to remove them.
+        UserError: no permission to remove them.
     """
-    from anomalib_rd.data.disk_cache import open_image_store
-    from anomalib_rd.errors import UserError
+    from anomalib_rd.data.disk_cache import cache_folder, open_image_store
+    from anomalib_rd.data.sources.demo import VERSION
 
     store = open_image_store()
+    if not options.clear:
+        demo = (cache_folder() / VERSION).rglob("*")
+        sizes = [path.stat().st_size for path in demo if path.is_file()]
+        print(cache_folder())
+        print(f"  decoded images  {describe_files(*store.usage())}")
+        print(f"  demo data set   {describe_files(len(sizes), sum(sizes))}")
+        return 0
     try:
         removed = store.clear()
     except OSError as error:
@@ -315,10 +318,10 @@ def clear_cache() -> int:
             f"cannot remove {error.filename or store.folder}: {error.strerror or error};"
             " clear the cache as the user who owns it"
         ) from error
-    print(f"removed decoded images from {store.folder}: {in_words(*removed)}")
+    print(f"removed decoded images from {store.folder}: {describe_files(*removed)}")
     return 0
 
 
-def in_words(files: int, size: int) -> str:
-    """A count of files and their bytes."""
-    return f"{files} file{'' if files == 1 else 's'}, {size / 2**20:.1f} MiB"
+def describe_files(files: int, size: int) -> str:
+    """Such as ``2 files, 1.5 MiB``; ``size`` is in bytes."""
+    return f"{format_count(files, 'file')}, {format_bytes(size)}"

@@ -154,6 +154,11 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def error_line(error: BaseException) -> str:
+    """`explain`, or for a defect of the program its type and message."""
+    return explain(error) or f"{type(error).__name__}: {error}"
+
+
 def of_config(error: BaseException) -> str:
     """What Hydra or OmegaConf found wrong, in our words where theirs are many lines."""
     from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException

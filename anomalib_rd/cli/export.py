@@ -1,90 +1,109 @@
-"""``anomalib-rd export``: a run to a file for ONNX Runtime, OpenVINO or torch."""
+"""``anomalib-rd export``: a run as one file for ONNX Runtime, OpenVINO or torch."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.common import RunParser
+from anomalib_rd.cli.common import Parser, add_run_arguments, number, take_run
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.runtimes import FORMATS
 
 if TYPE_CHECKING:
     from anomalib_rd.data import AnomalyDataModule
+    from anomalib_rd.inference.checkpoint import Trained
     from anomalib_rd.inference.runtimes import Metadata
 
 FOLDER = "exports"
-CALIBRATION = 128  # images
+CALIBRATION_IMAGES = 128
 
 
-def run(words: list[str]) -> int:
-    """Export, and say how near the file comes to torch."""
-    parser = RunParser(
-        "export",
-        "Write a run's whole way from image to map and score into one file, with its threshold and "
-        "record inside. It is only left if it gives on real images what torch gives.",
-        device=False,
+def add_arguments(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.describe(
+        "Export a run to one file that computes anomaly map and score from an image, and holds the "
+        "threshold and the record. The file is verified: its results on test images must equal "
+        "those of torch, else it is not written.",
+        "runs/mine",
+        "runs/mine format=openvino --int8 --out part.xml",
     )
+    add_run_arguments(parser, device=False)
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help=f"format={'|'.join(FORMATS)} (onnx); data.root=... where the run's images are now",
+        help="format=onnx, openvino or torch (default: onnx); data.root=... if the run's images "
+        "have moved",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help=f"default: RUN/{FOLDER}/NAME with the right ending"
+        "--out", type=Path, metavar="FILE", help=f"output file (default: RUN/{FOLDER}/NAME.*)"
     )
     parser.add_argument(
-        "--images", type=int, default=16, help="test images to compare with torch (%(default)s)"
+        "--images",
+        type=number(int, 1),
+        default=16,
+        metavar="N",
+        help="test images to verify the file with (default: %(default)s)",
     )
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="with format=openvino: in 8 bit, calibrated on normal training images; says what "
-        "that costs on the test images",
+        help="with format=openvino: quantise to 8 bit, calibrated on normal training images, and "
+        "report the change of the test metrics",
     )
-    options = parser.parsed(words)
-    said = [word for word in options.overrides if word.startswith("format=")]
-    kind = said[-1].removeprefix("format=") if said else "onnx"
+    parser.set_defaults(run_action=run)
+
+
+def run(options: Namespace) -> int:
+    """Export the run, and print how far the results of the file are from torch's."""
+    from anomalib_rd.inference.runtimes import FORMATS
+
+    take_run(options, "overrides")
+    formats = [word for word in options.overrides if word.startswith("format=")]
+    overrides = [word for word in options.overrides if word not in formats]
+    kind = formats[-1].removeprefix("format=") if formats else "onnx"
     if kind not in FORMATS:
-        parser.error(f"format={kind}: choose one of {', '.join(FORMATS)}")
+        raise UserError(f"export: format={kind}: choose one of {', '.join(FORMATS)}")
     if options.int8 and kind != "openvino":
-        parser.error(f"--int8 goes with format=openvino, not format={kind}")
-    if options.images < 1:
-        parser.error(f"--images {options.images}: must be at least 1")
+        raise UserError(f"export: --int8 requires format=openvino, not format={kind}")
     if options.out and options.out.suffix != FORMATS[kind]:
-        parser.error(f"--out {options.out}: format={kind} ends in {FORMATS[kind]}")
+        raise UserError(f"export: --out {options.out}: format={kind} needs {FORMATS[kind]}")
+    import torch
+
     from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.data import read_image
     from anomalib_rd.inference.checkpoint import read_run
     from anomalib_rd.inference.export import export, export_int8, load_model
 
     register_resolvers()
     trained = read_run(options.run, options.trust)
-    overrides = [word for word in options.overrides if word not in said]
-    data = images_of(trained, overrides, options.trust)
-    images = spread(data, options.images)
+    data = load_data(trained, overrides, options.trust)
+    test_set, train = data.test_set, data.split.train
+    images = torch.stack([test_set[i]["image"] for i in spread(len(test_set), options.images)])
     model = load_model(trained, options.teacher_weights, options.other_teacher)
     name = f"{model.metadata.run or trained.path.stem}{'-int8' if options.int8 else ''}"
     path = options.out or trained.folder / FOLDER / f"{name}{FORMATS[kind]}"
     if options.int8:
-        found, facts = export_int8(model, path, images, calibration(data), data.test_set)
+        chosen = [train[i].path for i in spread(len(train), CALIBRATION_IMAGES)]
+        calibration = [read_image(image, data.image_size) for image in chosen]
+        difference, metadata = export_int8(model, path, images, calibration, test_set)
     else:
-        found, facts = export(model, kind, path, images), model.metadata
+        difference, metadata = export(model, kind, path, images), model.metadata
     files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
-    size = sum(file.stat().st_size for file in files)
-    print(f"{model.metadata.run} as {kind}, {facts.precision}: {path}, {size / 2**20:.1f} MiB")
+    size = sum(file.stat().st_size for file in files) / 2**20
+    print(f"{model.metadata.run} as {kind}, {metadata.precision}: {path}, {size:.1f} MiB")
     print(
-        f"as torch in float32 on {found.images} test images: scores differ by {found.score:.1e} at "
-        f"most, maps by {found.map:.1e}"
+        f"largest difference to torch in float32 on {difference.images} test images: "
+        f"{difference.score:.1e} in scores, {difference.map:.1e} in maps"
     )
-    if facts.int8:
-        print(int8_line(facts, len(data.test_set)))
+    if metadata.int8:
+        print(int8_summary(metadata, len(test_set)))
     return 0
 
 
-def images_of(trained: Any, overrides: list[str], trust: bool) -> "AnomalyDataModule":
-    """The run's data, wherever they are now.
+def load_data(trained: "Trained", overrides: list[str], trust: bool) -> "AnomalyDataModule":
+    """The run's data.
 
     Raises:
-        UserError: they are not there, or what the user says of them is wrong.
+        UserError: it is not there, or an override is wrong.
     """
     from omegaconf import OmegaConf
 
@@ -92,44 +111,32 @@ def images_of(trained: Any, overrides: list[str], trust: bool) -> "AnomalyDataMo
     from anomalib_rd.components import require_known_code
     from anomalib_rd.training.data import make_data
 
-    cfg = evaluation_config(trained, overrides, trained.folder, None, may_change=("data",))
-    settled: Any = OmegaConf.to_container(cfg, resolve=True)
-    require_known_code(trained.path, {"data": settled["data"]}, trust)
+    cfg = evaluation_config(trained, overrides, trained.folder, None, changeable=("data",))
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    require_known_code(trained.path, {"data": resolved["data"]}, trust)
     try:
         return make_data(cfg)
     except UserError as error:
         raise UserError(
-            f"the run's images, with which its export is checked: {error}; data.root=... says "
-            "where they are now"
+            f"the run's images, needed to verify the export: {error}; set their folder with "
+            "data.root=..."
         ) from error
 
 
-def spread(data: "AnomalyDataModule", count: int) -> Any:
-    """At most so many test images, spread over them all: (N, 3, H, W) uint8."""
-    import torch
-
-    every = max(1, len(data.test_set) // count)
-    chosen = range(0, len(data.test_set), every)[:count]
-    return torch.stack([data.test_set[i]["image"] for i in chosen])
+def spread(total: int, count: int) -> range:
+    """At most ``count`` indices, evenly spread over ``range(total)``."""
+    return range(0, total, max(1, total // count))[:count]
 
 
-def calibration(data: "AnomalyDataModule") -> list[Any]:
-    """Normal training images, spread over them all, each (3, H, W) uint8."""
-    from anomalib_rd.data import read_image
-
-    samples = data.split.train
-    kept = samples[:: max(1, len(samples) // CALIBRATION)][:CALIBRATION]
-    return [read_image(sample.path, data.image_size) for sample in kept]
-
-
-def int8_line(facts: "Metadata", images: int) -> str:
-    """What 8 bit costs, in words."""
-    assert facts.int8 is not None
+def int8_summary(metadata: "Metadata", images: int) -> str:
+    """How quantisation changes the metrics, in percent."""
+    assert metadata.int8 is not None
     parts = [
-        f"{name} {100 * (small - whole):+.2f} ({100 * whole:.2f} to {100 * small:.2f})"
-        for name, (whole, small) in facts.int8["metrics"].items()
+        f"{name} {100 * (int8 - float32):+.2f} ({100 * float32:.2f} to {100 * int8:.2f})"
+        for name, (float32, int8) in metadata.int8["metrics"].items()
     ]
+    calibration = metadata.int8["calibration_images"]
     return (
-        f"int8, calibrated on {facts.int8['calibration_images']} normal training images, changes "
-        f"on {images} test images, %: {', '.join(parts)}"
+        f"int8, calibrated on {calibration} normal training images, changes on {images} test "
+        f"images, %: {', '.join(parts)}"
     )

@@ -1,5 +1,6 @@
 """``anomalib-rd study``: what a study is going to run, and what it leaves on record."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ if TYPE_CHECKING:
     from anomalib_rd.cli.sweep import Job
 
 
-def run(words: list[str]) -> int:
-    """List the jobs of a study, or write its results, summary and figure."""
-    parser = Parser(
-        prog="anomalib-rd study",
-        description="A study is a question with its budget, conf/study/NAME.yaml: "
-        "anomalib-rd train -m study=NAME sweep=study-NAME runs it, and again goes on with it.",
+def add_arguments(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.describe(
+        "A study is a question with its budget, conf/study/NAME.yaml. It is run, and resumed, by "
+        "`anomalib-rd train -m study=NAME sweep=study-NAME`.",
+        "plan masking trainer.max_epochs=20",
+        "record multirun/study-masking",
     )
     parts = parser.add_subparsers(required=True, dest="part")
     plan = parts.add_parser(
@@ -23,15 +25,22 @@ def run(words: list[str]) -> int:
     )
     plan.add_argument("name", help="of the study")
     plan.add_argument(
-        "words", nargs="*", default=[], help="overrides, such as trainer.max_epochs=20 seed=0,1"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="overrides, such as trainer.max_epochs=20 seed=0,1",
     )
     record = parts.add_parser("record", help="write results.csv, summary.md and figure.png")
     record.add_argument("sweep", type=Path, help="its folder, such as multirun/study-NAME")
     record.add_argument("--out", type=Path, help="where to write; default: the sweep's folder")
     record.add_argument("--baseline", help="the variant to compare with, as for the report")
-    options = parser.parse_args(words)
+    parser.set_defaults(run_action=run)
+
+
+def run(options: Namespace) -> int:
+    """List the jobs of a study, or write its results, summary and figure."""
     if options.part == "plan":
-        show_plan(options.name, options.words)
+        show_plan(options.name, options.overrides)
         return 0
     from anomalib_rd.reports.study import record_study
 

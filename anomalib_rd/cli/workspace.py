@@ -1,11 +1,11 @@
-"""``anomalib-rd workspace``: the saved W&B view of a project's runs."""
+"""``anomalib-rd workspace``: the saved Weights & Biases view of a project's runs."""
 
-import argparse
 import os
+from argparse import Namespace
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomalib_rd.cli.common import Parser
 from anomalib_rd.errors import UserError
@@ -16,32 +16,43 @@ if TYPE_CHECKING:
 PROJECT = "anomalib-rd"  # as in conf/logger/wandb.yaml
 
 
-def run(words: list[str]) -> int:
-    """Save the view, or with ``--dry-run`` print its definition."""
-    parser = Parser(
-        prog="anomalib-rd workspace",
-        description="Save a W&B workspace view of a project: categories, means, sweeps, "
-        "ablations, curves and images. Each call makes a new view.",
+def add_arguments(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.describe(
+        "Save a W&B workspace view of a project: categories, means, sweeps, ablations, curves and "
+        "images. Each call creates a new view.",
+        "multirun/mine",
+        "--project my-project --categories bottle,cable --dry-run",
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, help="runs or sweeps whose categories and project to take"
+        "folders", nargs="*", type=Path, help="runs or sweeps with the categories and the project"
     )
-    parser.add_argument("--project", help=f"default: the runs', else WANDB_PROJECT or {PROJECT}")
-    parser.add_argument("--entity", help="default: the runs', else WANDB_ENTITY or the login's own")
-    parser.add_argument("--categories", help="a,b,...; default: the runs', else MVTec AD's 15")
-    parser.add_argument("--name", default=PROJECT, help=f"of the view; default: {PROJECT}")
+    parser.add_argument(
+        "--project", help=f"project (default: that of the runs, else WANDB_PROJECT or {PROJECT})"
+    )
+    parser.add_argument(
+        "--entity", help="team or user (default: that of the runs, else WANDB_ENTITY or the login)"
+    )
+    parser.add_argument(
+        "--categories", metavar="A,B", help="default: those of the runs, else MVTec AD's 15"
+    )
+    parser.add_argument("--name", default=PROJECT, help="name of the view (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the definition as YAML")
-    options = parser.parse_args(words)
+    parser.set_defaults(run_action=run)
+
+
+def run(options: Namespace) -> int:
+    """Save the view, or with ``--dry-run`` print its definition."""
     workspace = define(options)
     if options.dry_run:
         import yaml
 
-        print(yaml.safe_dump(plain(workspace), sort_keys=False), end="")
+        print(yaml.safe_dump(without_none(asdict(workspace)), sort_keys=False), end="")
         return 0
     if find_spec("wandb_workspaces") is None:
         raise UserError(
             'the workspace needs wandb-workspaces: pip install "anomalib-rd[workspace]"; '
-            "--dry-run goes without"
+            "--dry-run works without it"
         )
     from anomalib_rd.tracking.workspace_view import save_workspace
 
@@ -49,7 +60,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def define(options: argparse.Namespace) -> "Workspace":
+def define(options: Namespace) -> "Workspace":
     """The workspace that the options ask for."""
     from anomalib_rd.tracking.workspace import define_workspace
 
@@ -69,18 +80,14 @@ def define(options: argparse.Namespace) -> "Workspace":
     if options.categories:
         categories = [name.strip() for name in options.categories.split(",") if name.strip()]
         if not categories:
-            raise UserError(f"workspace: --categories {options.categories}: names none; say a,b")
+            raise UserError(f"workspace: --categories {options.categories}: give names, a,b,...")
     return define_workspace(
         options.name, options.project or project or PROJECT, options.entity or entity, categories
     )
 
 
-def plain(workspace: "Workspace") -> dict[str, object]:
-    """The definition in YAML's types, without what is not set."""
-
-    def cleaned(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: cleaned(item) for key, item in value.items() if item is not None}
-        return [cleaned(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return {key: cleaned(value) for key, value in asdict(workspace).items()}
+def without_none(value: Any) -> Any:
+    """The value with YAML's lists, and without the entries of dicts that are None."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    return [without_none(item) for item in value] if isinstance(value, list | tuple) else value

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from anomalib_rd import load_exported, load_run
 from anomalib_rd.cli.config import register_resolvers
-from anomalib_rd.cli.export import FOLDER, images_of
+from anomalib_rd.cli.export import FOLDER, load_data
 from anomalib_rd.data import read_image
 from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.detector import Detector
@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     register_resolvers()
-    data = images_of(read_run(options.run), [], trust=False)
+    data = load_data(read_run(options.run), [], trust=False)
     ways = judges(options.run, data.test_batch_size)
     items = [data.test_set[i] for i in range(len(data.test_set))]
     labels = torch.tensor([item["label"] for item in items])

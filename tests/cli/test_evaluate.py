@@ -1,4 +1,4 @@
-"""``anomalib-rd evaluate``: the record's numbers to the bit, other data, nothing overwritten."""
+"""``anomalib-rd evaluate``: exactly the recorded numbers, other data, no overwriting."""
 
 import hashlib
 import json
@@ -30,11 +30,9 @@ def evaluation(run):
     return read_json(run / "evaluations/again/evaluation.json")
 
 
-def test_the_same_numbers_to_the_bit_and_the_run_untouched(run_copy, capsys):
+def test_exactly_the_recorded_numbers_and_the_run_unchanged(run_copy):
     before = contents(run_copy)
     assert evaluate(run_copy) == 0
-    out = capsys.readouterr().out
-    assert "all metrics and scores equal the record, to the bit" in out
     assert contents(run_copy) == before
     folder, record = run_copy / "evaluations/again", read_record(run_copy)
     made = evaluation(run_copy)
@@ -114,28 +112,27 @@ def test_an_evaluation_is_no_run(run_copy):
         find_runs(run_copy.parent)
 
 
-def test_changed_numbers_are_named(run_copy, capsys):
+def test_changed_numbers_are_named(run_copy):
     record = json.loads((run_copy / "result.json").read_text())
     record["metrics"]["aupro"] += 1e-16 + 1e-3
     (run_copy / "result.json").write_text(json.dumps(record))
     assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
-    assert "not the record's numbers: aupro" in capsys.readouterr().out
     made = evaluation(run_copy)["evaluation"]
     assert made["equal"] is False and list(made["differing"]) == ["aupro"]
 
 
-def test_changed_scores_are_noticed(run_copy, capsys):
+def test_changed_scores_are_noticed(run_copy):
     table = run_copy / "scores.csv"
     lines = table.read_text().splitlines()
     lines[1] = lines[1].rsplit(",", 1)[0] + ",0.5"
     table.write_text("\n".join(lines))
     assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
-    assert "numbers: scores alone" in capsys.readouterr().out
+    made = evaluation(run_copy)["evaluation"]
+    assert made["equal"] is False and not made["differing"]
 
 
 def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     assert evaluate(run_copy, "data.category=cable") == 0
-    assert "other data than the run's" in capsys.readouterr().out
     made = evaluation(run_copy)
     assert made["data"]["category"] == "cable" and made["evaluation"]["equal"] is None
     assert made["evaluation"]["overrides"] == ["data.category=cable"]
@@ -149,7 +146,7 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     made = read_json(run_copy / "evaluations/root/evaluation.json")
     assert made["data"]["test_images"] == {"good": 3, "square": 2}
     best = made["best_f1_from"]
-    assert f"best F1 on these images from {best} on" in capsys.readouterr().out
+    assert str(best) in capsys.readouterr().out
     scores = read_scores(run_copy / "evaluations/root")
     labels = scores["label"] == 1
 
@@ -178,22 +175,22 @@ def test_validation_of_the_run_does_not_matter(make_run, tmp_path):
     assert read_record(folder)["threshold"]["kind"] == "f1max"
 
 
-def test_checkpoint_by_itself_and_a_run_cut_off(run_copy, capsys):
+def test_checkpoint_of_a_run_that_was_cut_off(run_copy):
     (run_copy / "result.json").unlink()
     path = run_copy / "checkpoints/last.ckpt"
     assert main(["evaluate", f"run={path}", "--device", "cpu", "heatmaps=0", "gallery=0"]) == 0
-    assert "no record to compare with" in capsys.readouterr().out
-    assert len(list((run_copy / "evaluations").iterdir())) == 1
+    (folder,) = (run_copy / "evaluations").iterdir()
+    assert read_json(folder / "evaluation.json")["evaluation"]["equal"] is None
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "part"),
     [
-        (("seed=1",), "the checkpoint has settled this"),
-        (("model.scoring.sigma=2",), "the checkpoint has settled this"),
-        (("data.rot=x",), "did you mean 'data.root'"),
-        (("data.root=/nowhere",), "/nowhere does not exist"),
-        (("data.category=clth",), "did you mean 'cloth'"),
+        (("seed=1",), "seed=1"),
+        (("model.scoring.sigma=2",), "model.scoring.sigma"),
+        (("data.rot=x",), "data.root"),
+        (("data.root=/nowhere",), "/nowhere"),
+        (("data.category=clth",), "cloth"),
         (("data.image_size=64",), "data.image_size=64"),
         (("data.image_size=[96,96]",), "data.image_size=[96,96]"),
         (("++data.image_size=[96,96]",), "data.image_size=[96,96]"),
@@ -206,32 +203,32 @@ def test_checkpoint_by_itself_and_a_run_cut_off(run_copy, capsys):
         (("threshold.kind=f1max",), "threshold.kind"),
         (("~data.root=x",), "~data.root=x"),
         (("heatmaps=-1",), "heatmaps=-1"),
-        (("threshold.false_positive_rate=0.01",), "99 normal images, and 12 are kept"),
+        (("threshold.false_positive_rate=0.01",), "99 normal images"),
         (("threshold.false_positive_rate=2",), "2"),
         (("--name", ".."), "--name .."),
-        (("nonsense",), "not an override"),
-        (("--name", "a/b"), "a name, not a path"),
-        (("--device", "cuda:77"), "no such CUDA device"),
-        (("--colour",), "unrecognized arguments"),
+        (("nonsense",), "nonsense"),
+        (("--name", "a/b"), "--name a/b"),
+        (("--device", "cuda:77"), "cuda:77"),
+        (("--colour",), "--colour"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(run, capsys, words, why):
+def test_user_errors_are_one_line_and_status_2(run, capsys, words, part):
     assert evaluate(run, *words) == 2
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and why in told
+    assert told.count("\n") == 1 and part in told
     assert not (run / "evaluations").exists()
 
 
 def test_no_evaluation_is_overwritten(run_copy, capsys):
     words = ("heatmaps=0", "gallery=0")
     assert (evaluate(run_copy, *words), evaluate(run_copy, *words)) == (0, 2)
-    assert "holds an evaluation" in capsys.readouterr().err
+    assert "evaluations/again" in capsys.readouterr().err
 
 
 def test_damaged_checkpoint_is_one_line(run_copy, capsys):
     (run_copy / "checkpoints/last.ckpt").write_bytes(b"no")
     assert evaluate(run_copy) == 2
-    assert "last.ckpt: damaged" in capsys.readouterr().err
+    assert "last.ckpt" in capsys.readouterr().err
 
 
 def test_code_that_the_config_names_is_not_run(run_copy, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""``anomalib-rd predict``: images to a table, heatmaps and maps; what can't be read is listed."""
+"""``anomalib-rd predict``: images to a table, heatmaps and maps; unreadable ones are listed."""
 
 import errno
 import json
@@ -80,7 +80,7 @@ def test_folder_of_any_sizes_and_modes(run, images, predict, table, tmp_path, ca
     assert drawn == {f"heatmaps/{name}.png" for name in names}
     assert record["threshold"]["kind"] == "quantile" and record["checkpoint"]["sha256"]
     out = capsys.readouterr().out
-    assert "of 7 anomalous" in out and "these were trained on" in out
+    assert "of 7 anomalous" in out
 
 
 def test_maps_at_the_networks_size(images, predict, tmp_path, run):
@@ -151,7 +151,7 @@ def test_unreadable_files_are_listed_and_the_rest_goes_on(images, predict, table
     words = [broken, images / "rgb.png", images / "notes.txt", tmp_path / "gone.png"]
     assert predict(*words, images / "deep.tif") == 1
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 4 and told[-1].endswith("3 images not read")
+    assert len(told) == 4 and "3 images" in told[-1]
     found, record = table()
     assert list(found.index) == [(images / name).as_posix() for name in ("rgb.png", "deep.tif")]
     assert [one["path"] for one in record["failed"]] == [
@@ -167,53 +167,53 @@ def test_nothing_readable_at_all(predict, table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "part"),
     [
-        (("{images}/*.webp",), "matches no image"),
-        (("{empty}",), "no image in this folder"),
-        (("{images}", "{images}/*.txt"), "matches no image"),
-        (("{images}", "--batch-size", "0"), "must be at least 1"),
-        (("{images}", "--original-size", "--no-heatmaps"), "goes with heatmaps or --maps"),
-        (("{images}", "--threshold", "nan"), "must be a number"),
-        (("{images}", "--maps", "jpg"), "invalid choice"),
+        (("{images}/*.webp",), "{images}"),
+        (("{empty}",), "{empty}"),
+        (("{images}", "{images}/*.txt"), "{images}"),
+        (("{images}", "--batch-size", "0"), "--batch-size"),
+        (("{images}", "--original-size", "--no-heatmaps"), "--original-size"),
+        (("{images}", "--threshold", "nan"), "--threshold"),
+        (("{images}", "--maps", "jpg"), "--maps"),
         (("{images}", ""), "IMAGES"),
         (("{images}", "--false-positive-rate", "1"), "--false-positive-rate 1.0"),
-        (("{images}", "--false-positive-rate", "0.2", "--threshold", "1"), "give one of them"),
-        ((), "the following arguments are required: IMAGES"),
+        (("{images}", "--false-positive-rate", "0.2", "--threshold", "1"), "--false-positive-rate"),
+        ((), "IMAGES"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(
-    words, why, images, predict, tmp_path_factory, tmp_path, capsys
+def test_user_errors_are_one_line_and_status_2(
+    words, part, images, predict, tmp_path_factory, tmp_path, capsys
 ):
     empty = tmp_path_factory.mktemp("empty")
     assert predict(*(word.format(images=images, empty=empty) for word in words)) == 2
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and why in told
+    assert told.count("\n") == 1 and part.format(images=images, empty=empty) in told
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_precision(images, predict, capsys):
     assert predict(images, "--precision", "bf17") == 2
-    assert "precision bf17: choose one of 32-true" in capsys.readouterr().err
+    assert "bf17" in capsys.readouterr().err
 
 
 def test_wrong_run_folder(images, predict, capsys):
     assert predict(images, run=images) == 2
-    assert "no checkpoints/last.ckpt in it" in capsys.readouterr().err
+    assert "checkpoints/last.ckpt" in capsys.readouterr().err
 
 
-def test_output_that_cannot_be_made(run, images, capsys, tmp_path):
+def test_output_folder_that_cannot_be_created(run, images, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     words = ["--out", str(tmp_path / "file" / "out"), "--device", "cpu"]
     assert main(["predict", str(run), str(images), *words]) == 2
-    assert "can't be made" in capsys.readouterr().err
+    assert str(tmp_path / "file" / "out") in capsys.readouterr().err
 
 
 def test_run_without_threshold_gives_no_verdict(images, predict, table, run_copy, capsys):
     keep(run_copy / "checkpoints/last.ckpt", threshold=None)
     (run_copy / "result.json").unlink()
     assert predict(images / "rgb.png", run=run_copy) == 0
-    assert "no verdict: the run has no threshold" in capsys.readouterr().out
+    assert "--threshold" in capsys.readouterr().out
     found, record = table()
     assert found[["verdict", "normalised"]].isna().all().all() and record["threshold"] is None
     assert predict(images / "rgb.png", "--threshold", 0, run=run_copy) == 0
@@ -231,7 +231,7 @@ def test_patterns_and_repeats(images, tmp_path, monkeypatch):
     assert list(find_images([str(odd)])) == [odd]
 
 
-def test_names_of_what_is_left_are_unique(tmp_path):
+def test_output_names_are_unique(tmp_path):
     for folder in ("a", "b"):
         for name in ("x.png", "x.jpg", "x_2.png"):
             (tmp_path / folder / name).parent.mkdir(exist_ok=True)
@@ -295,7 +295,7 @@ def test_an_image_too_large_for_the_memory_costs_no_other(images, predict, table
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_what_was_judged_before_an_interruption_is_in_the_table(
+def test_images_scored_before_an_interruption_are_in_the_table(
     images, predict, table, monkeypatch, number, status
 ):
     add, rows = Table.add, []
@@ -322,7 +322,7 @@ def test_what_was_judged_before_an_interruption_is_in_the_table(
     assert asked == [one["path"] for one in record["images"]] + record["not_judged"]
 
 
-def test_rows_are_in_the_file_before_the_next_image_is_judged(images, predict, monkeypatch):
+def test_rows_are_in_the_file_before_the_next_image_is_scored(images, predict, monkeypatch):
     """Whatever ends the process: a kill leaves no time to write a table."""
     seen, add = [], Table.add
 
@@ -400,7 +400,7 @@ def test_another_false_positive_rate(run, images, predict, table, capsys):
     capsys.readouterr()
     assert predict(images, "--no-heatmaps", "--false-positive-rate", 0.01) == 2
     told = capsys.readouterr().err
-    assert "needs the scores of 99 normal images, and 12 are kept" in told
+    assert "99" in told and "12" in told
     assert told.count("\n") == 1
 
 
@@ -438,7 +438,7 @@ def test_each_small_defect_has_an_outline(tmp_path):
     assert outlined[y - 4 : y + 5, x - 4 : x + 5].any()
 
 
-def test_our_own_pictures_are_not_judged(run_copy, images, predict, tmp_path, monkeypatch, caplog):
+def test_pictures_drawn_by_anomalib_rd_are_skipped(run_copy, images, predict, tmp_path, monkeypatch, caplog):
     """Those of earlier predictions, of a run and of its evaluations."""
     place = tmp_path / "place"
     (place / "photos").mkdir(parents=True)

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from anomalib_rd.cli.report import run as run_command
+from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.figures import write, write_figures
 from anomalib_rd.reports.figures.bars import bars
@@ -284,9 +284,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_the_command_writes_them_where_it_is_asked_to(tmp_path, capsys, names_of_figures):
     sweep(tmp_path / "runs", ["bottle"], gallery=False)
-    assert run_command([str(tmp_path / "runs"), "--out", str(tmp_path / "plain")]) == 0
+    assert run_command(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "plain")]) == 0
     assert not (tmp_path / "plain/figures").exists()
-    words = [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--figures"]
+    words = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--figures"]
     assert run_command(words) == 0
     assert f"Figures in {tmp_path / 'out' / 'figures'}: matrix" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from fake_runs import METRICS, fake_run
 from PIL import Image
 from rich.console import Console
 
-from anomalib_rd.cli.report import run as run_command
+from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import write_heatmaps
 from anomalib_rd.reports.report import report, show
@@ -108,7 +108,7 @@ def test_a_comparison_that_no_longer_holds_is_not_left_behind(tmp_path):
 def test_the_command_takes_a_baseline(tmp_path, capsys):
     for model in ("fmg_rd", "rd4ad"):
         fake_run(tmp_path / model, config={"model.name": model})
-    assert run_command([str(tmp_path), "--baseline", "fmg_rd"]) == 0
+    assert run_command(["report", str(tmp_path), "--baseline", "fmg_rd"]) == 0
     assert "Differences to fmg_rd on" in capsys.readouterr().out
 
 
@@ -132,10 +132,10 @@ def test_standard_output_that_is_no_terminal_gets_a_hundred_columns(tmp_path, ca
 def test_others_numbers_are_printed_beside_a_single_run_only_if_asked_for(tmp_path, capsys):
     fake_run(tmp_path / "run")
     show(tmp_path / "run")
-    assert run_command([str(tmp_path)]) == 0
+    assert run_command(["report", str(tmp_path)]) == 0
     assert "RD4AD" not in capsys.readouterr().out
     assert "RD4AD WRN50" in (tmp_path / "table.md").read_text()
-    assert run_command([str(tmp_path), "--published"]) == 0
+    assert run_command(["report", str(tmp_path), "--published"]) == 0
     assert "100/98.7/96.6" in capsys.readouterr().out
 
 
@@ -154,7 +154,7 @@ def test_files_are_written_before_anything_is_printed(tmp_path, monkeypatch):
     folder = sweep(tmp_path / "sweep")
     monkeypatch.setattr("sys.stdout", NoOutput())
     with pytest.raises(PrintedError):
-        run_command([str(folder), "--html", "--figures"])
+        run_command(["report", str(folder), "--html", "--figures"])
     names = ["summary.csv", "means.csv", "table.md", "table.tex", "heatmaps.png", "report.html"]
     assert [name for name in names if not (folder / name).is_file()] == []
     assert list((folder / "figures").glob("*.pdf"))
@@ -164,5 +164,5 @@ def test_what_cannot_be_written_is_printed_all_the_same(tmp_path, capsys):
     fake_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError):
-        run_command([str(tmp_path), "--out", str(tmp_path / "file")])
+        run_command(["report", str(tmp_path), "--out", str(tmp_path / "file")])
     assert "98.00" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import yaml
 from fake_runs import fake_run
 from omegaconf import OmegaConf
 
-from anomalib_rd.cli.workspace import run as workspace
+from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.table import METRICS
 from anomalib_rd.tracking import keys
@@ -101,7 +101,7 @@ def test_runs_are_grouped_by_sweep_and_job_type_and_panels_by_the_nested_config(
 
 def test_it_is_saved(stub, capsys):
     pytest.importorskip("wandb_workspaces")
-    assert workspace(["--entity", "team", "--project", "p", "--name", "mine"]) == 0
+    assert run_command(["workspace", "--entity", "team", "--project", "p", "--name", "mine"]) == 0
     (sent,) = [body["variables"] for name, body in stub.bodies if name == "UpsertView2"]
     assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("team", "p", "mine")
     assert "zipper/aupro" in sent["spec"]
@@ -111,7 +111,7 @@ def test_it_is_saved(stub, capsys):
 
 def test_without_an_entity_it_is_the_logins_own(stub):
     pytest.importorskip("wandb_workspaces")
-    assert workspace([]) == 0
+    assert run_command(["workspace"]) == 0
     (sent,) = [body["variables"] for name, body in stub.bodies if name == "UpsertView2"]
     assert sent["entityName"] == "me"
 
@@ -121,32 +121,37 @@ def test_a_server_that_does_not_answer_is_one_line(stub, monkeypatch):
     monkeypatch.setattr("wandb.Api._HTTP_TIMEOUT", 1)
     stub.hangs.set()
     with pytest.raises(UserError, match=r"was not saved at http://127\.0\.0\.1") as error:
-        workspace(["--entity", "team"])
+        run_command(["workspace", "--entity", "team"])
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_without_a_login_nothing_is_sent():
     pytest.importorskip("wandb_workspaces")
     with pytest.raises(UserError, match="no login found; `wandb login` before"):
-        workspace(["--entity", "team"])
+        run_command(["workspace", "--entity", "team"])
 
 
 def test_without_the_extra_it_says_how_to_install(monkeypatch):
     monkeypatch.setattr("anomalib_rd.cli.workspace.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r'pip install "anomalib-rd\[workspace\]"'):
-        workspace([])
+        run_command(["workspace"])
 
 
 def test_categories_and_project_are_read_from_runs(tmp_path, capsys):
     logger = {"wandb": {"_target_": keys.WANDB_LOGGER, "project": "theirs", "entity": "team"}}
     for category in ("wood", "cable"):
         fake_run(tmp_path / category, category, config={"logger": logger})
-    assert workspace([str(tmp_path), "--dry-run"]) == 0
+    assert run_command(["workspace", str(tmp_path), "--dry-run"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert (shown["project"], shown["entity"]) == ("theirs", "team")
     bars = shown["sections"][0]["panels"][0]
     assert bars["keys"] == ["cable/image_auroc", "wood/image_auroc"]
-    assert workspace([str(tmp_path), "--dry-run", "--project", "p", "--categories", "a"]) == 0
+    assert (
+        run_command(
+            ["workspace", str(tmp_path), "--dry-run", "--project", "p", "--categories", "a"]
+        )
+        == 0
+    )
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["project"] == "p" and shown["sections"][0]["panels"][0]["keys"] == [
         "a/image_auroc"
@@ -155,8 +160,8 @@ def test_categories_and_project_are_read_from_runs(tmp_path, capsys):
 
 LIGHT = """
 import sys
-from anomalib_rd.cli.workspace import run
-run(["--dry-run"])
+from anomalib_rd.cli import run_command
+run_command(["workspace", "--dry-run"])
 print(sorted({"wandb", "wandb_workspaces", "torch", "pandas"} & set(sys.modules)))
 """
 

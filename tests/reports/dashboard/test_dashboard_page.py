@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from fake_runs import full_run
 
-from anomalib_rd.cli.report import run
+from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.dashboard import build_page
 
@@ -113,7 +113,7 @@ def test_no_complete_run_and_no_such_baseline_are_said(sweep, tmp_path):
 
 def test_the_report_writes_the_page_when_asked(tmp_path, capsys):
     folder = full_run(tmp_path / "run", gallery=False)
-    assert run([str(folder), "--html", "--out", str(tmp_path / "out")]) == 0
+    assert run_command(["report", str(folder), "--html", "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "report.html").stat().st_size > 1e6
     assert f"Page: {tmp_path / 'out' / 'report.html'}" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ import pytest
 from fake_runs import METRICS, fake_run
 from matplotlib.image import imread
 
-from anomalib_rd.cli import study
+from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.study import record_study
 from anomalib_rd.results.record import write_failure
@@ -164,9 +164,12 @@ def test_two_data_sets_are_two_studies(tmp_path):
 
 def test_the_command_writes_beside_the_runs_or_where_it_is_told(tmp_path, capsys):
     sweep = variants(tmp_path / "sweep", seeds=(0,))
-    assert study.run(["record", str(sweep)]) == 0
+    assert run_command(["study", "record", str(sweep)]) == 0
     assert (
-        study.run(["record", str(sweep), "--out", str(tmp_path / "o"), "--baseline=ratio=0.5"]) == 0
+        run_command(
+            ["study", "record", str(sweep), "--out", str(tmp_path / "o"), "--baseline=ratio=0.5"]
+        )
+        == 0
     )
     assert (sweep / "results.csv").read_bytes() == (tmp_path / "o/results.csv").read_bytes()
     assert "Differences to ratio=0.5" in (tmp_path / "o/summary.md").read_text()
