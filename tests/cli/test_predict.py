@@ -438,7 +438,9 @@ def test_each_small_defect_has_an_outline(tmp_path):
     assert outlined[y - 4 : y + 5, x - 4 : x + 5].any()
 
 
-def test_pictures_drawn_by_anomalib_rd_are_skipped(run_copy, images, predict, tmp_path, monkeypatch, caplog):
+def test_pictures_drawn_by_anomalib_rd_are_skipped(
+    run_copy, images, predict, tmp_path, monkeypatch, caplog
+):
     """Those of earlier predictions, of a run and of its evaluations."""
     place = tmp_path / "place"
     (place / "photos").mkdir(parents=True)
