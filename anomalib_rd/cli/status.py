@@ -26,13 +26,14 @@ COLOURS = {
 }
 
 
-def run(words: list[str]) -> int:
-    """Print the state of every run of a sweep; 1 if one failed, else 0."""
-    parser = Parser(
-        prog="anomalib-rd status",
-        description="The runs of a sweep: done, partial (cut short by limits of the trainer), "
-        "running, failed, interrupted (the same command resumes them) or missing, and the time "
-        "left.",
+def add_arguments(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.describe(
+        "Show the state of each run of a sweep and the estimated time left. States: done, partial "
+        "(the trainer's limits cut it short), running, failed, interrupted (the same command "
+        "resumes it), missing. Exit status 1 if a run failed.",
+        "multirun/mine",
+        "multirun/mine --json",
     )
     parser.add_argument("folder", type=Path, help="folder of the sweep, such as multirun/NAME")
     parser.add_argument("--json", action="store_true", help="print JSON")

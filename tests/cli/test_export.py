@@ -68,8 +68,8 @@ def test_the_file_judges_as_the_run_whatever_the_batch(kind, exported, run, file
         found = list(detector.many(files, batch_size))
         assert [p.score for p in found] == pytest.approx([p.score for p in expected], abs=1e-4)
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, atol=1e-4)
-            assert one.anomaly_map.dtype == np.float32 and one.verdict == other.verdict
+            np.testing.assert_allclose(one.map, other.map, atol=1e-4)
+            assert one.map.dtype == np.float32 and one.verdict == other.verdict
             assert one.normalised == pytest.approx(other.normalised, abs=1e-2)
 
 
@@ -119,7 +119,7 @@ def test_plain_onnx_runtime_of_the_readme_gives_the_same(exported, files, tmp_pa
     names = {}
     exec(code, names)
     expected = load_exported("part.onnx")("part.png")
-    np.testing.assert_allclose(names["heat"][0], expected.anomaly_map, atol=1e-6)
+    np.testing.assert_allclose(names["heat"][0], expected.map, atol=1e-6)
     assert names["score"] == pytest.approx([expected.score])
 
 
