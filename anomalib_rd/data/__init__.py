@@ -1,10 +1,12 @@
-"""Images in: dataset layouts, decoding, the torch dataset, the download.
+"""Data sets on disk, image decoding, the torch dataset and the Lightning data module.
 
 Names are resolved on first use, so that listing categories or downloading does not import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from anomalib_rd.data.sources.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from anomalib_rd.data.datamodule import AnomalyDataModule as AnomalyDataModule
@@ -16,41 +18,25 @@ if TYPE_CHECKING:
     from anomalib_rd.data.images import read_mask as read_mask
     from anomalib_rd.data.sources.demo import Demo as Demo
     from anomalib_rd.data.sources.folder import Folder as Folder
-    from anomalib_rd.data.sources.layouts import BTAD as BTAD
-    from anomalib_rd.data.sources.layouts import MPDD as MPDD
-    from anomalib_rd.data.sources.layouts import MVTecAD as MVTecAD
-    from anomalib_rd.data.sources.layouts import MVTecAD2 as MVTecAD2
-    from anomalib_rd.data.sources.layouts import MVTecLOCO as MVTecLOCO
     from anomalib_rd.data.sources.layouts import VisA as VisA
     from anomalib_rd.data.sources.source import Sample as Sample
     from anomalib_rd.data.sources.source import Source as Source
     from anomalib_rd.data.sources.source import Split as Split
     from anomalib_rd.data.sources.source import select_categories as select_categories
-    from anomalib_rd.data.sources.source import (
-        select_unified_categories as select_unified_categories,
-    )
 
 _MODULES = {
-    "BTAD": "sources.layouts",
-    "ImageCache": "image_cache",
     "AnomalyDataModule": "datamodule",
     "AnomalyDataset": "dataset",
-    "Demo": "sources.demo",
     "download_mvtec": "download",
     "dataset_fingerprint": "fingerprint",
-    "Folder": "sources.folder",
+    "ImageCache": "image_cache",
     "read_image": "images",
     "read_mask": "images",
-    "MPDD": "sources.layouts",
-    "MVTecAD": "sources.layouts",
-    "MVTecAD2": "sources.layouts",
-    "MVTecLOCO": "sources.layouts",
-    "Sample": "sources.source",
-    "Source": "sources.source",
-    "Split": "sources.source",
-    "select_categories": "sources.source",
-    "select_unified_categories": "sources.source",
+    "Demo": "sources.demo",
+    "Folder": "sources.folder",
     "VisA": "sources.layouts",
+    **dict.fromkeys(LAYOUTS, "sources.layouts"),
+    **dict.fromkeys(("Sample", "Source", "Split", "select_categories"), "sources.source"),
 }
 
 

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from anomalib_rd.data.disk_cache import cache_folder
-from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, download_command
+from anomalib_rd.data.sources.layouts import DOWNLOAD_COMMAND, MVTEC_OBJECTS, MVTEC_TEXTURES
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home
 
@@ -72,7 +72,7 @@ def download_mvtec(
     console.print(MVTEC_LICENSE, highlight=False, soft_wrap=True)
     if not accept_license:
         raise UserError(
-            f"the licence of MVTec AD is not accepted; to accept it: {download_command(root)}"
+            f"the licence of MVTec AD is not accepted; to accept it: {DOWNLOAD_COMMAND.format(root=root)}"
         )
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise UserError(f"--url {url}: give an address that begins with https:// or http://")

@@ -8,10 +8,10 @@ from PIL import Image
 
 from anomalib_rd.data.demo_images import CATEGORIES, render, render_pair
 from anomalib_rd.data.demo_images.textures import TRAIN_COLUMNS, cut, photograph
-from anomalib_rd.data.sources.demo import VERSION, Counts, Demo, ensure
+from anomalib_rd.data.sources.demo import VERSION, Demo, DemoSize, ensure_demo
 from anomalib_rd.errors import UserError
 
-FEW = Counts(train=2, test_good=1, per_defect=1)
+FEW = DemoSize(train=2, test_good=1, per_defect=1)
 PAIRS = [(name, defect) for name, category in CATEGORIES.items() for defect in category.defects]
 
 
@@ -26,7 +26,7 @@ def contents(root):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "data"
-    ensure(root, ["grass", "washer"], FEW)
+    ensure_demo(root, ["grass", "washer"], FEW)
     return root
 
 
@@ -53,13 +53,13 @@ def test_layout_counts_and_provenance(small):
 
 
 def test_full_set_is_seven_categories_or_more_with_three_defects_or_more():
-    assert Counts() == Counts(train=48, test_good=12, per_defect=8)
+    assert DemoSize() == DemoSize(train=48, test_good=12, per_defect=8)
     assert len(CATEGORIES) >= 7
     assert all(3 <= len(category.defects) <= 4 for category in CATEGORIES.values())
 
 
 def test_same_bytes_again_and_with_other_counts(small, tmp_path):
-    ensure(tmp_path / "again", ["washer", "grass"], Counts(train=1, test_good=1, per_defect=1))
+    ensure_demo(tmp_path / "again", ["washer", "grass"], DemoSize(train=1, test_good=1, per_defect=1))
     first, again = contents(small), contents(tmp_path / "again")
     assert again.items() <= first.items()
     assert set(first) - set(again) == {"grass/train/good/001.png", "washer/train/good/001.png"}
@@ -100,13 +100,13 @@ def test_photographs_need_no_network(monkeypatch):
 
 def test_made_once_and_kept(small):
     before = contents(small)
-    ensure(small, ["chip"], FEW)
+    ensure_demo(small, ["chip"], FEW)
     assert contents(small) == before
 
 
 def test_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path))
-    ensure(tmp_path / VERSION, ["washer"], FEW)
+    ensure_demo(tmp_path / VERSION, ["washer"], FEW)
     assert Demo().root == tmp_path / VERSION
 
 
@@ -115,12 +115,12 @@ def test_attempt_that_breaks_leaves_nothing_behind_and_is_made_good(monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr("anomalib_rd.data.sources.demo.render_pair", _no_space)
         with pytest.raises(UserError, match=r"No space left.*ANOMALIB_RD_CACHE") as caught:
-            ensure(root, ["washer"], FEW)
+            ensure_demo(root, ["washer"], FEW)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     # What a killed process leaves: a folder of another name, and none at the root.
     (tmp_path / ".data-killed" / "data" / "washer" / "train" / "good").mkdir(parents=True)
-    ensure(root, ["washer"], FEW)
+    ensure_demo(root, ["washer"], FEW)
     assert len(Demo(root).split("washer").test) == 5
 
 
@@ -137,8 +137,8 @@ def test_folder_of_something_else_is_refused(tmp_path):
 def test_two_processes_at_once(tmp_path, small):
     code = (
         "import sys; from pathlib import Path;"
-        "from anomalib_rd.data.sources.demo import Counts, ensure;"
-        "ensure(Path(sys.argv[1]), ['grass', 'washer'], Counts(2, 1, 1))"
+        "from anomalib_rd.data.sources.demo import DemoSize, ensure_demo;"
+        "ensure_demo(Path(sys.argv[1]), ['grass', 'washer'], DemoSize(2, 1, 1))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]

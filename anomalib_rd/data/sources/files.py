@@ -1,6 +1,7 @@
-"""The image files below a folder: links are followed, hidden and system folders are left out."""
+"""The image files below a folder: links are followed, hidden and system files are skipped."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ IMAGE_EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-# What operating systems, network drives and archives leave beside the user's own files.
+# Files and folders that operating systems, network drives and archives add to the user's.
 SYSTEM_NAMES = frozenset(
     {"__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot"}
     | {"$recycle.bin", "system volume information", "lost+found", "network trash folder"}
@@ -20,15 +21,15 @@ SYSTEM_NAMES = frozenset(
 
 
 @dataclass
-class Found:
-    """What lies in a folder, or in it and below; every list is sorted.
+class FolderContents:
+    """The files in a folder, and below it; every list is sorted.
 
     Attributes:
         images: files with one of `IMAGE_EXTENSIONS`.
-        others: files with another ending, or with none.
-        hidden: hidden or system files and folders; what is in these folders is not looked at.
-        repeated: links to a folder that is above them, or that is read at another place.
-        broken: links that lead nowhere.
+        others: files with another extension, or none.
+        hidden: hidden or system files and folders; these folders are not searched.
+        repeated: links to a folder above them, or to one that is read by another path.
+        broken: links to nothing.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -37,119 +38,113 @@ class Found:
     repeated: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
 
+    def merge(self, other: "FolderContents") -> None:
+        """Add the paths of another folder, each once: it may be a part of this one."""
+        for name, paths in vars(self).items():
+            paths[:] = sorted({*paths, *getattr(other, name)})
+
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or made by a system and not by the user."""
+    """Whether this is the name of a hidden file or folder, or of one made by a system."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def has_image_extension(path: Path) -> bool:
-    """Whether the file's ending, in any case, is one of `IMAGE_EXTENSIONS`."""
+    """Whether the extension, in any case, is one of `IMAGE_EXTENSIONS`."""
     return path.suffix.lower() in IMAGE_EXTENSIONS
 
 
-def walk(folder: Path, recursive: bool = True) -> Found:
-    """Look through a folder; nothing is found where there is none.
+def walk(folder: Path, recursive: bool = True) -> FolderContents:
+    """List a folder and the folders below it; empty if it does not exist.
 
-    Links to folders are followed, but no folder is read twice: of several ways to one, the way
-    without a link is taken, else the first by name. ``folder`` itself may be hidden.
+    Links to folders are followed, but no folder is read twice: of several paths to one folder,
+    the path without a link is used, else the first by name. ``folder`` itself may be hidden.
 
     Raises:
         UserError: a folder cannot be read.
     """
-    found = Found()
+    contents = FolderContents()
     if not folder.is_dir():
-        return found
+        return contents
     read = {os.path.realpath(folder)}
     waiting, links = [folder], list[Path]()
     while waiting or links:
-        if waiting:
-            inner, linked = _look(waiting.pop(), found)
-            if recursive:
-                waiting += (path for path in inner if _is_new(path, read))
-                links += linked
-        else:
+        if not waiting:
             links.sort(reverse=True)
             link = links.pop()
-            if leads_up(link) or not _is_new(link, read):
-                found.repeated.append(link)
+            if links_to_parent(link) or not _is_new(link, read):
+                contents.repeated.append(link)
             else:
                 waiting.append(link)
-    for part in (found.images, found.others, found.hidden, found.repeated, found.broken):
-        part.sort()
-    return found
+            continue
+        for path in _entries(waiting.pop()):
+            if is_hidden(path.name):
+                contents.hidden.append(path)
+            elif path.is_dir():
+                if recursive and path.is_symlink():
+                    links.append(path)
+                elif recursive and _is_new(path, read):
+                    waiting.append(path)
+            elif path.is_file():
+                (contents.images if has_image_extension(path) else contents.others).append(path)
+            elif path.is_symlink():
+                contents.broken.append(path)
+    for paths in vars(contents).values():
+        paths.sort()
+    return contents
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Image files in ``folder``, or in it and below, by their endings, sorted: see `walk`."""
+    """Image files in ``folder``, or in it and below, sorted: see `walk`."""
     return walk(folder, recursive).images
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly inside ``folder`` and links to folders, without hidden ones, sorted."""
+    """Folders and links to folders directly inside ``folder``, without hidden ones, sorted."""
     return sorted(path for path in _entries(folder) if path.is_dir() and not is_hidden(path.name))
 
 
 def distinct_subfolders(folder: Path) -> list[Path]:
     """As `subfolders`, each folder once, under its own name rather than a link's."""
     read: set[str] = set()
-    by_own_name = sorted(subfolders(folder), key=Path.is_symlink)
-    return sorted(path for path in by_own_name if not leads_up(path) and _is_new(path, read))
+    links_last = sorted(subfolders(folder), key=Path.is_symlink)
+    return sorted(path for path in links_last if not links_to_parent(path) and _is_new(path, read))
 
 
-def leads_up(path: Path) -> bool:
-    """Whether a link leads to a folder that it lies in, so that following it would not end."""
+def links_to_parent(path: Path) -> bool:
+    """Whether a link leads to a folder that contains it, so that following it would not end."""
     if not path.is_symlink():
         return False
-    target, home = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-    return home == target or target in home.parents
+    target, parent = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    return parent == target or target in parent.parents
 
 
 def count_extensions(paths: Iterable[Path]) -> str:
-    """Such as ``.heic (3), no ending (1)``."""
-    counts: dict[str, int] = {}
-    for path in paths:
-        ending = path.suffix.lower() or "no ending"
-        counts[ending] = counts.get(ending, 0) + 1
-    return ", ".join(f"{ending} ({count})" for ending, count in sorted(counts.items()))
+    """For example ``.heic (3), no extension (1)``."""
+    counts = Counter(path.suffix.lower() or "no extension" for path in paths)
+    return ", ".join(f"{extension} ({count})" for extension, count in sorted(counts.items()))
 
 
 def explain_no_images(folder: Path, recursive: bool = False) -> str:
-    """What lies in a folder in which no image was found, to be added to an error."""
+    """Why no image was found in a folder, in parentheses, to append to an error."""
     if not folder.is_dir():
-        return " (there is no such folder)"
-    found = walk(folder, recursive)
+        return " (the folder does not exist)"
+    contents = walk(folder, recursive)
     reasons = []
-    if found.others:
+    if contents.others:
         reasons.append(
-            f"it holds files that are not read: {count_extensions(found.others)}; read are "
+            f"unsupported files: {count_extensions(contents.others)}; supported are "
             f"{', '.join(sorted(IMAGE_EXTENSIONS))}"
         )
     inner = [] if recursive else [path for path in subfolders(folder) if walk(path).images]
     if inner:
         names = ", ".join(path.name for path in inner[:3])
-        reasons.append(f"images lie in folders below it: {names}")
-    if found.hidden:
-        reasons.append(f"hidden files and folders are left out: {found.hidden[0].name}")
-    if found.broken:
-        reasons.append(f"links lead nowhere: {found.broken[0].name}")
+        reasons.append(f"there are images in its subfolders: {names}")
+    if contents.hidden:
+        reasons.append(f"hidden files and folders are skipped: {contents.hidden[0].name}")
+    if contents.broken:
+        reasons.append(f"broken links: {contents.broken[0].name}")
     return f" ({'; '.join(reasons)})" if reasons else ""
-
-
-def _look(folder: Path, found: Found) -> tuple[list[Path], list[Path]]:
-    """Note what lies directly in a folder; gives its folders and its links to folders."""
-    inner: list[Path] = []
-    links: list[Path] = []
-    for path in _entries(folder):
-        if is_hidden(path.name):
-            found.hidden.append(path)
-        elif path.is_dir():
-            (links if path.is_symlink() else inner).append(path)
-        elif path.is_file():
-            (found.images if has_image_extension(path) else found.others).append(path)
-        elif path.is_symlink():
-            found.broken.append(path)
-    return inner, links
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -160,7 +155,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_new(folder: Path, read: set[str]) -> bool:
-    """Whether a folder is not among those read yet; from now on it is."""
+    """Whether a folder has not been read yet; it is added to ``read``."""
     real = os.path.realpath(folder)
     if real in read:
         return False

@@ -1,7 +1,12 @@
-"""The folder layouts of published data sets: MVTec AD and those like it, and VisA."""
+"""The folder layouts of published data sets: a table of those like MVTec AD, and VisA.
+
+To add one like MVTec AD, add an entry to `LAYOUTS` and a config ``conf/data/NAME.yaml`` with
+``_target_: anomalib_rd.data.<key of the entry>``.
+"""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomalib_rd.data.sources.files import (
@@ -14,7 +19,7 @@ from anomalib_rd.data.sources.source import (
     GOOD,
     Sample,
     Split,
-    named_folders,
+    category_names,
     pair_masks,
     require_category,
     root_folder,
@@ -22,35 +27,160 @@ from anomalib_rd.data.sources.source import (
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
 
+MVTEC_TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
+MVTEC_OBJECTS = frozenset({"bottle", "cable", "capsule", "hazelnut", "metal_nut"}) | frozenset(
+    {"pill", "screw", "toothbrush", "transistor", "zipper"}
+)
+DOWNLOAD_COMMAND = "anomalib-rd data download --root {root} --accept-license"
 
-class CategoryFolders:
-    """Dataset with ``root/<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
 
-    Categories and defect types are read from disk: any dataset in the layout will do.
-
-    Args:
-        root: the folder that holds the categories.
-        textures: the categories that form the texture group; all others are objects.
+@dataclass(frozen=True)
+class Layout:
+    """A published data set and its folders below ``root/<category>``.
 
     Attributes:
-        title: what the dataset is called.
-        page: where to get it.
-        train: the folders of normal images to train on, below the category.
-        test: the folder with one folder for each defect type and one of normal images.
-        masks: the folder with the masks, one folder for each defect type.
-        good: what the folder of normal test images is called.
+        title: its name.
+        url: where to get it, or the command for it; ``{root}`` stands for the folder.
+        train: folder of normal training images.
+        validation: folder of further normal images, if any.
+        test: folder with one folder for each defect type and one of normal images.
+        good: name of the folder of normal test images.
+        masks: folder with one folder of masks for each defect type.
+        mask_folders: whether an image has a folder of masks, not one file.
+        unlabelled: folders of test images without public labels; not used.
+        textures: the categories that form the texture group; all others are objects.
+        counts: category -> number of training, normal test, defect test (and validation) images
+            as published.
     """
 
-    title = "the dataset"
-    page = ""
-    train: tuple[str, ...] = ("train/good",)
-    test = "test"
-    masks = "ground_truth"
-    good = GOOD
+    title: str
+    url: str
+    train: str = "train/good"
+    validation: str | None = None
+    test: str = "test"
+    good: str = GOOD
+    masks: str = "ground_truth"
+    mask_folders: bool = False
+    unlabelled: tuple[str, ...] = ()
+    textures: frozenset[str] = frozenset()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def __init__(self, root: str | Path, textures: Iterable[str] = ()) -> None:
+
+LAYOUTS = {
+    "MVTecAD": Layout(
+        title="MVTec AD",
+        url=DOWNLOAD_COMMAND,
+        textures=MVTEC_TEXTURES,
+        counts={
+            "bottle": (209, 20, 63),
+            "cable": (224, 58, 92),
+            "capsule": (219, 23, 109),
+            "carpet": (280, 28, 89),
+            "grid": (264, 21, 57),
+            "hazelnut": (391, 40, 70),
+            "leather": (245, 32, 92),
+            "metal_nut": (220, 22, 93),
+            "pill": (267, 26, 141),
+            "screw": (320, 41, 119),
+            "tile": (230, 33, 84),
+            "toothbrush": (60, 12, 30),
+            "transistor": (213, 60, 40),
+            "wood": (247, 19, 60),
+            "zipper": (240, 32, 119),
+        },
+    ),
+    # beanTech Anomaly Detection; root is the archive's folder BTech_Dataset_transformed. A mask may
+    # have another extension than its image. 11 published masks are empty (1 in 02, 10 in 03).
+    "BTAD": Layout(
+        title="BTAD",
+        url="https://avires.dimi.uniud.it/papers/btad/btad.zip",
+        train="train/ok",
+        good="ok",
+        counts={"01": (400, 21, 49), "02": (399, 30, 200), "03": (1000, 400, 41)},
+    ),
+    "MPDD": Layout(
+        title="MPDD",
+        url="https://github.com/stepanje/MPDD",
+        counts={
+            "bracket_black": (289, 32, 47),
+            "bracket_brown": (185, 26, 51),
+            "bracket_white": (110, 30, 30),
+            "connector": (128, 30, 14),
+            "metal_plate": (54, 26, 71),
+            "tubes": (122, 32, 69),
+        },
+    ),
+    # The masks of test/<type>/000.png are ground_truth/<type>/000/{000.png, 001.png, ...}. The
+    # values name the defect type, so all but 0 is defect. The authors' metric, sPRO, weights
+    # regions by that type and is not computed here.
+    "MVTecLOCO": Layout(
+        title="MVTec LOCO AD",
+        url="https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        validation="validation/good",
+        mask_folders=True,
+        counts={
+            "breakfast_box": (351, 102, 173, 62),
+            "juice_bottle": (335, 94, 236, 54),
+            "pushpins": (372, 138, 172, 69),
+            "screw_bag": (360, 122, 219, 60),
+            "splicing_connectors": (360, 119, 193, 60),
+        },
+    ),
+    # Published results are on the private test images; https://benchmark.mvtec.com evaluates
+    # anomaly maps sent to it.
+    "MVTecAD2": Layout(
+        title="MVTec AD 2",
+        url="https://www.mvtec.com/company/research/datasets/mvtec-ad-2",
+        validation="validation/good",
+        test="test_public",
+        masks="test_public/ground_truth",
+        unlabelled=("test_private", "test_private_mixed"),
+        counts={
+            "can": (412, 72, 90, 46),
+            "fabric": (387, 66, 90, 43),
+            "fruit_jelly": (263, 20, 60, 37),
+            "rice": (313, 42, 90, 35),
+            "sheet_metal": (137, 24, 90, 19),
+            "vial": (291, 35, 105, 41),
+            "wallplugs": (293, 60, 90, 33),
+            "walnuts": (432, 60, 90, 48),
+        },
+    ),
+}
+"""Name of the class in configs (``anomalib_rd.data.NAME``) -> layout."""
+
+
+class CategoryFolders:
+    """Data set with ``root/<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
+
+    Categories and defect types are read from disk: any data set in the layout works. The mask of
+    ``test/<defect>/000.png`` is ``ground_truth/<defect>/000_mask.png``; it may be missing.
+
+    Args:
+        root: the folder that contains the categories.
+        textures: the categories that form the texture group; None: those of the layout.
+        train_on_validation: whether to train on the validation images too; else they are unused.
+
+    Raises:
+        UserError: ``train_on_validation`` in a layout without validation images.
+    """
+
+    layout: Layout
+
+    def __init__(
+        self,
+        root: str | Path,
+        textures: Iterable[str] | None = None,
+        train_on_validation: bool = False,
+    ) -> None:
+        if train_on_validation and not self.layout.validation:
+            raise UserError(
+                f"data.source.train_on_validation: {self.layout.title} has no validation images;"
+                " remove it"
+            )
         self.root = root_folder(root)
-        self.textures = frozenset(textures)
+        self.textures = self.layout.textures if textures is None else frozenset(textures)
+        self.train_on_validation = train_on_validation
 
     def categories(self) -> list[str]:
         """Subfolders of the root with a folder of training images, sorted.
@@ -60,83 +190,76 @@ class CategoryFolders:
         """
         if not self.root.is_dir():
             raise UserError(
-                f"dataset folder {self.root} does not exist; set data.root to where {self.title}"
-                f" is, or get it: {self.how_to_get()}"
+                f"dataset folder {self.root} does not exist; {self._how_to_get('set data.root')}"
             )
-        names = named_folders(self.root, self._is_category)
+        names = category_names(self.root, self._is_category)
         if not names:
             raise UserError(f"no category in {self.root}: {self._hint()}")
         return names
 
     def split(self, category: str) -> Split:
-        """The samples of ``category``: defect types and files by name.
+        """The samples of ``category``, ordered by defect type and file name.
 
         Raises:
-            UserError: no such category, no training or test images, or a mask without its image.
+            UserError: no such category, no training or test images, or a mask without image.
         """
         require_category(category, self.categories(), self.root)
-        folder = self.root / category
-        train = [path for part in self.train for path in self._train_images(folder / part)]
-        home, masks = folder / self.test, folder / self.masks
-        if not home.is_dir():
-            raise UserError(f"no folder {home}; put test images in {self.test}/<defect type>")
-        # In MVTec AD 2 the masks' folder lies among the defect types.
-        kinds = [path for path in distinct_subfolders(home) if path != masks]
-        test = [sample for kind in kinds for sample in self._test_samples(kind, masks, category)]
+        layout, folder = self.layout, self.root / category
+        train = self._train_images(folder / layout.train)
+        if layout.validation and self.train_on_validation:
+            train += self._train_images(folder / layout.validation)
+        test_folder, masks = folder / layout.test, folder / layout.masks
+        if not test_folder.is_dir():
+            raise UserError(
+                f"no folder {test_folder}; put test images in {layout.test}/<defect type>"
+            )
+        # In MVTec AD 2 the mask folder is next to the defect types.
+        defects = [path for path in distinct_subfolders(test_folder) if path != masks]
+        test = [sample for path in defects for sample in self._test_samples(path, masks, category)]
         if not test:
             raise UserError(
-                f"no images in the folders of {home}{explain_no_images(home)};"
-                f" put normal ones in {self.good}, defect ones in a folder for each defect type"
+                f"no images in the folders of {test_folder}{explain_no_images(test_folder)};"
+                f" put normal ones in {layout.good}, defect ones in a folder for each defect type"
             )
-        self._check_mask_folders(home, masks)
+        if masks.is_dir():
+            # Masks whose test folder was renamed or forgotten.
+            for path in distinct_subfolders(masks):
+                if path.name != layout.good and not (test_folder / path.name).is_dir():
+                    self._pair([], test_folder / path.name, path)
         return Split([Sample(path, category, GOOD, 0) for path in train], test)
 
-    def places(self, category: str) -> list[Path]:
-        """The folders that hold the category's files, to look for what is left out."""
-        return [self.root / category]
-
-    def ignored(self, category: str) -> list[Path]:
-        """Folders of images that the data set has and that are not used here."""
-        return [self.root / category / self.masks / self.good]
-
-    def how_to_get(self) -> str:
-        """Where the dataset comes from: an address or a command."""
-        return self.page
-
-    def pair(self, images: Iterable[Path], folder: Path, masks: Path) -> dict[Path, Path]:
-        """The masks of the images in ``folder``, a defect type's.
-
-        Raises:
-            UserError: a mask without its image.
-        """
-        return pair_masks(images, folder, masks)
+    def ignored_folders(self, category: str) -> list[Path]:
+        """Folders with images that are left out on purpose, see `find_unused`."""
+        layout, folder = self.layout, self.root / category
+        ignored = [f"{layout.masks}/{layout.good}", *layout.unlabelled]
+        if layout.validation and not self.train_on_validation:
+            ignored.append(layout.validation)
+        return [folder / name for name in ignored]
 
     def _train_images(self, folder: Path) -> list[Path]:
         images = list_images(folder)
         if not images:
             raise UserError(
-                f"no training images in {folder}{explain_no_images(folder)}; put normal images there"
+                f"no training images in {folder}{explain_no_images(folder)}; put normal images"
+                " there"
             )
         return images
 
     def _test_samples(self, folder: Path, masks: Path, category: str) -> list[Sample]:
         images = list_images(folder)
-        if folder.name == self.good:
+        if folder.name == self.layout.good:
             return [Sample(path, category, GOOD, 0) for path in images]
-        pairs = self.pair(images, folder, masks / folder.name)
+        pairs = self._pair(images, folder, masks / folder.name)
         defect = printable(folder.name)
         return [Sample(path, category, defect, 1, pairs.get(path)) for path in images]
 
-    def _check_mask_folders(self, test: Path, masks: Path) -> None:
-        """Masks of a defect type that has no test folder: a renamed or forgotten folder."""
-        if not masks.is_dir():
-            return
-        for folder in distinct_subfolders(masks):
-            if folder.name != self.good and not (test / folder.name).is_dir():
-                self.pair([], test / folder.name, folder)
+    def _pair(self, images: list[Path], folder: Path, masks: Path) -> dict[Path, Path]:
+        if self.layout.mask_folders:
+            return pair_masks(images, folder, masks, subfolders(masks) if masks.is_dir() else [])
+        return pair_masks(images, folder, masks)
 
     def _is_category(self, folder: Path) -> bool:
-        return (folder / self.train[0]).is_dir()
+        return (folder / self.layout.train).is_dir()
 
     def _hint(self) -> str:
         if self._is_category(self.root):
@@ -144,178 +267,73 @@ class CategoryFolders:
             return f"it is a category itself; set data.root={root.parent} data.category={root.name}"
         for inner in subfolders(self.root):
             if any(self._is_category(path) for path in subfolders(inner)):
-                return f"they lie one folder deeper; set data.root={inner}"
-        return (
-            f"expected <category>/{self.train[0]}; set data.root to where {self.title} is,"
-            f" or get it: {self.how_to_get()}"
-        )
+                return f"they are one folder deeper; set data.root={inner}"
+        return self._how_to_get(f"expected <category>/{self.layout.train}; set data.root")
+
+    def _how_to_get(self, advice: str) -> str:
+        url = self.layout.url.format(root=self.root)
+        return f"{advice} to the folder of {self.layout.title}, or get it: {url}"
 
 
-class WithValidation(CategoryFolders):
-    """`CategoryFolders` with normal images set apart in ``validation/good``.
-
-    Args:
-        root: the folder that holds the categories.
-        textures: the categories that form the texture group; all others are objects.
-        train_on_validation: whether to train on them too; without it they are not used at all.
-    """
-
-    validation = "validation/good"
-
-    def __init__(
-        self, root: str | Path, textures: Iterable[str] = (), train_on_validation: bool = False
-    ) -> None:
-        super().__init__(root, textures)
-        self.train_on_validation = train_on_validation
-        if train_on_validation:
-            self.train = (*self.train, self.validation)
-
-    def ignored(self, category: str) -> list[Path]:
-        """As of `CategoryFolders`; without ``train_on_validation`` the validation images too."""
-        return [*super().ignored(category), self.root / category / self.validation]
+def _source_class(name: str, layout: Layout) -> type[CategoryFolders]:
+    doc = f"{layout.title}, see `LAYOUTS`. {CategoryFolders.__doc__}"
+    body = {"layout": layout, "counts": layout.counts, "__doc__": doc, "__module__": __name__}
+    return type(name, (CategoryFolders,), body)
 
 
-MVTEC_TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
-MVTEC_OBJECTS = frozenset({"bottle", "cable", "capsule", "hazelnut", "metal_nut"}) | frozenset(
-    {"pill", "screw", "toothbrush", "transistor", "zipper"}
-)
+_CLASSES = {name: _source_class(name, layout) for name, layout in LAYOUTS.items()}
 
 
-def download_command(root: Path) -> str:
-    """The command that puts MVTec AD into ``root``."""
-    return f"anomalib-rd data download --root {root} --accept-license"
-
-
-class MVTecAD(CategoryFolders):
-    """Dataset with ``root/<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
-
-    Categories and defect types are read from disk: any dataset in this layout will do. The mask
-    of ``test/<defect>/000.png`` is ``ground_truth/<defect>/000_mask.png``; it may lack.
-
-    Args:
-        root: the folder that holds the categories.
-        textures: the categories that form the texture group; all others are objects.
-    """
-
-    title = "MVTec AD"
-
-    def __init__(self, root: str | Path, textures: Iterable[str] = MVTEC_TEXTURES) -> None:
-        super().__init__(root, textures)
-
-    def how_to_get(self) -> str:
-        """The command that downloads it."""
-        return download_command(self.root)
-
-
-class BTAD(CategoryFolders):
-    """beanTech Anomaly Detection: products ``01``, ``02``, ``03``, normal ones called ``ok``.
-
-    ``root/<product>/{train/ok, test/ok, test/ko, ground_truth/ko}``; root is the archive's folder
-    ``BTech_Dataset_transformed``. A mask has its image's name, not always its ending (bmp, png).
-    Of the published masks 11 are empty (1 in 02, 10 in 03). The layout is that of the authors'
-    archive, https://avires.dimi.uniud.it/papers/btad/btad.zip, as anomalib's ``BTechDataset``
-    reads it.
-    """
-
-    title = "BTAD"
-    page = "https://avires.dimi.uniud.it/papers/btad/btad.zip"
-    train = ("train/ok",)
-    good = "ok"
-
-
-class MPDD(CategoryFolders):
-    """Metal Parts Defect Detection: six categories of painted metal parts, in MVTec AD's layout.
-
-    The authors' page is https://github.com/stepanje/MPDD; the layout is that of their archive, as
-    anomalib's ``MPDDDataset`` reads it.
-    """
-
-    title = "MPDD"
-    page = "https://github.com/stepanje/MPDD"
-
-
-class MVTecLOCO(WithValidation):
-    """MVTec LOCO AD: five categories with logical and structural anomalies.
-
-    ``root/<category>/{train/good, validation/good, test/{good, logical_anomalies,
-    structural_anomalies}}``. An image has a folder of masks, one for each defect:
-    ``ground_truth/<kind>/000/{000.png, 001.png, ...}``. They are united; a mask's value names the
-    type of defect, so all but 0 is defect. The authors' own metric, sPRO, weighs regions by that
-    type and is not computed here.
-
-    The layout is that of https://www.mvtec.com/company/research/datasets/mvtec-loco, as anomalib's
-    ``MVTecLOCODataset`` reads it.
-    """
-
-    title = "MVTec LOCO AD"
-    page = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
-
-    def pair(self, images: Iterable[Path], folder: Path, masks: Path) -> dict[Path, Path]:
-        """The folders of masks of the images in ``folder``.
-
-        Raises:
-            UserError: a folder of masks without its image.
-        """
-        return pair_masks(images, folder, masks, subfolders(masks) if masks.is_dir() else [])
-
-
-class MVTecAD2(WithValidation):
-    """MVTec AD 2: eight categories, tested under changed lighting too.
-
-    ``root/<category>/{train/good, validation/good, test_public/{good, bad}}``; the mask of
-    ``test_public/bad/000_regular.png`` is
-    ``test_public/ground_truth/bad/000_regular_mask.png``.
-
-    The test here is ``test_public``. ``test_private`` and ``test_private_mixed``, on which the
-    published results stand, have no public labels and are not used: the authors' server,
-    https://benchmark.mvtec.com, judges anomaly maps sent to it.
-
-    The layout is that of https://www.mvtec.com/company/research/datasets/mvtec-ad-2, as anomalib's
-    ``MVTecAD2Dataset`` reads it.
-    """
-
-    title = "MVTec AD 2"
-    page = "https://www.mvtec.com/company/research/datasets/mvtec-ad-2"
-    test = "test_public"
-    masks = "test_public/ground_truth"
-
-    def ignored(self, category: str) -> list[Path]:
-        """As of `WithValidation`, and the test images without public labels."""
-        private = ("test_private", "test_private_mixed")
-        return [*super().ignored(category), *(self.root / category / name for name in private)]
+def __getattr__(name: str) -> type[CategoryFolders]:
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _CLASSES[name]
 
 
 VISA_URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA.tar"
-SPLIT = Path("split_csv", "1cls.csv")
+SPLIT_FILE = Path("split_csv", "1cls.csv")
 COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 class VisA:
-    """Visual Anomaly dataset: twelve objects, parted by the authors' ``split_csv/1cls.csv``.
+    """Visual Anomaly data set: twelve objects, split by the authors' ``split_csv/1cls.csv``.
 
     Its rows, ``object,split,label,image,mask``, name images and masks below the root, such as
     ``candle/Data/Images/Normal/0000.JPG``, ``candle/Data/Images/Anomaly/000.JPG`` and
-    ``candle/Data/Masks/Anomaly/000.png``. In a mask, 1 to 9 name the type of defect and 0 is
-    normal; an image may show several types, so all its defects are of the one type "anomaly".
-    Objects whose folder is not there are left out.
-
-    The layout is that of the authors' archive, https://github.com/amazon-science/spot-diff; what
-    their ``prepare_data.py`` makes of it is in MVTec AD's layout.
+    ``candle/Data/Masks/Anomaly/000.png``. In a mask, 1 to 9 are defect types and 0 is normal; an
+    image may show several types, so all defects have the one type "anomaly". Objects without
+    folder are skipped. Layout of the authors' archive, https://github.com/amazon-science/spot-diff;
+    their ``prepare_data.py`` converts it to MVTec AD's layout.
 
     Args:
-        root: the folder that holds ``split_csv`` and the objects.
+        root: the folder that contains ``split_csv`` and the objects.
         textures: the objects that form the texture group; the authors name none.
     """
+
+    counts: Mapping[str, tuple[int, ...]] = {
+        "candle": (900, 100, 100),
+        "capsules": (542, 60, 100),
+        "cashew": (450, 50, 100),
+        "chewinggum": (453, 50, 100),
+        "fryum": (450, 50, 100),
+        "macaroni1": (900, 100, 100),
+        "macaroni2": (900, 100, 100),
+        "pcb1": (904, 100, 100),
+        "pcb2": (901, 100, 100),
+        "pcb3": (905, 101, 100),
+        "pcb4": (904, 101, 100),
+        "pipe_fryum": (450, 50, 100),
+    }
 
     def __init__(self, root: str | Path, textures: Iterable[str] = ()) -> None:
         self.root = root_folder(root)
         self.textures = frozenset(textures)
 
     def categories(self) -> list[str]:
-        """The objects of the split file whose folder is there, sorted.
+        """The objects of the split file that have a folder, sorted.
 
         Raises:
-            UserError: no root, no split file or another kind of file, or none of its objects.
+            UserError: no root, no split file or an invalid one, or none of its objects.
         """
         return self._objects(self._rows())
 
@@ -323,20 +341,28 @@ class VisA:
         """The samples of ``category``: normal images, then anomalies, by path.
 
         Raises:
-            UserError: no such object, a row that is none, an anomaly to train on, or no images.
+            UserError: no such object, an invalid row, a training anomaly, or no images.
         """
         rows = self._rows()
         require_category(category, self._objects(rows), self.root)
         parts: dict[str, list[Sample]] = {"train": [], "test": []}
         for line, row in enumerate(rows, start=2):
-            if row["object"] == category:
-                if row["split"] not in parts or row["label"] not in ("normal", "anomaly"):
-                    raise self._bad_row(line, "expected train or test, normal or anomaly")
-                if (row["split"], row["label"]) == ("train", "anomaly"):
-                    raise self._bad_row(line, "an anomaly to train on")
-                parts[row["split"]].append(self._sample(row))
+            if row["object"] != category:
+                continue
+            problem = None
+            if row["split"] not in parts or row["label"] not in ("normal", "anomaly"):
+                problem = "expected train or test, normal or anomaly"
+            elif (row["split"], row["label"]) == ("train", "anomaly"):
+                problem = "an anomaly in the training images"
+            if problem:
+                raise UserError(
+                    f"{self.root / SPLIT_FILE}, line {line}: {problem}; restore the file"
+                )
+            parts[row["split"]].append(self._sample(row))
         if not all(parts.values()):
-            raise UserError(f"{self.root / SPLIT} has no train or no test images of {category}")
+            raise UserError(
+                f"{self.root / SPLIT_FILE} has no train or no test images of {category}"
+            )
         return Split(*(sorted(p, key=lambda s: (s.label, s.path)) for p in parts.values()))
 
     def _sample(self, row: dict[str, str]) -> Sample:
@@ -347,31 +373,27 @@ class VisA:
         return Sample(path, row["object"], "anomaly", 1, mask)
 
     def _rows(self) -> list[dict[str, str]]:
-        """The rows of the split file, read anew."""
-        file = self.root / SPLIT
+        file = self.root / SPLIT_FILE
         if not file.is_file():
             raise UserError(f"no {file}; {self._hint()}")
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, restval="")
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise UserError(f"{file} lacks columns of: {','.join(COLUMNS)}; restore the file")
+                raise UserError(f"{file} needs the columns {','.join(COLUMNS)}; restore the file")
             return list(reader)
 
     def _objects(self, rows: list[dict[str, str]]) -> list[str]:
         names = sorted({row["object"] for row in rows if (self.root / row["object"]).is_dir()})
         if not names:
-            raise UserError(f"none of the objects of {self.root / SPLIT} is in {self.root}")
+            raise UserError(f"none of the objects of {self.root / SPLIT_FILE} is in {self.root}")
         return names
-
-    def _bad_row(self, line: int, what: str) -> UserError:
-        return UserError(f"{self.root / SPLIT}, line {line}: {what}; restore the file")
 
     def _hint(self) -> str:
         inner = subfolders(self.root) if self.root.is_dir() else []
         for folder in inner:
-            if (folder / SPLIT).is_file():
-                return f"it lies one folder deeper; set data.root={folder}"
-        for home in (self.root, *inner):
-            if any(home.glob("*/train/good")):
-                return f"this is VisA as prepare_data.py parts it: data=mvtec data.root={home}"
-        return f"set data.root to where VisA is, or get it: {VISA_URL}"
+            if (folder / SPLIT_FILE).is_file():
+                return f"it is one folder deeper; set data.root={folder}"
+        for folder in (self.root, *inner):
+            if any(folder.glob("*/train/good")):
+                return f"this is VisA as split by prepare_data.py: data=mvtec data.root={folder}"
+        return f"set data.root to the folder of VisA, or get it: {VISA_URL}"

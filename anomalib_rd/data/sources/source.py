@@ -1,4 +1,4 @@
-"""What a dataset layout yields, samples in a train and a test split, and how to choose from it."""
+"""Samples, splits and sources, and the selection of categories."""
 
 import difflib
 from collections import Counter
@@ -16,9 +16,9 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: ``defect`` is ``"good"`` and ``label`` 0 for a normal one; ``mask`` may lack.
+    """One image: a normal one has the defect type ``"good"`` and label 0, others label 1.
 
-    A mask is a file, or a folder of files that are united.
+    ``mask`` is a file, a folder of files that are united, or None.
     """
 
     path: Path
@@ -37,104 +37,100 @@ class Split:
 
 
 class Source(Protocol):
-    """A dataset on disk. ``textures`` names the categories of the texture group."""
+    """A data set on disk. ``textures`` names the categories of the texture group."""
 
     root: Path
     textures: frozenset[str]
 
     def categories(self) -> list[str]:
-        """Names of the categories found on disk, sorted."""
+        """Names of the categories on disk, sorted."""
 
     def split(self, category: str) -> Split:
         """The samples of one category, in a fixed order."""
 
 
 def root_folder(root: object) -> Path:
-    """A data set's folder, as ``data.root`` says it; a number may be a folder's name.
+    """The folder of ``data.root``; its name may be a number.
 
     Raises:
-        UserError: nothing is said, as where an environment variable is empty.
+        UserError: it is empty, for example because an environment variable is.
     """
     text = "" if root is None else str(root)
     if not text.strip():
         raise UserError(
-            "data.root is empty; set it, or the environment variable that it is taken from, to the "
-            "folder of the data"
+            "data.root is empty; set it, or the environment variable that it refers to, to the"
+            " folder of the data"
         )
     return expand_home(text)
 
 
-def named_folders(root: Path, wanted: Callable[[Path], bool]) -> list[str]:
-    """Names of the wanted folders directly inside ``root``, sorted: they become categories.
+def category_names(root: Path, is_category: Callable[[Path], bool]) -> list[str]:
+    """Names of the folders directly inside ``root`` that are categories, sorted.
 
     Raises:
-        UserError: a name that is not UTF-8, which neither records nor W&B can hold, or one with
-            ``${``, which a config takes for a reference to another value.
+        UserError: a name is not UTF-8, which records and W&B cannot store, or contains ``${``,
+            which a config reads as a reference to another value.
     """
-    names = [path.name for path in subfolders(root) if wanted(path)]
+    names = [path.name for path in subfolders(root) if is_category(path)]
     for name in names:
         if printable(name) != name:
-            raise UserError(
-                f"{root}: the name of the folder {printable(name)} is not UTF-8; rename it"
-            )
+            raise UserError(f"{root}: the folder name {printable(name)} is not UTF-8; rename it")
         if "${" in name:
             raise UserError(
-                f"{root}: the name of the folder {name} has '${{', which a config takes for a"
+                f"{root}: the folder name {name} contains '${{', which a config reads as a"
                 " reference to another value; rename it"
             )
     return names
 
 
 def pair_masks(
-    images: Iterable[Path], folder: Path, masks: Path, found: Iterable[Path] | None = None
+    images: Iterable[Path], folder: Path, mask_folder: Path, masks: Iterable[Path] | None = None
 ) -> dict[Path, Path]:
-    """For the images below ``folder``, their masks below ``masks``.
+    """Masks of the images in ``folder``; images without a mask are missing from the result.
 
-    A mask lies at its image's relative path, under its stem or its stem and ``_mask``, with any
-    image ending. Images without a mask are absent from the result.
+    A mask has its image's relative path and stem, or the stem and ``_mask``, and any image
+    extension.
 
     Args:
-        images: the images' paths.
-        folder: a folder above all of them.
-        masks: the folder in the same place above the masks.
-        found: the masks; None: every image file below ``masks``.
+        images: paths of the images.
+        folder: contains all of them.
+        mask_folder: the folder that corresponds to ``folder``.
+        masks: paths below ``mask_folder``; None: every image file there.
 
     Raises:
-        UserError: a mask belongs to none of the images, or two belong to one.
+        UserError: a mask without image, or two masks of one image.
     """
-    found = list_images(masks, True) if found is None else found
-    left: dict[Path, Path] = {}
-    for path in found:
-        first = left.setdefault(path.relative_to(masks).with_suffix(""), path)
-        if first != path:
-            raise UserError(two_masks(first, path))
+    unpaired: dict[Path, Path] = {}
+    for mask in list_images(mask_folder, True) if masks is None else masks:
+        first = unpaired.setdefault(mask.relative_to(mask_folder).with_suffix(""), mask)
+        if first != mask:
+            raise _two_masks(first, mask)
     pairs = {}
     for image in images:
         stem = image.relative_to(folder).with_suffix("")
         for name in (stem.with_name(f"{stem.name}_mask"), stem):
-            if name in left:
-                pairs[image] = left.pop(name)
+            if name in unpaired:
+                pairs[image] = unpaired.pop(name)
                 break
-    for image in pairs:
-        if other := left.get(image.relative_to(folder).with_suffix("")):
-            raise UserError(two_masks(other, pairs[image]))
-    if left:
-        orphan = min(left.values())
+    for image, mask in pairs.items():
+        if second := unpaired.get(image.relative_to(folder).with_suffix("")):
+            raise _two_masks(second, mask)
+    if unpaired:
+        orphan = min(unpaired.values())
         raise UserError(
             f"mask {orphan} has no image: expected {orphan.stem.removesuffix('_mask')}.* in"
-            f" {folder / orphan.relative_to(masks).parent}; add the image or delete the mask"
-            + (f" (and {len(left) - 1} more such masks)" if len(left) > 1 else "")
+            f" {folder / orphan.relative_to(mask_folder).parent}; add the image or delete the mask"
+            + (f" (and {len(unpaired) - 1} more such masks)" if len(unpaired) > 1 else "")
         )
     return pairs
 
 
-def two_masks(one: Path, other: Path) -> str:
-    """What is wrong where two files are masks of one image."""
-    return f"masks {one} and {other} are of one image; unite them in one file, or delete one"
+def _two_masks(first: Path, second: Path) -> UserError:
+    return UserError(f"{first} and {second} are masks of one image; merge them, or delete one")
 
 
 def require_category(category: str, available: Sequence[str], root: Path) -> None:
-    """Raise UserError, naming the nearest category, unless ``category`` is available."""
+    """Raise UserError, with the nearest name, unless ``category`` is available."""
     if category in available:
         return
     nearest = difflib.get_close_matches(category, available, n=1, cutoff=0.5)
@@ -145,52 +141,50 @@ def require_category(category: str, available: Sequence[str], root: Path) -> Non
     )
 
 
-def select_unified_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
-    """The categories of one model that is trained on several, see `select_categories`.
-
-    Raises:
-        UserError: fewer than two, one of them named twice, or what `select_categories` refuses.
-    """
-    names = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"data.category: '{twice[0]}' is named twice; data.unified=true takes a set"
-        )
-    chosen = select_categories(source, wanted)
-    if len(chosen) < 2:
-        raise UserError(
-            f"data.unified=true: data.category={chosen[0]} is one category; name several, such as "
-            f"data.category={','.join(source.categories()[:2])} or all, or leave data.unified out"
-        )
-    return chosen
-
-
 def select_run_categories(source: Source, wanted: str | Sequence[str], unified: bool) -> list[str]:
-    """The categories that one run trains on: one, or with ``unified`` a set of them.
+    """The categories that one run trains on: one, or several with ``unified``.
 
     Raises:
-        UserError: several without ``unified``, or what the selection refuses.
+        UserError: several without ``unified``, or as the selections.
     """
     categories = (select_unified_categories if unified else select_categories)(source, wanted)
     if len(categories) > 1 and not unified:
         raise UserError(
-            f"data.category={wanted}: one run trains one category and these are "
-            f"{len(categories)}; add -m to train one model each, or data.unified=true to train one "
-            "for all"
+            f"data.category={wanted}: one run trains one category, but these are"
+            f" {len(categories)}; add -m to train one model each, or data.unified=true to train one"
+            " for all"
         )
     return categories
 
 
+def select_unified_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
+    """The categories of one model for several, see `select_categories`.
+
+    Raises:
+        UserError: fewer than two, a name given twice, or as `select_categories`.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise UserError(f"data.category: '{name}' is given twice; data.unified=true takes a set")
+    selected = select_categories(source, wanted)
+    if len(selected) < 2:
+        raise UserError(
+            f"data.unified=true: data.category={selected[0]} is one category; give several, such as"
+            f" data.category={','.join(source.categories()[:2])} or all, or omit data.unified"
+        )
+    return selected
+
+
 def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
-    """The categories that ``wanted`` means, each once, in the order asked for.
+    """The selected categories, each once, in the order of ``wanted``.
 
     Args:
-        source: the dataset.
+        source: the data set.
         wanted: a name, ``all``, ``textures`` or ``objects``, or a list of these.
 
     Raises:
-        UserError: a name that is not there, a group without members, or nothing asked for.
+        UserError: an unknown name, an empty group or an empty list.
     """
     available = source.categories()
     groups = {
@@ -200,7 +194,7 @@ def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
     }
     # A number is a legal folder name, and Hydra reads data.category=1 as an int.
     names = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
-    chosen: list[str] = []
+    selected: list[str] = []
     for name in map(str, names):
         if name not in groups:
             require_category(name, available, source.root)
@@ -208,7 +202,7 @@ def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
             raise UserError(
                 f"data.category={name}: none in {source.root}, which has: {', '.join(available)}"
             )
-        chosen += groups.get(name, [name])
-    if not chosen:
+        selected += groups.get(name, [name])
+    if not selected:
         raise UserError(f"data.category is empty; set it to one of: {', '.join(available)}, or all")
-    return list(dict.fromkeys(chosen))
+    return list(dict.fromkeys(selected))

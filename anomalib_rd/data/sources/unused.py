@@ -1,6 +1,6 @@
-"""What lies among a category's images and is not used, a line for each kind."""
+"""Files among a category's images that are not used, one line for each kind."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from anomalib_rd.data.images import FORMATS
 from anomalib_rd.data.sources.files import (
-    Found,
+    FolderContents,
     count_extensions,
     has_image_extension,
     walk,
@@ -16,7 +16,7 @@ from anomalib_rd.data.sources.files import (
 from anomalib_rd.data.sources.source import Source, Split
 from anomalib_rd.results.files import printable
 
-# Documents and tables that data sets come with.
+# Documents and tables that accompany data sets.
 DOCUMENTS = frozenset(
     {".txt", ".md", ".rst", ".csv", ".tsv", ".pdf", ".html", ".htm", ".log", ".doc", ".docx"}
     | {".xls", ".xlsx", ".yaml", ".yml", ".py", ".ipynb", ".sh", ".ini", ".bib", ".db"}
@@ -30,9 +30,9 @@ class UnusedFiles:
     """Files of one kind that are not used.
 
     Attributes:
-        paths: the files, folders or links.
-        text: in one line what they are and what to do.
-        expected: whether leaving them out is as it should be.
+        paths: files, folders or links.
+        text: what they are and what to do, in one line.
+        expected: whether nothing is wrong.
     """
 
     paths: list[Path]
@@ -41,102 +41,95 @@ class UnusedFiles:
 
 
 def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles]:
-    """What lies in the places of ``category`` beside the files that ``split`` uses.
+    """Files in the folders of ``category`` that ``split`` does not use.
+
+    A source may define ``folders(category)``, the folders to search, and
+    ``ignored_folders(category)``, folders with images that it leaves out on purpose.
 
     Raises:
         UserError: a folder cannot be read.
     """
     used = {sample.path for sample in (*split.train, *split.test)}
     used |= {sample.mask for sample in split.test if sample.mask is not None}
-    places = getattr(source, "places", None)
-    folders = [source.root / category] if places is None else places(category)
-    others = getattr(source, "ignored", None)
-    ignored: list[Path] = [] if others is None else others(category)
-    found, unused = Found(), list[Path]()
-    for folder in dict.fromkeys(folders):
-        here = walk(folder)
-        for part in vars(found):
-            getattr(found, part).extend(getattr(here, part))
-        unused += (
-            path
-            for path in here.images
-            if path not in used and not set(path.parents) & {*used, *ignored}
+    top = source.root / category
+    folders = getattr(source, "folders", lambda _: [top])(category)
+    ignored = used | {*getattr(source, "ignored_folders", lambda _: [])(category)}
+    contents = FolderContents()
+    for folder in folders:
+        contents.merge(walk(folder))
+    by_folder: dict[Path, list[Path]] = {}
+    for path in contents.images:
+        if ignored.isdisjoint([path, *path.parents]):
+            by_folder.setdefault(path.parent, []).append(path)
+    misplaced = [
+        UnusedFiles(
+            paths,
+            f"{plural(len(paths), 'image')} directly in {printable(folder)} not used: the layout"
+            " has no images there; move them to one of its folders, or delete them",
         )
-    for part, paths in vars(found).items():
-        setattr(found, part, sorted(set(paths)))  # one place may lie in another
-    return [*of_layout(unused), *describe_skipped(found, [source.root / category])]
+        for folder, paths in sorted(by_folder.items())
+    ]
+    return [*misplaced, *describe_skipped(contents, top)]
 
 
-def of_layout(unused: Iterable[Path]) -> Iterator[UnusedFiles]:
-    """Images that lie where the layout has none."""
-    folders: dict[Path, list[Path]] = {}
-    for path in sorted(set(unused)):
-        folders.setdefault(path.parent, []).append(path)
-    for folder, paths in sorted(folders.items()):
-        text = (
-            f"{plural(len(paths), 'image')} directly in {printable(folder)} not used: the layout has"
-            " no images there; move them to one of its folders, or delete them"
-        )
-        yield UnusedFiles(paths, text)
-
-
-def describe_skipped(found: Found, tops: Iterable[Path] = ()) -> Iterator[UnusedFiles]:
-    """What `walk` has not taken for images.
+def describe_skipped(contents: FolderContents, top: Path | None = None) -> Iterator[UnusedFiles]:
+    """Files that `walk` did not take for images.
 
     Args:
-        found: by `walk`.
-        tops: folders in which files directly may describe the data set.
+        contents: result of `walk`.
+        top: a folder whose own annotation files may describe the data set.
     """
-    foreign = [path for path in found.others if is_foreign_image(path)]
-    if foreign:
+    if foreign := [path for path in contents.others if _may_be_image(path)]:
         yield UnusedFiles(
             foreign,
-            f"{plural(len(foreign), 'file')} of kinds that are not read: {count_extensions(foreign)},"
-            f" such as {printable(foreign[0])}; save them as PNG, or give them the ending of what"
-            " they are",
+            f"{plural(len(foreign), 'file')} of unsupported kinds: {count_extensions(foreign)},"
+            f" such as {printable(foreign[0])}; save them as PNG, or correct their extension",
         )
-    drawn = [p for p in found.others if p.suffix.lower() in ANNOTATIONS and p.parent not in tops]
-    if drawn:
+    if annotations := [
+        path
+        for path in contents.others
+        if path.suffix.lower() in ANNOTATIONS and path.parent != top
+    ]:
         yield UnusedFiles(
-            drawn,
-            f"{plural(len(drawn), 'annotation file')} not read: {count_extensions(drawn)}, such as"
-            f" {printable(drawn[0])}; have the labelling tool export masks as images",
+            annotations,
+            f"{plural(len(annotations), 'annotation file')} not read:"
+            f" {count_extensions(annotations)}, such as {printable(annotations[0])}; export the"
+            " masks as images from the labelling tool",
         )
-    if found.broken:
+    if contents.broken:
         yield UnusedFiles(
-            found.broken,
-            f"{plural(len(found.broken), 'link')} to nothing, such as {printable(found.broken[0])};"
-            " restore what they lead to, or delete them",
+            contents.broken,
+            f"{plural(len(contents.broken), 'broken link')}, such as"
+            f" {printable(contents.broken[0])}; restore the targets, or delete the links",
         )
-    if found.repeated:
+    if contents.repeated:
         yield UnusedFiles(
-            found.repeated,
-            f"{plural(len(found.repeated), 'link')} to a folder that is read already or that the link"
-            f" lies in, such as {printable(found.repeated[0])}: not followed",
+            contents.repeated,
+            f"{plural(len(contents.repeated), 'link')} not followed, such as"
+            f" {printable(contents.repeated[0])}: the folder is read already or contains the link",
             expected=True,
         )
-    hidden = [path for path in found.hidden if holds_images(path)]
-    if hidden:
+    if hidden := [path for path in contents.hidden if _hides_images(path)]:
         yield UnusedFiles(
             hidden,
-            f"{plural(len(hidden), 'hidden or system file')} or folder with images left out, such as"
+            f"{plural(len(hidden), 'hidden or system path')} with images skipped, such as"
             f" {printable(hidden[0])}",
             expected=True,
         )
 
 
-def is_foreign_image(path: Path) -> bool:
-    """Whether a file without an ending of ours may be meant as an image, to say so."""
-    ending = path.suffix.lower()
-    if ending in DOCUMENTS | ANNOTATIONS:
+def _may_be_image(path: Path) -> bool:
+    """Whether a file without a supported extension may be meant as an image."""
+    extension = path.suffix.lower()
+    if extension in DOCUMENTS | ANNOTATIONS:
         return False
-    if not ending and path.name.lower().startswith(NAMED_DOCUMENTS):
-        return False
-    return bool(ending) or is_readable_image(path)
+    if extension:
+        return True
+    return not path.name.lower().startswith(NAMED_DOCUMENTS) and _is_readable_image(path)
 
 
-def is_readable_image(path: Path) -> bool:
-    """Whether the content is an image of a format that is read, whatever the name says."""
+def _is_readable_image(path: Path) -> bool:
+    """Whether the content is an image of a supported format, whatever its name."""
     try:
         with Image.open(path, formats=FORMATS):
             return True
@@ -144,14 +137,14 @@ def is_readable_image(path: Path) -> bool:
         return False
 
 
-def holds_images(hidden: Path) -> bool:
-    """Whether leaving out a hidden file or folder leaves out images."""
+def _hides_images(hidden: Path) -> bool:
+    """Whether a hidden file or folder holds images."""
     if hidden.is_dir():
         return bool(walk(hidden).images)
-    # macOS writes ._000.png beside 000.png on foreign disks: no image, and always there.
+    # macOS writes ._000.png next to 000.png on foreign disks: no image.
     return has_image_extension(hidden) and not hidden.name.startswith("._")
 
 
-def plural(count: int, what: str) -> str:
-    """Such as ``1 file`` or ``3 files``."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str) -> str:
+    """For example ``1 file`` or ``3 files``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
