@@ -14,7 +14,6 @@ from PIL import Image
 
 from anomalib_rd.data.images import FORMATS, load_image, load_mask, orientation
 from anomalib_rd.data.masks import AUTO, covers_border, lost_spots
-from anomalib_rd.data.sources.layouts import WithValidation
 from anomalib_rd.data.sources.source import Sample, Source, Split
 from anomalib_rd.data.sources.unused import find_unused, plural
 from anomalib_rd.errors import UserError
@@ -97,9 +96,9 @@ _WITH_VALIDATION = {"MVTecLOCO": _LOCO, "MVTecAD2": _MVTEC_AD_2}
 def published_counts(source: Source) -> Mapping[str, Counts]:
     """For each category of the published dataset what it holds; nothing for one's own images."""
     name = type(source).__name__
-    if isinstance(source, WithValidation):
+    if name in _WITH_VALIDATION:
         table = _WITH_VALIDATION.get(name, {})
-        extra = int(source.train_on_validation)
+        extra = int(getattr(source, "train_on_validation", False))
         return {
             category: Counts(train + extra * validation, good, defect)
             for category, (validation, train, good, defect) in table.items()

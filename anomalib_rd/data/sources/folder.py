@@ -16,7 +16,7 @@ from anomalib_rd.data.sources.source import (
     root_folder,
 )
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import printable, with_home
+from anomalib_rd.results.files import expand_home, printable
 
 
 class Folder:
@@ -54,9 +54,9 @@ class Folder:
                 " it is the fraction of the normal images held out for the test, such as 0.2"
             )
         self.root = root_folder(root)
-        self.normal = str(with_home(normal))
+        self.normal = str(expand_home(normal))
         self.defect, self.masks, self.normal_test = (
-            None if name is None else str(with_home(name)) for name in (defect, masks, normal_test)
+            None if name is None else str(expand_home(name)) for name in (defect, masks, normal_test)
         )
         self.normal_test_share = normal_test_share
         self.textures = frozenset(textures)
