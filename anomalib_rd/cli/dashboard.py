@@ -32,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Serve until Ctrl-C."""
-    from anomalib_rd.reports.dashboard import build_page
+    from anomalib_rd.reports.page import build_page
     from anomalib_rd.reports.server import DashboardServer
 
     with DashboardServer(options.folder, build_page, options.host, options.port) as server:

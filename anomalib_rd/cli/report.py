@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
         raise UserError("report: --wandb takes one sweep: give one folder")
     if not options.wandb and (options.project or options.entity):
         raise UserError("report: --project and --entity require --wandb")
-    from anomalib_rd.reports.dashboard import PAGE, build_page
+    from anomalib_rd.reports.page import PAGE, build_page
     from anomalib_rd.reports.report import print_report, read_report, write_report
     from anomalib_rd.results.record import find_unreadable
 
@@ -118,7 +118,7 @@ def write_report_page(folder: Path) -> str:
     Errors are reported as one line: the results are on disk already.
     """
     from anomalib_rd.cli.errors import error_line
-    from anomalib_rd.reports.dashboard import PAGE, build_page
+    from anomalib_rd.reports.page import PAGE, build_page
 
     try:
         return f"Page: {build_page([folder], folder / PAGE)}"

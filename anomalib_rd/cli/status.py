@@ -66,7 +66,7 @@ def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: fl
     """Print a table of the runs.
 
     Args:
-        states: of `sweep_states`.
+        states: of `read_states`.
         names: of `job_names`; runs without one are shown by their folder.
         now: seconds since the epoch.
     """

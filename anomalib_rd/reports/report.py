@@ -1,7 +1,7 @@
 """The report of many runs: printed, and written as CSV, Markdown, LaTeX and one picture."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,16 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.document import make_document
-from anomalib_rd.reports.heatmaps import FOLDER
-from anomalib_rd.reports.latex import to_latex
-from anomalib_rd.reports.layout import Document
-from anomalib_rd.reports.markdown import to_markdown
-from anomalib_rd.reports.sheet import heatmap_sheet
-from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.reports.comparison_table import comparison_table
+from anomalib_rd.reports.heatmaps import FOLDER, heatmap_sheet
+from anomalib_rd.reports.layout import Document, Table
+from anomalib_rd.reports.render import print_document, to_latex, to_markdown
+from anomalib_rd.reports.tables import HEADLINE, overview_table, variant_table
 from anomalib_rd.results.files import one_line, write_atomically
-from anomalib_rd.results.published import load_published
-from anomalib_rd.results.record import find_failures, parent_run
+from anomalib_rd.results.published import DATA, Published, load_published
+from anomalib_rd.results.record import find_failures, parent_run, read_failure
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs, to_long_format, write_csv
 
@@ -172,3 +170,47 @@ def _for_the_sheet(runs: pd.DataFrame) -> tuple[list[str], str]:
     )
     seeds = ", ".join(map(str, sorted(ordered["seed"].unique())))
     return ordered["run"].tolist(), f"{first['variant']} on {first['data']}, seed {seeds}"
+
+
+def make_document(
+    runs: pd.DataFrame,
+    compared: pd.DataFrame,
+    failures: Sequence[Path],
+    published: Mapping[str, Published],
+) -> Document:
+    """For each data an overview and the differences to the baseline, if there are several
+    variants, then one table for each variant.
+
+    Args:
+        runs: of `load_runs`.
+        compared: of `compare_variants`.
+        failures: folders with ``failure.json``.
+        published: of `load_published`; shown beside the same categories of data ``mvtec`` only.
+    """
+    tables: list[Table] = []
+    summary = category_table(runs)
+    for data, part in runs.groupby("data", sort=False):
+        of_data = summary[summary["data"] == data]
+        beside = published if data == DATA else {}
+        variants = list(dict.fromkeys(part["variant"]))
+        if len(variants) > 1:
+            tables.append(overview_table(part, of_data, beside))
+            headline = (compared["data"] == data) & compared["metric"].isin(HEADLINE)
+            differences = compared[headline]
+            if len(differences):
+                tables.append(comparison_table(differences))
+        for variant in variants:
+            chosen = part["variant"] == variant
+            alone = len(variants) == 1
+            tables.append(
+                variant_table(part[chosen], of_data[of_data["variant"] == variant], beside, alone)
+            )
+    return Document(tables, [_failure_line(folder) for folder in failures])
+
+
+def _failure_line(folder: Path) -> str:
+    try:
+        error = " ".join(str(read_failure(folder).get("error", "")).split())
+    except UserError:
+        error = "its failure.json cannot be read"
+    return f"{folder}: {error or 'no message on record'}"

@@ -38,7 +38,7 @@ run is complete, unless ``protocol.partial`` says otherwise:
 ``config_as_written`` the same with its interpolations, which `train --from` repeats; else null
 ``config_digest``   what makes it another run (see `anomalib_rd.results.identity`)
 ``categories``      only of a run of several (``data.unified``): ``{category: metrics}``; all other
-                    metrics are their means, and each has a record: see `results.unified`
+                    metrics are their means, and each has a record: see `category_folder`
 =================== ============================================================================
 
 Beside it: ``scores.csv`` (one row for each test image: ``path`` relative to the data's root,

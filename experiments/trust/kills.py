@@ -21,7 +21,7 @@ from killing import KillPoint, start
 from outputs import exact_outputs, half_written
 
 # Imported here once for all children.
-import anomalib_rd.reports.dashboard
+import anomalib_rd.reports.page
 import anomalib_rd.reports.report
 import anomalib_rd.training.run  # noqa: F401
 from anomalib_rd.results.record import read_record

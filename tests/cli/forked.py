@@ -18,7 +18,7 @@ def serve():
     import timm  # noqa: F401
 
     import anomalib_rd.inference.load
-    import anomalib_rd.reports.dashboard
+    import anomalib_rd.reports.page
     import anomalib_rd.training.run  # noqa: F401
 
     print("ready", flush=True)

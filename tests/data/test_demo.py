@@ -59,7 +59,9 @@ def test_full_set_is_seven_categories_or_more_with_three_defects_or_more():
 
 
 def test_same_bytes_again_and_with_other_counts(small, tmp_path):
-    ensure_demo(tmp_path / "again", ["washer", "grass"], DemoSize(train=1, test_good=1, per_defect=1))
+    ensure_demo(
+        tmp_path / "again", ["washer", "grass"], DemoSize(train=1, test_good=1, per_defect=1)
+    )
     first, again = contents(small), contents(tmp_path / "again")
     assert again.items() <= first.items()
     assert set(first) - set(again) == {"grass/train/good/001.png", "washer/train/good/001.png"}

@@ -3,7 +3,8 @@ import math
 import pytest
 from fake_runs import fake_run
 
-from anomalib_rd.reports.compared import HEADLINE, comparison_table, verdict
+from anomalib_rd.reports.comparison_table import comparison_table, verdict
+from anomalib_rd.reports.tables import HEADLINE
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
 

@@ -17,7 +17,8 @@ from fake_runs import fake_run
 
 from anomalib_rd.cli.dashboard import is_loopback
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.server import DashboardServer, found
+from anomalib_rd.reports import server as found
+from anomalib_rd.reports.server import DashboardServer
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import RESULT, write_failure
 from anomalib_rd.results.sweeps import RUNNING, add_jobs, find_started_runs

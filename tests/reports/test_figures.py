@@ -12,12 +12,14 @@ from PIL import Image
 from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.figures import write, write_figures
-from anomalib_rd.reports.figures.bars import bars
+from anomalib_rd.reports.figures.charts import (
+    colour_scales,
+    draw_bars,
+    draw_differences,
+    draw_matrix,
+)
 from anomalib_rd.reports.figures.curves import KINDS, cached_curves, curve_figure
-from anomalib_rd.reports.figures.examples import choose, pictures
-from anomalib_rd.reports.figures.forest import forest
-from anomalib_rd.reports.figures.matrix import colour_scales, matrix
-from anomalib_rd.reports.figures.sheet import sheet
+from anomalib_rd.reports.figures.gallery import choose, pictures, sheet
 from anomalib_rd.reports.figures.style import file_name, save, short, style
 from anomalib_rd.results.record import read_scores
 from anomalib_rd.results.statistics import compare_variants
@@ -66,7 +68,7 @@ def tables(runs):
 def one_matrix(runs, notes=()):
     summary, scales = tables(runs)
     first = summary[summary["variant"] == summary["variant"].iloc[0]]
-    return matrix(first, METRICS, scales, "title", notes)
+    return draw_matrix(first, METRICS, scales, "title", notes)
 
 
 def texts(figure):
@@ -89,7 +91,7 @@ def words(figure):
 def all_kinds(runs):
     return [
         one_matrix(runs),
-        bars(category_table(runs), METRICS, "title", []),
+        draw_bars(category_table(runs), METRICS, "title", []),
         curve_figure(runs, PRO, cached_curves(), "title"),
     ]
 
@@ -147,7 +149,7 @@ def test_undefined_is_blank_with_its_reason(tmp_path):
     cells = [t for t in figure.axes[0].texts if round(t.get_position()[1]) == 1]
     assert [round(cell.get_position()[0]) for cell in cells] == [0]
     assert not any(re.match(r"(nan|0\.0)", text) for text in words(figure))
-    shown = bars(category_table(runs), METRICS, "title", [])
+    shown = draw_bars(category_table(runs), METRICS, "title", [])
     FigureCanvasAgg(shown).draw()
     heights = [bar.get_height() for bar in shown.axes[1].patches]
     assert np.isnan(heights[1]) and heights[0] > 90
@@ -189,7 +191,7 @@ def test_seeds_have_a_spread_and_a_line_each(tmp_path):
 def test_fifteen_categories_of_four_variants_do_not_overlap(tmp_path):
     categories = [*TEXTURES, *OBJECTS]
     runs = sweep(tmp_path, categories, ratios=(0.0, 0.3, 0.5, 0.7), bare=["transistor"])
-    figures = [*all_kinds(runs), forest(compare_variants(runs), METRICS, "title")]
+    figures = [*all_kinds(runs), draw_differences(compare_variants(runs), METRICS, "title")]
     for figure in figures:
         shown = texts(figure)
         boxes = [(t.get_text(), t.get_window_extent()) for t in shown if t.get_rotation() == 0]
@@ -203,7 +205,7 @@ def test_fifteen_categories_of_four_variants_do_not_overlap(tmp_path):
 
 def test_rotated_names_keep_their_distance(tmp_path):
     runs = sweep(tmp_path, [*TEXTURES, *OBJECTS], ratios=(0.0, 0.3, 0.5, 0.7), gallery=False)
-    figure = bars(category_table(runs), METRICS, "title", [])
+    figure = draw_bars(category_table(runs), METRICS, "title", [])
     FigureCanvasAgg(figure).draw()
     names = [t for t in figure.axes[-1].get_xticklabels() if t.get_text()]
     assert len(names) == 16
@@ -215,7 +217,7 @@ def test_rotated_names_keep_their_distance(tmp_path):
 
 def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_path):
     many = sweep(tmp_path / "many", ["bottle", "grid", "tile"], ratios=(0.0, 0.3))
-    figure = forest(compare_variants(many), METRICS, "title")
+    figure = draw_differences(compare_variants(many), METRICS, "title")
     assert [axes.get_title() for axes in figure.axes] == [
         *("image AUROC", "pixel AUROC", "AUPRO FPR≤0.3"),
     ]
@@ -225,7 +227,7 @@ def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_p
     left, right = figure.axes[0].get_xlim()
     assert left < -0.6 and right > 0
     one = sweep(tmp_path / "one", ["bottle"], ratios=(0.0, 0.3))
-    figure = forest(compare_variants(one), METRICS, "title")
+    figure = draw_differences(compare_variants(one), METRICS, "title")
     _, point = figure.axes[0].lines
     assert point.get_markerfacecolor() == "white"
     assert "Hollow" in " ".join(words(figure))

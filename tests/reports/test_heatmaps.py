@@ -6,15 +6,20 @@ from PIL import Image
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.heatmaps import (
+    BAND,
     CAPTION,
     CONTOUR,
     GAP,
+    HEAD,
+    LABEL,
+    MARGIN,
+    PANEL,
     choose_examples,
+    heatmap_sheet,
     heatmap_strip,
     with_small_parts,
     write_heatmaps,
 )
-from anomalib_rd.reports.sheet import BAND, HEAD, LABEL, MARGIN, PANEL, heatmap_sheet
 from anomalib_rd.results.scored_image import ScoredImage
 
 SIDE = 256

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 from fake_runs import fake_run
 
-from anomalib_rd.reports.document import make_document
-from anomalib_rd.reports.latex import escape, to_latex
+from anomalib_rd.reports.render import escape_latex, to_latex
+from anomalib_rd.reports.report import make_document
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
@@ -55,11 +55,13 @@ def test_numbers_units_and_signs(text):
 
 
 def test_names_are_plain_text():
-    assert escape("a_b 50% #1 {x} $") == r"a\_b 50\% \#1 \{x\} \$"
-    assert escape("\\alpha ~ ^") == r"\textbackslash{}alpha \textasciitilde{} \textasciicircum{}"
-    assert escape("p <0.001 <=1") == r"p $<$0.001 $\leq$1"
-    assert escape("-0.21 to +0.1, 5-10 RD4AD-2") == "$-$0.21 to +0.1, 5-10 RD4AD-2"
-    assert escape("95.9†, 1¹²") == r"95.9\dag{}, 1\textsuperscript{12}"
+    assert escape_latex("a_b 50% #1 {x} $") == r"a\_b 50\% \#1 \{x\} \$"
+    assert (
+        escape_latex("\\alpha ~ ^") == r"\textbackslash{}alpha \textasciitilde{} \textasciicircum{}"
+    )
+    assert escape_latex("p <0.001 <=1") == r"p $<$0.001 $\leq$1"
+    assert escape_latex("-0.21 to +0.1, 5-10 RD4AD-2") == "$-$0.21 to +0.1, 5-10 RD4AD-2"
+    assert escape_latex("95.9†, 1¹²") == r"95.9\dag{}, 1\textsuperscript{12}"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from anomalib_rd.reports.dashboard import build_page
 from anomalib_rd.reports.figures.style import LONGEST_NAME, file_name
-from anomalib_rd.reports.latex import escape, to_latex
 from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
-from anomalib_rd.reports.markdown import to_markdown
-from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.reports.page import build_page
+from anomalib_rd.reports.render import escape_latex, print_document, to_latex, to_markdown
 from anomalib_rd.results.table import load_runs, to_long_format, write_csv
 
 # White space is shown as one space everywhere, and separates the words of labels.
@@ -125,7 +123,7 @@ def read_latex(text):
 @examples
 @given(NAMES)
 def test_in_latex(name):
-    assert read_latex(escape(name)) == name
+    assert read_latex(escape_latex(name)) == name
     row = next(line for line in to_latex(document(name)).splitlines() if line.endswith(r"& 1 \\"))
     assert not row.startswith(("[", "*"))
 

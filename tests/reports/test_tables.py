@@ -6,12 +6,10 @@ import pytest
 from fake_runs import OBJECTS, TEXTURES, fake_result, fake_run, full_run
 from rich.console import Console
 
-from anomalib_rd.reports.dashboard import build_page
-from anomalib_rd.reports.document import make_document
-from anomalib_rd.reports.latex import to_latex
 from anomalib_rd.reports.layout import Column, Notes, Row, Table
-from anomalib_rd.reports.markdown import to_markdown
-from anomalib_rd.reports.terminal import print_document
+from anomalib_rd.reports.page import build_page
+from anomalib_rd.reports.render import print_document, to_latex, to_markdown
+from anomalib_rd.reports.report import make_document
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures, write_failure
 from anomalib_rd.results.statistics import compare_variants

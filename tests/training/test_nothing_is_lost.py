@@ -67,7 +67,7 @@ def test_image_with_a_very_long_name(compose_config, mvtec_copy, tmp_path):
 
 
 def test_page_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("anomalib_rd.reports.dashboard.build_page", fail)
+    monkeypatch.setattr("anomalib_rd.reports.page.build_page", fail)
     write_report_page(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be" in line

@@ -56,7 +56,8 @@ class Folder:
         self.root = root_folder(root)
         self.normal = str(expand_home(normal))
         self.defect, self.masks, self.normal_test = (
-            None if name is None else str(expand_home(name)) for name in (defect, masks, normal_test)
+            None if name is None else str(expand_home(name))
+            for name in (defect, masks, normal_test)
         )
         self.normal_test_share = normal_test_share
         self.textures = frozenset(textures)

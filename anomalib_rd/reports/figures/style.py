@@ -13,7 +13,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from anomalib_rd.reports.cells import HEADINGS
+from anomalib_rd.reports.tables import HEADINGS
 from anomalib_rd.results.files import write_atomically
 
 WIDTH = 7.16  # inches: both columns of a page of IEEE's or CVPR's

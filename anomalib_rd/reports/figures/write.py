@@ -7,15 +7,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.compared import HEADLINE
-from anomalib_rd.reports.figures.bars import bars
+from anomalib_rd.reports.figures.charts import (
+    colour_scales,
+    draw_bars,
+    draw_differences,
+    draw_matrix,
+)
 from anomalib_rd.reports.figures.curves import KINDS, cached_curves, curve_figure
-from anomalib_rd.reports.figures.examples import pictures
-from anomalib_rd.reports.figures.forest import forest
-from anomalib_rd.reports.figures.matrix import colour_scales, matrix
-from anomalib_rd.reports.figures.sheet import ROWS, sheet
+from anomalib_rd.reports.figures.gallery import ROWS, pictures, sheet
 from anomalib_rd.reports.figures.style import file_name, save, style
-from anomalib_rd.reports.undefined import why_undefined
+from anomalib_rd.reports.tables import HEADLINE, why_undefined
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.statistics import compare_variants
@@ -82,9 +83,9 @@ def _figures(data: str, runs: pd.DataFrame, compared: pd.DataFrame) -> Iterator[
         for variant, own in summary.groupby("variant", sort=False):
             notes = note + _undefined(runs[runs["variant"] == variant], metrics)
             title = f"{variant} on {data}, %, {over}"
-            yield f"matrix-{variant}", matrix(own, metrics, scales, title, notes)
+            yield f"matrix-{variant}", draw_matrix(own, metrics, scales, title, notes)
         title = f"{alone}{data}, {over}"
-        yield "bars", bars(summary, headline, title, _undefined(runs, headline, "Crosses"))
+        yield "bars", draw_bars(summary, headline, title, _undefined(runs, headline, "Crosses"))
     curves = cached_curves()
     for kind in KINDS:
         figure = curve_figure(runs, kind, curves, f"{alone}{data}")
@@ -94,7 +95,7 @@ def _figures(data: str, runs: pd.DataFrame, compared: pd.DataFrame) -> Iterator[
     if shown:
         rows = compared[compared["metric"].isin(shown)]
         title = f"Differences to {rows['baseline'].iloc[0]} on {data}"
-        yield "differences", forest(rows, shown, title)
+        yield "differences", draw_differences(rows, shown, title)
     yield from _galleries(data, runs)
 
 

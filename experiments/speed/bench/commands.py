@@ -41,7 +41,7 @@ PAGE = """
 import json, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from anomalib_rd.reports.dashboard import build_page
+from anomalib_rd.reports.page import build_page
 page = build_page([Path(sys.argv[1])], Path(sys.argv[2]))
 from experiments.speed.bench.measuring import peak_rss
 print(json.dumps({
