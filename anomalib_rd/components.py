@@ -45,10 +45,6 @@ OWN_PARTS = {
 }
 """Key -> our classes that may stand there. `build` makes them without Hydra."""
 OTHER_PARTS = {
-    "averaging": {
-        "anomalib_rd.training.callbacks.MovingAverage",
-        *_names(_CALLBACKS, *_AVERAGES),
-    },
     # None that takes a folder to write to, or a function.
     "callbacks.*": {
         "anomalib_rd.training.checkpoints.LastCheckpoint",

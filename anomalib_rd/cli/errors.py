@@ -82,7 +82,7 @@ ALIASES = {
     "wandb": "logger",
     "tags": "logger.wandb.tags",
     "early_stopping": "callbacks",
-    "ema": "averaging",
+    "ema": "model.ema_decay",
 }
 
 

@@ -21,19 +21,14 @@ if TYPE_CHECKING:
     from anomalib_rd.inference.checkpoint import Trained
 
 RATE = "threshold.false_positive_rate"
-CHANGEABLE = ("data", "heatmaps", "gallery", "pixel_bins", "pro_rd4ad", RATE)
+CHANGEABLE = ("data", "report.heatmaps", "report.gallery", "metrics", RATE)
 """Keys that overrides may change, and groups with all keys below."""
 FIXED = ("data.image_size",)
 """Exceptions: networks, scorer and threshold were fitted to their value."""
-TRAINING_ONLY = (
-    *("data.train_batch_size", "data.epochs", "data.val", "data.val_share", "data.transform"),
-)
+TRAINING_ONLY = ("data.train_batch_size", "data.default_epochs", "data.transform")
 """Exceptions: keys without an effect on an evaluation."""
 KEPT_WITH_OTHER_DATA = ("image_size", "test_batch_size", "num_workers")
 PROGRESS_BAR = "lightning.pytorch.callbacks.RichProgressBar"
-# Keys that older checkpoints do not have.
-DEFAULTS = {"heatmaps": 8, "gallery": "all", "pixel_bins": None, "pro_rd4ad": False}
-DATA_DEFAULTS = {"mask_rule": "auto", "pixel_metrics_on": "all"}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,8 +45,8 @@ def add_arguments(parser: Parser) -> None:
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="other data, such as data.root=... data.category=... or data=visa; also heatmaps, "
-        f"gallery, pixel_bins, pro_rd4ad, {RATE}",
+        help="other data, such as data.root=... data.category=... or data=visa; also "
+        f"report.heatmaps, report.gallery, metrics.KEY, {RATE}",
     )
     parser.add_argument("--name", help="name of the evaluation (default: date and time)")
     parser.set_defaults(run_action=run)
@@ -120,24 +115,23 @@ def evaluation_config(
     from anomalib_rd.cli.categories import GROUPS
     from anomalib_rd.inference.load import with_teacher
 
-    config: dict[str, Any] = DEFAULTS | with_teacher(trained, teacher_weights)
-    config["data"] = DATA_DEFAULTS | config["data"]
-    cfg = OmegaConf.create(config)
+    cfg = OmegaConf.create(with_teacher(trained, teacher_weights))
     apply_overrides(cfg, overrides, changeable)
     on_terminal = sys.stderr.isatty()
     cfg.update(
         run_dir=str(folder.absolute()),
         logger={},
         callbacks={"progress": {"_target_": PROGRESS_BAR}} if on_terminal else {},
-        objective=None,
-        test_curve=False,
+        optimized_metric=None,
+        test_during_training=False,
     )
     # A model of several categories can be evaluated on one of them, and any model on several.
     category = cfg.data.category
     single = isinstance(category, str | int) and str(category) not in GROUPS
     several = OmegaConf.is_list(category) and len(category) > 1
     unified = several or (cfg.data.get("unified", False) and not single)
-    cfg.data.update(val=None, transform=None, unified=unified)
+    cfg.data.update(transform=None, unified=unified)
+    cfg.validation.kind = None
     cfg.trainer.update(
         devices=1,
         num_nodes=1,

@@ -73,12 +73,14 @@ def planned(name: str, words: list[str]) -> "list[Job]":
 
     from anomalib_rd.cli.categories import GROUPS, KEY, expand_categories, parsed, values
     from anomalib_rd.cli.config import conf_dir, register_resolvers
+    from anomalib_rd.cli.points import register_points
     from anomalib_rd.cli.sweep import list_jobs
     from anomalib_rd.cli.values import check_values
     from anomalib_rd.cli.words import as_typed
 
     register_resolvers()
     words = as_typed([f"study={name}", f"sweep=study-{name}", *words], many=True)
+    register_points(words)
     check_values(words)
     named = {n for o in parsed(words).values() if o.key_or_group == KEY for n in values(o)}
     if named & GROUPS:

@@ -73,7 +73,7 @@ def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) ->
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if config.objective is not None or config.hydra.sweeper._target_ != LISTED:
+    if config.optimized_metric is not None or config.hydra.sweeper._target_ != LISTED:
         return None
     sweep = Path(config.hydra.sweep.dir)
     loader = GlobalHydra.instance().config_loader()
@@ -109,6 +109,8 @@ def params_as_typed(config: DictConfig) -> dict[str, Any]:
     for key, value in params.items():
         if isinstance(value, str):
             key, _, value = as_typed([f"{key}={value}"], many=True)[0].partition("=")
+        elif key == "point":
+            value = ",".join(value)
         typed[str(key)] = value
     return typed
 
@@ -390,7 +392,7 @@ class SweepCallback(Callback):
         try:
             made = read_report([folder])
             write_report(made, folder)
-            page = write_report_page(folder) if config.page else ""
+            page = write_report_page(folder) if config.report.html else ""
             log_sweep(made, folder)
         except (UserError, OSError) as error:
             hindrance = error
@@ -421,7 +423,7 @@ class SweepCallback(Callback):
         if config.hydra.sweeper.get("params"):
             with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
                 config.hydra.sweeper.params = params_as_typed(config)
-        if config.objective is not None:
+        if config.optimized_metric is not None:
             # Once jobs run, a sweeper sees no reason, only a trial without a value.
             check_choices(config)
         self.typed = list(config.hydra.overrides.task)

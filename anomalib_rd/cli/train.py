@@ -21,6 +21,7 @@ from anomalib_rd.cli import reproduce
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.cli.errors import explain
+from anomalib_rd.cli.points import register_points
 from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.cli.sweep import ONE_RUN, SweepCallback
 from anomalib_rd.cli.values import check_values, require_texts
@@ -30,7 +31,7 @@ from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.provenance import mask_arguments, mask_text
 
 TERMINATED = 128 + signal.SIGTERM
-SEVERAL = {"ablation", "study", "hparams_search"}
+SEVERAL = {"study", "point", "hparams_search"}
 
 log = logging.getLogger("anomalib_rd")
 
@@ -46,6 +47,7 @@ def run(words: list[str]) -> int:
         again = reproduce.read_repeat(record, switches, words)
         with reproduce.as_primary(again, words) as words_again:
             return launch(words_again, asked, again)
+    register_points(words)
     check_values(words)
     return launch(expand_categories(words), asked)
 
@@ -84,7 +86,7 @@ def launch(words: list[str], asked: list[str], again: reproduce.Reproduction | N
                 reproduce.report_reproduction(again, Path(cfg.run_dir), said)
             return objective
         except Exception as error:
-            if many and cfg.objective is None:
+            if many and cfg.optimized_metric is None:
                 return note_failure(cfg, error)
             errors.append(error)  # Hydra would wrap it in lines of its own
             return None
@@ -185,7 +187,7 @@ def work(cfg: DictConfig) -> float | None:
 
     run_dir = Path(cfg.run_dir)
     # A search asks for the run's value, so that it runs again.
-    if cfg.objective is None and is_complete_run(run_dir, cfg):
+    if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
         # A multirun warns once for all its jobs.
         if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
@@ -195,7 +197,7 @@ def work(cfg: DictConfig) -> float | None:
         from anomalib_rd.cli.processes import train
 
         # Another process may have finished it while this one came here.
-        if cfg.objective is None and is_complete_run(run_dir, cfg):
+        if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
             log.info("%s is complete: skipped", cfg.name)
             return None
         try:
@@ -281,7 +283,7 @@ def show_result(cfg: DictConfig) -> None:
     """
     run_dir = Path(cfg.run_dir)
     # In a DDP run every process but the first comes here without a record of its own.
-    page = write_report_page(run_dir) if cfg.page and has_record(run_dir) else ""
+    page = write_report_page(run_dir) if cfg.report.html and has_record(run_dir) else ""
     # Printing comes last: whoever reads may have enough after a line, and close the pipe.
     contained(show_table, run_dir)
     contained(log_threshold, run_dir)

@@ -25,14 +25,15 @@ TEXTS = [
     "data.source.textures",
 ]
 # Groups that no run needs.
-OPTIONAL = {"experiment", "ablation", "study", "hparams_search"}
+OPTIONAL = {"experiment", "study", "point", "hparams_search"}
 # Null by default, or where its choice says what null means.
 NULLABLE = {
     "data.num_workers",
+    "metrics.max_bins",
+    "model.ema_decay",
     "model.fusion.depth",
     "model.masking.complements",
     "model.tiling.size",
-    "pixel_bins",
     "speed.fused",
     "threshold.train_images",
 }

@@ -100,7 +100,7 @@ def as_typed(words: list[str], many: bool | None = None) -> list[str]:
     """Quote the values of names and paths, and add what Hydra needs to accept the other words.
 
     ``trainer.X`` of an argument that only Lightning knows becomes ``++trainer.X``, and
-    ``~logger``, like any group with a choice ``none``, becomes ``logger=none``.
+    ``~logger`` and ``logger=null``, like any group with a choice ``none``, become ``logger=none``.
 
     Args:
         words: as typed.
@@ -122,9 +122,12 @@ def is_multirun(words: list[str]) -> bool:
 
 def rewritten(word: str, many: bool) -> str:
     """One word, see `as_typed`."""
-    if word.startswith("~"):
-        group = word[1:].partition("=")[0]
-        return f"{group}=none" if (conf_dir() / group / "none.yaml").is_file() else word
+    group, _, choice = word.removeprefix("~").partition("=")
+    removed = word.startswith("~")
+    if (removed or choice == "null") and (conf_dir() / group / "none.yaml").is_file():
+        return f"{group}=none"
+    if removed:
+        return word
     found = WORD.fullmatch(word)
     if not found:
         return word

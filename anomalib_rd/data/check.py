@@ -325,7 +325,7 @@ def _mask_findings(split: Split, category: str) -> list[Finding]:
         every = sum(sample.defect == kind for sample in defects)
         text = (
             f"{category}: {len(lacking)} of {plural(every, f'{kind} image')} without mask, such as"
-            f" {printable(lacking[0])}: {undefined}; add them, or set data.pixel_metrics_on=masked"
+            f" {printable(lacking[0])}: {undefined}; add them, or set metrics.pixels_on=masked"
         )
         findings.append(Finding(WARNING, category, text, lacking[0]))
     return findings

@@ -93,7 +93,7 @@ class AnomalyDataModule(L.LightningDataModule):
             if not isinstance(size, int) or size < 1:
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
         if val not in (None, SYNTHETIC):
-            raise UserError(f"data.val={val}: choose {SYNTHETIC}, or null for no validation")
+            raise UserError(f"validation.kind={val}: choose {SYNTHETIC}, or null for no validation")
         check_mask_rule(mask_rule)
         self.transform = transform
         self.image_size, self.seed = (height, width), seed

@@ -37,15 +37,16 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
     """
     if not 0 < share <= 0.5:
         raise UserError(
-            f"data.val_share={share}: must be more than 0 and at most 0.5; it is the share of the"
-            " normal training images held out, such as 0.2"
+            f"validation.fraction={share}: must be more than 0 and at most 0.5, a share of the"
+            " normal training images, such as 0.2"
         )
     count = max(FEWEST, round(share * len(samples)))
     if 2 * count > len(samples):
         of = f" of '{samples[0].category}'" if samples else ""
         raise UserError(
-            f"data.val={SYNTHETIC}: {len(samples)} normal training images in {root}{of} are too few"
-            f" to hold out {count}; add some (at least {2 * FEWEST}) or set data.val=null"
+            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images in {root}{of} are"
+            f" too few to hold out {count}; add some (at least {2 * FEWEST}), or set"
+            " validation.kind=null"
         )
     drawn = sorted(range(len(samples)), key=lambda i: draw(seed, path_in_dataset(root, samples[i])))
     normal, defect = set(drawn[: count // 2]), set(drawn[count // 2 : count])

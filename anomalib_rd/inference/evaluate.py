@@ -87,7 +87,7 @@ def evaluate(
     if (folder / EVALUATION).is_file():
         raise UserError(f"{folder}: holds an evaluation; take another --name, or remove that one")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    require_counts(cfg.gallery, cfg.heatmaps)
+    require_counts(cfg.report.gallery, cfg.report.heatmaps)
     config = plain(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
@@ -99,7 +99,7 @@ def evaluate(
             lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
         )
     outcome.map_scale = trained.map_scale or map_scale(outcome)
-    show_images(outcome, [], folder, count=cfg.heatmaps)
+    show_images(outcome, [], folder, count=cfg.report.heatmaps)
     outcome.total_s = time.perf_counter() - started
     if len(data.categories) == 1:
         trained = part_of(trained, data.categories[0])

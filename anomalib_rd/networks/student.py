@@ -8,7 +8,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.networks.residual import ResidualPlan, initialize, up_stage
 from anomalib_rd.networks.teacher import Teacher
 
-Design = Literal["mirror", "de_resnet", "generic"]
+Design = Literal["auto", "de_resnet", "generic"]
 
 
 class Student(nn.Module):
@@ -18,23 +18,24 @@ class Student(nn.Module):
         teacher: gives the channels to restore and the residual blocks to mirror.
         in_channels: channels of the fused bottleneck, at half the coarsest map's resolution.
         design: ``de_resnet`` is RD4AD's decoder and needs a ResNet teacher, ``generic`` has two
-            basic blocks a stage and follows any teacher, ``mirror`` takes the first where it
+            basic blocks a stage and follows any teacher, ``auto`` takes the first where it
             exists and else the second.
 
     Raises:
         UserError: ``de_resnet`` for a teacher that is no ResNet, an unknown design.
     """
 
-    def __init__(self, teacher: Teacher, in_channels: int, design: Design = "mirror") -> None:
+    def __init__(self, teacher: Teacher, in_channels: int, design: Design = "auto") -> None:
         super().__init__()
-        if design not in ("mirror", "de_resnet", "generic"):
+        if design not in ("auto", "de_resnet", "generic"):
             raise UserError(
-                f"model.student.design={design}: choose one of mirror, de_resnet, generic"
+                f"model.student.design={design}: choose one of auto, de_resnet, generic"
             )
         if design == "de_resnet" and not teacher.residual.from_resnet:
             raise UserError(
-                f"model/student=de_resnet mirrors a ResNet, and the teacher is {teacher.name}; "
-                "choose model/student=generic, or a ResNet with model/teacher=..."
+                f"model.student.design=de_resnet mirrors a ResNet, and the teacher is "
+                f"{teacher.name}; choose "
+                "model.student.design=generic, or a ResNet with model/teacher=..."
             )
         plan = teacher.residual
         if design == "generic":

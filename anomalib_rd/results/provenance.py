@@ -34,7 +34,7 @@ MASK = "***"
 # where a "mask_token" is a setting.
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 _SETTINGS = re.compile(
-    r"[+~]*(model|loss|optimizer|scheduler|averaging|trainer|speed|callbacks|threshold)[./@=]"
+    r"[+~]*(model|loss|optimizer|scheduler|validation|trainer|speed|callbacks|threshold)[./@=]"
 )
 # In a config a "mask_token" is a setting, so only names that mean a credential are masked.
 _CREDENTIAL = re.compile(

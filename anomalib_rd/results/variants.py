@@ -13,10 +13,10 @@ from anomalib_rd.results.identity import significant_part
 # category, and what is evaluated or asked for once it is trained,
 SAME_VARIANT_GROUPS = {
     "seed",
-    "test_curve",
-    "pro_rd4ad",
-    "objective",
-    "objective_on_test",
+    "test_during_training",
+    "metrics.pro_rd4ad",
+    "optimized_metric",
+    "optimize_on_test",
 }
 # and at any depth the kind of device. Their number does: each sees a batch of its own.
 SAME_VARIANT_KEYS = {"category", "accelerator"}
@@ -63,7 +63,7 @@ def variant_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if (not prefix and key in SAME_VARIANT_GROUPS) or _is_ignored(key, value):
+        if f"{prefix}{key}" in SAME_VARIANT_GROUPS or _is_ignored(key, value):
             continue
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -272,11 +272,11 @@ def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str
 
 
 def _stem(key: str) -> str:
-    """The key of the group that a key stands for, if it says which class or kind the group is."""
-    return key.removesuffix("._target_").removesuffix(".kind")
+    """The key of the group that a key stands for, if it says which class the group is."""
+    return key.removesuffix("._target_")
 
 
 def _endings(key: str) -> list[str]:
-    # The class, or the kind, stands for its group: "loss=PixelCosine", "threshold=f1max".
+    # The class stands for its group: "loss=PixelCosine".
     parts = _stem(key).split(".")
     return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]

@@ -46,9 +46,13 @@ def require_counts(gallery: Any, heatmaps: Any) -> None:
         UserError: less than 0, or of another type; the gallery may be ``all``.
     """
     if gallery != "all" and not _is_count(gallery):
-        raise UserError(f"gallery={gallery}: how many test images to keep; give all, 0 or a number")
+        raise UserError(
+            f"report.gallery={gallery}: how many test images to keep; give all, 0 or a number"
+        )
     if not _is_count(heatmaps):
-        raise UserError(f"heatmaps={heatmaps}: how many test images to draw; give 0 or a number")
+        raise UserError(
+            f"report.heatmaps={heatmaps}: how many test images to draw; give 0 or a number"
+        )
 
 
 def _is_count(value: Any) -> bool:
@@ -68,7 +72,7 @@ def leave_gallery(
         threshold: a map value for drawing, None where there is none.
         scores: the rows of ``outcome.scores`` to show, with their index there.
     """
-    count = outcome.config["gallery"]
+    count = outcome.config["report"]["gallery"]
     places = choose_examples(scores, len(scores) if count == "all" else count)
     if not places:
         return
@@ -248,7 +252,7 @@ def map_scale(outcome: Outcome) -> tuple[float, float] | None:
     maps = []
     for category in outcome.data.categories:
         scores = of_category(outcome.scores, category)
-        count = outcome.config["heatmaps"] or DRAWN
+        count = outcome.config["report"]["heatmaps"] or DRAWN
         rows = list(scores.index[choose_examples(scores, count)])
         if rows:
             maps.append(anomaly_maps(outcome, rows).cpu().numpy())

@@ -41,7 +41,7 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
     """The data module of the category that the config names, or with ``unified`` of the set."""
     source: Source = build(cfg.data.source, "data.source")
     unified = cfg.data.get("unified", False)  # the records of older runs lack it
-    check_pixels_on(cfg.data.get("pixel_metrics_on", ALL_IMAGES))
+    check_pixels_on(cfg.metrics.pixels_on)
     categories = select_run_categories(source, cfg.data.category, unified)
     tiling = make_tiling(cfg)
     return AnomalyDataModule(
@@ -54,9 +54,9 @@ def make_data(cfg: DictConfig) -> AnomalyDataModule:
         transform=instantiate(cfg.data.transform) if cfg.data.transform else None,
         seed=cfg.seed,
         cache=ImageCache() if cfg.speed.image_cache else None,
-        val=cfg.data.val,
-        val_share=cfg.data.val_share,
-        test_curve=cfg.test_curve,
+        val=cfg.validation.kind,
+        val_share=cfg.validation.fraction,
+        test_curve=cfg.test_during_training,
         mask_rule=cfg.data.get("mask_rule", AUTO),  # the records of older runs lack it
         tiles=tiling.boxes(cfg.data.image_size) if tiling.size else None,
     )
@@ -159,7 +159,7 @@ def warn_of_data(data: AnomalyDataModule) -> None:
     for category, kinds in masks_of_kinds(data).items():
         if any(masks < of for masks, of in kinds.values()):
             parts = ", ".join(f"{kind} {masks} of {of}" for kind, (masks, of) in kinds.items())
-            log.warning("%s: defect images with masks: %s (data.pixel_metrics_on)", category, parts)
+            log.warning("%s: defect images with masks: %s (metrics.pixels_on)", category, parts)
 
 
 def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
@@ -257,11 +257,11 @@ def known_pixels(data: AnomalyDataModule, pixels_on: str) -> dict[str, list[bool
 
 
 def check_pixels_on(value: object) -> str:
-    """Refuse an unknown ``data.pixel_metrics_on``.
+    """Refuse an unknown ``metrics.pixels_on``.
 
     Raises:
         UserError: naming the choices.
     """
     if value not in PIXELS_ON:
-        raise UserError(f"data.pixel_metrics_on={value}: choose one of {', '.join(PIXELS_ON)}")
+        raise UserError(f"metrics.pixels_on={value}: choose one of {', '.join(PIXELS_ON)}")
     return str(value)

@@ -41,8 +41,10 @@ def check_threshold(cfg: DictConfig) -> None:
     wanted = cfg.threshold
     if wanted.kind not in KINDS:
         raise UserError(f"threshold.kind={wanted.kind}: choose one of {', '.join(KINDS)}")
-    if wanted.kind == F1MAX and cfg.data.val is None:
-        raise UserError("threshold=f1max: needs images with defects; set data.val=synthetic")
+    if wanted.kind == F1MAX and cfg.validation.kind is None:
+        raise UserError(
+            "threshold.kind=f1max: needs images with defects; set validation.kind=synthetic"
+        )
     if wanted.kind != QUANTILE:
         return
     if not _is_number(wanted.false_positive_rate) or not 0 < wanted.false_positive_rate < 1:
@@ -64,12 +66,12 @@ def _is_number(value: object) -> bool:
 def tell_possible_rate(cfg: DictConfig, data: AnomalyDataModule) -> None:
     """Log which false positive rate the normal images at hand allow, before anything is trained."""
     wanted = cfg.threshold
-    if wanted.kind != QUANTILE or not cfg.model.fit:
+    if wanted.kind != QUANTILE or not cfg.model.train:
         return
     rate, needed = wanted.false_positive_rate, images_needed(wanted.false_positive_rate)
     if data.val_set is not None:
         count, source = len(data.val_set), "held-out"
-        way = f"raise data.val_share={cfg.data.val_share} (at most 0.5)"
+        way = f"raise validation.fraction={cfg.validation.fraction} (at most 0.5)"
     else:
         count, source = len(data.train_set), "training"
         if wanted.train_images is not None and wanted.train_images < count:

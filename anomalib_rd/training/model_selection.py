@@ -15,7 +15,7 @@ VALIDATION, ON_TEST = "val/", ("test/", "test_curve/")
 
 
 def check_choices(cfg: DictConfig) -> None:
-    """Hold a search's objective and what callbacks monitor against what the config evaluates.
+    """Hold a search's metric and what callbacks monitor against what the config evaluates.
 
     Raises:
         UserError: a validation that is not made, or the test set without the user's word.
@@ -28,21 +28,21 @@ def check_choices(cfg: DictConfig) -> None:
         if on_test(monitor):
             raise UserError(
                 f"callbacks.{name}.monitor={monitor}: the test set must not steer the training;"
-                " take val/... with data.val=synthetic"
+                " take val/... with validation.kind=synthetic"
             )
-    objective = str(cfg.objective or "")
-    _require_validation(f"objective={objective}", objective, cfg)
+    objective = str(cfg.optimized_metric or "")
+    _require_validation(f"optimized_metric={objective}", objective, cfg)
     if objective:
-        _require_logged(f"objective={objective}", objective, cfg)
+        _require_logged(f"optimized_metric={objective}", objective, cfg)
     if not on_test(objective):
         return
-    if not cfg.objective_on_test:
+    if not cfg.optimize_on_test:
         raise UserError(
-            f"objective={objective}: this would choose on the test set; take val/... with"
-            " data.val=synthetic, or add objective_on_test=true, and the record says so"
+            f"optimized_metric={objective}: this would choose on the test set; take val/... with"
+            " validation.kind=synthetic, or add optimize_on_test=true, and the record says so"
         )
     if is_main_process():
-        log.warning("objective=%s: the search chooses on the test set", objective)
+        log.warning("optimized_metric=%s: the search chooses on the test set", objective)
 
 
 def on_test(logged: str | None) -> bool:
@@ -52,8 +52,12 @@ def on_test(logged: str | None) -> bool:
 
 def _require_logged(what: str, logged: str, cfg: DictConfig) -> None:
     """Refuse a name that nothing logs, unless a callback from elsewhere may log it."""
-    stages = {"val": bool(cfg.data.val), "test_curve": bool(cfg.test_curve), "test": True}
-    names = [name for name in METRICS if name != "pro_rd4ad" or cfg.pro_rd4ad]
+    stages = {
+        "val": bool(cfg.validation.kind),
+        "test_curve": bool(cfg.test_during_training),
+        "test": True,
+    }
+    names = [name for name in METRICS if name != "pro_rd4ad" or cfg.metrics.pro_rd4ad]
     known = [f"{stage}/{name}" for stage, there in stages.items() if there for name in names]
     known.append("train/loss")
     stage, _, rest = logged.partition("/")
@@ -72,5 +76,5 @@ def _foreign(spec: DictConfig | None) -> bool:
 
 
 def _require_validation(what: str, logged: str, cfg: DictConfig) -> None:
-    if logged.startswith(VALIDATION) and cfg.data.val is None:
-        raise UserError(f"{what}: there is no validation; set data.val=synthetic")
+    if logged.startswith(VALIDATION) and cfg.validation.kind is None:
+        raise UserError(f"{what}: there is no validation; set validation.kind=synthetic")

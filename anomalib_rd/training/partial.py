@@ -28,7 +28,11 @@ def require_some_batches(trainer: Any, data: AnomalyDataModule, fit: bool) -> No
         if used(limit, count) == 0 and (fit or stage != "train"):
             if trainer.overfit_batches and stage != "test":
                 name, limit = "overfit_batches", trainer.overfit_batches
-            hint = "; for none, set data.val=null and test_curve=false" if stage == "val" else ""
+            hint = (
+                "; for none, set validation.kind=null and test_during_training=false"
+                if stage == "val"
+                else ""
+            )
             raise UserError(
                 f"trainer.{name}={limit}: leaves none of {count} {stage} batches; give a number"
                 f" from 1 on, or a share of at least {1 / count:.2g}{hint}"

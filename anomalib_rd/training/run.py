@@ -35,7 +35,7 @@ from anomalib_rd.training.artifacts import (
     require_counts,
     show_images,
 )
-from anomalib_rd.training.callbacks import Heartbeat
+from anomalib_rd.training.callbacks import Heartbeat, MovingAverage
 from anomalib_rd.training.checkpoints import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -44,7 +44,6 @@ from anomalib_rd.training.checkpoints import (
     keep_state,
 )
 from anomalib_rd.training.data import (
-    ALL_IMAGES,
     categories_of,
     check_pixels_on,
     known_pixels,
@@ -76,7 +75,7 @@ def train(cfg: DictConfig) -> float | None:
         cfg: composed from conf/train.yaml.
 
     Returns:
-        The value named by ``objective``, for a hyper-parameter search.
+        The value named by ``optimized_metric``, for a hyper-parameter search.
 
     Raises:
         UserError: whatever the user can mend.
@@ -86,14 +85,16 @@ def train(cfg: DictConfig) -> float | None:
     require_seed(cfg.seed)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     config = plain(cfg)
-    require_counts(cfg.gallery, cfg.heatmaps)
+    require_counts(cfg.report.gallery, cfg.report.heatmaps)
     check_choices(cfg)
     check_threshold(cfg)
     data = make_data(cfg)
     module = make_module(cfg, data, config)
     module.data_files = hash_files(data.split, data.root)
-    restart = find_restart(run_dir, cfg, module) if cfg.model.fit and not cfg.objective else None
-    if cfg.model.fit:
+    restart = (
+        find_restart(run_dir, cfg, module) if cfg.model.train and not cfg.optimized_metric else None
+    )
+    if cfg.model.train:
         require_fitting_parts(cfg, module)
         require_optimizer(module)
         if is_main_process():
@@ -103,7 +104,7 @@ def train(cfg: DictConfig) -> float | None:
     fast = bool(cfg.trainer.get("fast_dev_run"))  # Lightning logs nothing then
     loggers = [] if fast else make_loggers(cfg, run_dir, resumed=restart is not None)
     trainer = make_trainer(cfg, loggers)
-    require_some_batches(trainer, data, fit=cfg.model.fit)
+    require_some_batches(trainer, data, fit=cfg.model.train)
     if is_main_process():
         tell_possible_rate(cfg, data)
     # All that a user can get wrong has been seen by now: only then a tracked run begins.
@@ -111,11 +112,11 @@ def train(cfg: DictConfig) -> float | None:
         for logger in loggers:
             logger.log_hyperparams(config)
         outcome = Outcome(module, data, config, trainer, written=plain(cfg, resolve=False))
-        if cfg.model.fit:
+        if cfg.model.train:
             outcome.train_s = timed(lambda: fit(trainer, module, data, restart))
             outcome.resumed_from = restart.epoch if restart else None
         set_scorer(outcome, run_dir / CHECKPOINT)
-        if not cfg.model.fit and trainer.checkpoint_callback:
+        if not cfg.model.train and trainer.checkpoint_callback:
             module.trainer = trainer
             trainer.strategy.connect(module)
             trainer.save_checkpoint(run_dir / CHECKPOINT)
@@ -130,17 +131,19 @@ def train(cfg: DictConfig) -> float | None:
             with contained("no threshold"):
                 outcome.threshold_s = timed(lambda: set_threshold(outcome))
             with contained("no pictures"):
-                show_images(outcome, loggers, run_dir, count=cfg.heatmaps)
+                show_images(outcome, loggers, run_dir, count=cfg.report.heatmaps)
             with contained("the images are not compared with those at the start"):
                 warn_if_changed(module.data_files, data)
             outcome.total_s = time.perf_counter() - started
             leave_record(outcome, run_dir)
-    if cfg.objective is None:
+    if cfg.optimized_metric is None:
         return None
     logged |= trainer.callback_metrics
-    if cfg.objective not in logged:
-        raise UserError(f"objective={cfg.objective}: not logged; there are {', '.join(logged)}")
-    return float(logged[cfg.objective])
+    if cfg.optimized_metric not in logged:
+        raise UserError(
+            f"optimized_metric={cfg.optimized_metric}: not logged; there are {', '.join(logged)}"
+        )
+    return float(logged[cfg.optimized_metric])
 
 
 def require_seed(seed: object) -> None:
@@ -227,17 +230,17 @@ def make_module(
     """The networks, scoring, loss and optimizer of the config."""
     from anomalib_rd.networks import Distiller
 
-    bins = cfg.pixel_bins
+    bins = cfg.metrics.max_bins
     if bins is not None and (not isinstance(bins, int) or bins < MIN_BINS):
         raise UserError(
-            f"pixel_bins={bins}: give a number from {MIN_BINS} on, or null: exact metrics"
+            f"metrics.max_bins={bins}: give a number from {MIN_BINS} on, or null: exact metrics"
         )
-    if cfg.pro_rd4ad and cfg.pixel_bins is not None:
+    if cfg.metrics.pro_rd4ad and cfg.metrics.max_bins is not None:
         raise UserError(
-            "pro_rd4ad=true needs all anomaly maps, and pixel_bins drops them: set one of the two"
+            "metrics.pro_rd4ad=true needs all anomaly maps, and metrics.max_bins drops "
+            "them: set one of the two"
         )
-    # The records of older runs lack it.
-    pixels_on = check_pixels_on(cfg.data.get("pixel_metrics_on", ALL_IMAGES))
+    pixels_on = check_pixels_on(cfg.metrics.pixels_on)
     parts = {part: build(cfg.model[part], f"model.{part}") for part in PARTS}
     try:
         distiller = Distiller(**parts)
@@ -258,8 +261,8 @@ def make_module(
         categories=categories_of(data),
         no_masks=why_no_masks(data, pixels_on),
         known_pixels=known_pixels(data, pixels_on),
-        with_pro_rd4ad=cfg.pro_rd4ad,
-        pixel_bins=cfg.pixel_bins,
+        with_pro_rd4ad=cfg.metrics.pro_rd4ad,
+        pixel_bins=cfg.metrics.max_bins,
         feature_cache=usable_place(cfg.speed.feature_cache, cfg.data.transform),
         compile=cfg.speed.compile,
         config=config,
@@ -323,11 +326,11 @@ def make_trainer(cfg: DictConfig, loggers: list[Any]) -> L.Trainer:
     """Lightning's trainer with the config's callbacks."""
     hush()
     callbacks = [instantiate(spec) for spec in cfg.callbacks.values() if spec]
-    if cfg.averaging:
-        callbacks.append(instantiate(cfg.averaging))
+    if cfg.model.ema_decay is not None:
+        callbacks.append(MovingAverage(cfg.model.ema_decay))
     callbacks.append(Heartbeat(Path(cfg.run_dir)))
     plugins = instantiate(cfg.trainer.get("plugins")) or []
-    looks = cfg.test_curve or cfg.data.val
+    looks = cfg.test_during_training or cfg.validation.kind
     limit = cfg.trainer.get("limit_val_batches")
     try:
         trainer: L.Trainer = instantiate(

@@ -116,10 +116,10 @@ class Outcome:
                 "resumed_from_epoch": self.resumed_from,
                 "partial": self.partial,
                 "image_size": list(data.image_size),
-                "test_curve": self.config["test_curve"],
+                "test_curve": self.config["test_during_training"],
                 "validation": validation(self, names),
                 "pixels_judged": pixels_judged(self, names),
-                "chosen_on_test": on_test(self.config["objective"]),
+                "chosen_on_test": on_test(self.config["optimized_metric"]),
             },
             "metrics": judgement.metrics,
             "undefined": judgement.undefined,
@@ -184,16 +184,16 @@ def by_defect(samples: Iterable[Sample]) -> dict[str, int]:
 
 def validation(outcome: Outcome, categories: Sequence[str]) -> dict[str, Any] | None:
     """What was held out of these categories to choose by, None if nothing was."""
-    held_out, said = outcome.data.val_set, outcome.config["data"]
+    held_out, said = outcome.data.val_set, outcome.config["validation"]
     if held_out is None:
         return None
     images = by_defect(sample for sample in held_out.samples if sample.category in categories)
-    return {"kind": said["val"], "images": images, "share": said["val_share"]}
+    return {"kind": said["kind"], "images": images, "share": said["fraction"]}
 
 
 def pixels_judged(outcome: Outcome, categories: Sequence[str]) -> dict[str, dict[str, int]] | None:
     """On how many images of which defect type the pixel metrics are; None: on all images."""
-    if outcome.config["data"].get("pixel_metrics_on", ALL_IMAGES) == ALL_IMAGES:
+    if outcome.config["metrics"]["pixels_on"] == ALL_IMAGES:
         return None
     found: dict[str, dict[str, int]] = {}
     for category, kinds in masks_of_kinds(outcome.data).items():

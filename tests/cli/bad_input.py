@@ -114,7 +114,10 @@ def cases(root, bad):
         "text for a number": (train("trainer.max_epochs=many"), ("trainer.max_epochs=many",)),
         "fraction": (train("seed=1.0"), ("seed=1.0: must be a whole number, such as 0",)),
         "nan": (train("model.scoring.sigma=nan"), ("model.scoring.sigma=nan: must be a number",)),
-        "number for a switch": (train("test_curve=3"), ("test_curve=3: must be true or false",)),
+        "number for a switch": (
+            train("test_during_training=3"),
+            ("test_during_training=3: must be true or false",),
+        ),
         "value for a group": (train("model.masking=3"), ("model.masking=3: must be keys and",)),
         "list without -m": (train("seed=0,1"), ("seed=0,1: several values; add -m",)),
         "seed null": (train("seed=null"), ("seed=null: needs a value, such as 0",)),
@@ -156,7 +159,7 @@ def cases(root, bad):
         "config name": (train("-cn", "nope"), ("Cannot find primary config 'nope'",)),
         "pickled rerun": (train("--experimental-rerun", "x"), ("--from RESULT repeats a run",)),
         # Many runs
-        "question without -m": (train("ablation=loss"), ("ablation=loss: asks for several", "-m")),
+        "question without -m": (train("study=loss"), ("study=loss: asks for several", "-m")),
         "swept text": (train("-m", "seed=0,x"), ("seed=x: must be a whole number",)),
         "swept nothing": (train("-m", "seed=range(0,0)"), ("seed=range(0,0): names no value",)),
         "swept choice": (train("-m", "model=rd4ad,rd5ad"), ("model=rd5ad: no such choice",)),

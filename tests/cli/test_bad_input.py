@@ -75,8 +75,8 @@ def keys():
 
 ODD = ["null", "-1", "0", "1", "1.5", "nan", "inf", "1e9", "true", "x", "''", "[]", "{}", "[a,b]"]
 ODD += ["{_target_:os.getcwd}", "${seed}", "${nothing}", "../x", "é", "a b", "\\,", "'", "["]
-TINY = ["model/student=generic", "model.teacher.name=test_efficientnet.r160_in1k"]
-TINY += ["model.teacher.weights=random", "callbacks=none", "heatmaps=0"]
+TINY = ["model.student.design=generic", "model.teacher.name=test_efficientnet.r160_in1k"]
+TINY += ["model.teacher.weights=random", "callbacks=none", "report.heatmaps=0"]
 
 
 # The same examples each time; `EXAMPLES=1000` tries others too.

@@ -48,8 +48,13 @@ def test_a_unified_model_is_given_all_names_in_one_list(expand, asked, many):
     assert expand(*words) == [*many, "data.category=[cable,cloth]", "data.unified=true"]
 
 
-def test_a_unified_model_of_what_a_study_sweeps(expand):
-    words = expand("-m", "ablation=loss", "data.unified=true")
+def test_a_unified_model_of_what_a_study_sweeps(expand, tmp_path):
+    (tmp_path / "study").mkdir()
+    params = {"hydra": {"sweeper": {"params": {"data.category": "all"}}}}
+    (tmp_path / "study/all.yaml").write_text(f"# @package _global_\n{params}\n")
+    study = ("--config-dir", str(tmp_path), "-m", "study=all")
+    assert expand(*study)[-1] == "data.category=cable,cloth"
+    words = expand(*study, "data.unified=true")
     assert words[-1] == "data.category=[cable,cloth]"
 
 
@@ -72,9 +77,9 @@ def test_several_without_m_become_a_list_for_the_run_to_refuse(expand):
     assert expand("data.category=cloth,cable") == ["data.category=[cloth,cable]"]
 
 
-def test_an_ablation_is_asked_over_all_categories_unless_told_otherwise(expand):
-    assert expand("-m", "ablation=loss")[-1] == "data.category=cable,cloth"
-    assert "data.category=cable" in expand("-m", "ablation=loss", "data.category=cable")
+def test_a_study_has_its_categories_unless_others_are_given(expand):
+    assert "data.category" not in " ".join(expand("-m", "study=loss"))
+    assert "data.category=cable" in expand("-m", "study=loss", "data.category=cable")
     assert expand("-m", "seed=0,1") == ["-m", "seed=0,1"]  # the data set's own default: one
 
 

@@ -102,9 +102,10 @@ def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
     assert again.returncode == 0 and "cloth" in again.stdout
 
 
-def test_ablation_expands_to_all_categories(command):
-    words = ("ablation=loss", "data=mvtec", "sweep=a", "logger=none", "heatmaps=0", *FAST)
-    done = command("train", "-m", *words, "page=false")
+def test_a_study_of_all_categories_of_another_setting(command):
+    words = ("study=loss", "experiment=none", "model=fmg_rd", "data.category=all", *FAST)
+    words += ("data=mvtec", "sweep=a", "logger=none", "report.heatmaps=0")
+    done = command("train", "-m", *words, "report.html=false")
     assert done.returncode == 0, done.stderr
     assert not list(command.place.rglob("report.html"))
     folders = {p.parent.parent.name for p in command.place.glob("multirun/a/*/*/result.json")}
@@ -143,7 +144,7 @@ def test_tab_completion_knows_verbs_groups_and_choices(command):
 def test_two_processes_judge_as_one(command):
     """DDP on two CPU processes: 7 test images, none repeated, none dropped."""
     words = ["train", "data=mvtec", "data.category=cloth", "logger=none", *FAST]
-    words += ["model=untrained", "heatmaps=0"]
+    words += ["model=untrained", "report.heatmaps=0"]
     one = command(*words, "hydra.run.dir=one")
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     two = command(*words[:5], *FAST[1:], *words[-2:], *ddp, "hydra.run.dir=two")

@@ -28,9 +28,9 @@ def composed(*words):
 
 
 def test_the_groups_of_the_design_are_there():
-    wanted = "data model model/teacher model/masking model/fusion model/student"
-    wanted += " model/scoring loss optimizer scheduler averaging trainer logger callbacks"
-    wanted += " experiment ablation hparams_search study"
+    wanted = "data model model/teacher model/masking"
+    wanted += " model/scoring loss optimizer scheduler trainer logger callbacks"
+    wanted += " experiment hparams_search study"
     assert set(wanted.split()) <= set(GROUPS)
 
 
@@ -45,11 +45,10 @@ def test_every_choice_composes(group, name):
     if group == "hparams_search":
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     needs = {"data=folder": ["data.root=somewhere"]}.get(f"{group}={name}", [])
-    # The study that they are of.
-    of = {"study/masks": "mask", "study/sets": "unified", "study/choices": "choice"}
-    needs += [f"study={of[group]}"] if group in of else []
+    if (group, name) == ("data", "base"):
+        pytest.skip("what the others inherit")
     cfg = composed(f"{group}={name}", *needs)
-    assert cfg.hydra.runtime.choices[group] == name or group == "ablation"
+    assert cfg.hydra.runtime.choices[group] == name
 
 
 @pytest.mark.parametrize(
@@ -69,8 +68,7 @@ def test_models_and_teachers_make_networks(compose_config, model, teacher):
     [
         c
         for c in CHOICES
-        if c[0] in {"model/masking", "model/fusion", "model/scoring"}
-        or c[0] in {"loss", "optimizer", "scheduler", "averaging"}
+        if c[0] in {"model/masking", "model/scoring"} or c[0] in {"loss", "optimizer", "scheduler"}
     ],
 )
 def test_parts_train_for_an_epoch(compose_config, group, name):
@@ -97,14 +95,16 @@ def test_without_callbacks_no_checkpoint_is_left(compose_config, tmp_path):
 def test_experiments_make_networks(experiment):
     cfg = composed(f"experiment={experiment}", "model.teacher.weights=random")
     parts = {p: instantiate(cfg.model[p]) for p in ("teacher", "masking", "fusion", "student")}
-    assert Distiller(**parts).teacher.channels == (256, 512, 1024)
+    large = experiment in ("rd4ad", "fmg_rd")
+    assert Distiller(**parts).teacher.channels[-1] == 1024 or not large
 
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])
 def test_every_trainer_says_what_it_is(name):
     cfg = composed(f"trainer={name}")
     assert (
-        cfg.trainer.use_distributed_sampler is False and cfg.trainer.max_epochs == cfg.data.epochs
+        cfg.trainer.use_distributed_sampler is False
+        and cfg.trainer.max_epochs == cfg.data.default_epochs
     )
 
 
@@ -122,19 +122,7 @@ def test_experiments_are_the_published_settings():
     )
 
 
-@pytest.mark.parametrize("name", GROUPS["ablation"])
-def test_every_variant_of_an_ablation_composes(name):
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    params = dict(composed(f"ablation={name}").hydra.sweeper.params)
-    assert params.pop("data.category") == "all"
-    for key, values in params.items():
-        sweep = OverridesParser.create().parse_override(f"{key}={values}")
-        for word in sweep.sweep_string_iterator():
-            composed(f"ablation={name}", f"{key}={word}")
-
-
-def test_components_ablation_starts_from_rd4ad(compose_config):
+def test_components_start_from_rd4ad(compose_config):
     """Mask none, attention none is RD4AD's network, parameter for parameter."""
     shapes = []
     for words in (
@@ -151,7 +139,7 @@ def test_components_ablation_starts_from_rd4ad(compose_config):
 
 def test_config_hash_tells_runs_apart_by_what_they_compute():
     base = config_hash(_root_=composed())
-    assert base == config_hash(_root_=composed("logger=csv", "sweep=other", "heatmaps=3"))
+    assert base == config_hash(_root_=composed("logger=csv", "sweep=other", "report.heatmaps=3"))
     for change in ("seed=1", "model=rd4ad", "data.category=grass", "trainer.max_epochs=3"):
         assert base != config_hash(_root_=composed(change))
     assert stem("resnet18.tv_in1k") == "resnet18"

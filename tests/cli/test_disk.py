@@ -64,7 +64,12 @@ def train(mvtec_root, capfd):
 
     def start(folder, *words):
         words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", *words]
-        words += ["data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "page=false"]
+        words += [
+            "data.image_size=[64,64]",
+            "data.num_workers=0",
+            "trainer=cpu",
+            "report.html=false",
+        ]
         words += ["trainer.max_epochs=2", "callbacks.checkpoint.every_s=0", "logger=none"]
         capfd.readouterr()
         status = main(["train", *words, f"hydra.run.dir={folder}"])
@@ -120,7 +125,7 @@ def test_a_multiruns_report_that_cannot_be_written_is_one_line_and_status_2(disk
     disk("ro", again=True)
     end = SweepCallback()
     end.runs = ["run"]
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(top)}}, "page": False})
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(top)}}, "report": {"html": False}})
     with pytest.raises(SystemExit) as stop:
         end.on_multirun_end(config)
     (line,) = capfd.readouterr().err.strip().splitlines()

@@ -50,7 +50,7 @@ def test_exactly_the_recorded_numbers_and_the_run_unchanged(run_copy):
 
 
 def test_what_the_threshold_makes_of_the_test_images(run_copy):
-    evaluate(run_copy, "heatmaps=0", "gallery=0")
+    evaluate(run_copy, "report.heatmaps=0", "report.gallery=0")
     scores, made = read_scores(run_copy), evaluation(run_copy)["at_threshold"]
     flagged = scores["score"] >= read_record(run_copy)["threshold"]["image"]
     assert made["false_positives"] == sum(flagged & (scores["label"] == 0))
@@ -61,7 +61,7 @@ def test_what_the_threshold_makes_of_the_test_images(run_copy):
 def test_another_false_positive_rate_is_taken_from_the_kept_scores(run_copy, capsys):
     kept = read_record(run_copy)["threshold"]
     assert len(kept["normal_scores"]) == 12
-    words = ("threshold.false_positive_rate=0.25", "heatmaps=0", "gallery=0")
+    words = ("threshold.false_positive_rate=0.25", "report.heatmaps=0", "report.gallery=0")
     assert evaluate(run_copy, *words) == 0
     made, scores = evaluation(run_copy), read_scores(run_copy)
     # k = ceil(13 * 0.75) = 10: the tenth of the twelve scores is not anomalous, the next are.
@@ -75,11 +75,13 @@ def test_another_false_positive_rate_is_taken_from_the_kept_scores(run_copy, cap
 
 
 def test_the_runs_own_image_size_may_be_repeated(run_copy):
-    assert evaluate(run_copy, "data.image_size=[64,64]", "heatmaps=0", "gallery=0") == 0
+    assert (
+        evaluate(run_copy, "data.image_size=[64,64]", "report.heatmaps=0", "report.gallery=0") == 0
+    )
 
 
 def test_nothing_is_warned_of(run_copy, recwarn):
-    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert evaluate(run_copy, "report.heatmaps=0", "report.gallery=0") == 0
     assert [str(one.message) for one in recwarn if "WeightAveraging" in str(one.message)] == []
 
 
@@ -97,14 +99,17 @@ def test_interruption_has_the_shells_status(run_copy, monkeypatch, capsys):
 def test_category_is_shown_as_it_is_called(data_root, run_copy, capsys):
     shutil.copytree(data_root / "cloth", run_copy / "p[left]")
     root = f"data.root={run_copy}"
-    assert evaluate(run_copy, root, "data.category='p[left]'", "heatmaps=0", "gallery=0") == 0
+    assert (
+        evaluate(run_copy, root, "data.category='p[left]'", "report.heatmaps=0", "report.gallery=0")
+        == 0
+    )
     shown = capsys.readouterr().out
     (head,) = [line for line in shown.splitlines() if "metric, %" in line]
     assert head.split()[-1] == "p[left]"
 
 
 def test_an_evaluation_is_no_run(run_copy):
-    evaluate(run_copy, "heatmaps=0", "gallery=0")
+    evaluate(run_copy, "report.heatmaps=0", "report.gallery=0")
     assert find_runs(run_copy.parent) == [run_copy]
     # Not even a record in a run that was cut off.
     (run_copy / "result.json").rename(run_copy / "evaluations/again/result.json")
@@ -116,7 +121,7 @@ def test_changed_numbers_are_named(run_copy):
     record = json.loads((run_copy / "result.json").read_text())
     record["metrics"]["aupro"] += 1e-16 + 1e-3
     (run_copy / "result.json").write_text(json.dumps(record))
-    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert evaluate(run_copy, "report.heatmaps=0", "report.gallery=0") == 0
     made = evaluation(run_copy)["evaluation"]
     assert made["equal"] is False and list(made["differing"]) == ["aupro"]
 
@@ -126,7 +131,7 @@ def test_changed_scores_are_noticed(run_copy):
     lines = table.read_text().splitlines()
     lines[1] = lines[1].rsplit(",", 1)[0] + ",0.5"
     table.write_text("\n".join(lines))
-    assert evaluate(run_copy, "heatmaps=0", "gallery=0") == 0
+    assert evaluate(run_copy, "report.heatmaps=0", "report.gallery=0") == 0
     made = evaluation(run_copy)["evaluation"]
     assert made["equal"] is False and not made["differing"]
 
@@ -136,7 +141,7 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     made = evaluation(run_copy)
     assert made["data"]["category"] == "cable" and made["evaluation"]["equal"] is None
     assert made["evaluation"]["overrides"] == ["data.category=cable"]
-    words = ("data.category=cloth,cable", "heatmaps=0", "gallery=0")
+    words = ("data.category=cloth,cable", "report.heatmaps=0", "report.gallery=0")
     assert evaluate(run_copy, "--name", "both", *words) == 0
     made = read_json(run_copy / "evaluations/both/evaluation.json")
     recorded = pytest.approx(read_record(run_copy)["metrics"], abs=1e-4)  # other batches
@@ -169,7 +174,9 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
 
 
 def test_validation_of_the_run_does_not_matter(make_run, tmp_path):
-    folder = make_run("data.val=synthetic", "threshold=f1max", "heatmaps=0", "gallery=0")
+    folder = make_run(
+        "validation.kind=synthetic", "threshold.kind=f1max", "report.heatmaps=0", "report.gallery=0"
+    )
     assert evaluate(folder) == 0
     assert evaluation(folder)["evaluation"]["equal"]
     assert read_record(folder)["threshold"]["kind"] == "f1max"
@@ -178,7 +185,12 @@ def test_validation_of_the_run_does_not_matter(make_run, tmp_path):
 def test_checkpoint_of_a_run_that_was_cut_off(run_copy):
     (run_copy / "result.json").unlink()
     path = run_copy / "checkpoints/last.ckpt"
-    assert main(["evaluate", f"run={path}", "--device", "cpu", "heatmaps=0", "gallery=0"]) == 0
+    assert (
+        main(
+            ["evaluate", f"run={path}", "--device", "cpu", "report.heatmaps=0", "report.gallery=0"]
+        )
+        == 0
+    )
     (folder,) = (run_copy / "evaluations").iterdir()
     assert read_json(folder / "evaluation.json")["evaluation"]["equal"] is None
 
@@ -197,12 +209,12 @@ def test_checkpoint_of_a_run_that_was_cut_off(run_copy):
         (("data=demo", "data.image_size=[96,96]"), "data.image_size=[96,96]"),
         (("data={image_size: [96,96]}",), "data={image_size: [96,96]}"),
         (("data.source=null",), "data.source=null"),
-        (("data.val=synthetic",), "data.val"),
+        (("validation.kind=synthetic",), "validation.kind"),
         (("data.train_batch_size=2",), "data.train_batch_size"),
         (("trainer.precision=bf16-mixed",), "trainer.precision"),
         (("threshold.kind=f1max",), "threshold.kind"),
         (("~data.root=x",), "~data.root=x"),
-        (("heatmaps=-1",), "heatmaps=-1"),
+        (("report.heatmaps=-1",), "report.heatmaps=-1"),
         (("threshold.false_positive_rate=0.01",), "99 normal images"),
         (("threshold.false_positive_rate=2",), "2"),
         (("--name", ".."), "--name .."),
@@ -220,7 +232,7 @@ def test_user_errors_are_one_line_and_status_2(run, capsys, words, part):
 
 
 def test_no_evaluation_is_overwritten(run_copy, capsys):
-    words = ("heatmaps=0", "gallery=0")
+    words = ("report.heatmaps=0", "report.gallery=0")
     assert (evaluate(run_copy, *words), evaluate(run_copy, *words)) == (0, 2)
     assert "evaluations/again" in capsys.readouterr().err
 

@@ -308,7 +308,7 @@ def test_another_false_positive_rate(exported, run):
         (["format=onnx", "--out", "part.xml"], "format=onnx ends in .onnx"),
         (["--images", "0"], "must be at least 1"),
         (["seed=1"], "the checkpoint has settled this"),
-        (["heatmaps=3"], "heatmaps=3"),
+        (["report.heatmaps=3"], "report.heatmaps=3"),
         (["data.image_size=[96,96]"], "data.image_size"),
         (["data.root=/nowhere"], "data.root=... says where they are now"),
     ],

@@ -29,7 +29,7 @@ from anomalib_rd.training.run import make_module, make_trainer, plain
 BIRD = {"_target_": canary.TARGET}
 MADE = f"${{oc.create:{{_target_:{canary.TARGET}}}}}"
 ESCAPED = f"\\{MADE}"
-TINY = ["model/student=generic", "model/masking=none", "model.fusion.attention=none"]
+TINY = ["model.student.design=generic", "model/masking=none", "model.fusion.attention=none"]
 TINY += ["model.teacher.name=test_efficientnet.r160_in1k", "model.teacher.weights=random"]
 
 
@@ -93,7 +93,6 @@ OF_TRAINING = {
     "loss": attack(loss=BIRD),
     "optimizer": attack(optimizer={**BIRD, "_partial_": True}),
     "optimizer, nested": attack(optimizer__betas=[BIRD, 0.9]),
-    "averaging": attack(averaging=BIRD),
     "trainer": attack(trainer=BIRD),
     "plugins": attack(trainer__plugins=[BIRD]),
     "profiler": attack(trainer__profiler=MADE),

@@ -9,7 +9,7 @@ from small_data import make_mvtec
 KEY = "0123456789abcdef0123456789abcdef01234567"
 TYPED = "typed-and-not-to-be-kept"
 WORDS = ["data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"]
-WORDS += ["trainer=cpu", "trainer.max_epochs=1", "heatmaps=1", "gallery=2", "seed=3"]
+WORDS += ["trainer=cpu", "trainer.max_epochs=1", "report.heatmaps=1", "report.gallery=2", "seed=3"]
 WORDS += [f"+service.api_key={TYPED}", "+service.note=${oc.env:WANDB_API_KEY}"]
 
 
@@ -30,7 +30,7 @@ def repeat(forked, done, tmp_path):
     """Run ``train --from`` with the record and more words."""
 
     def start(record, *words, root=done[0] / "data"):
-        words = ["--from", record, "hydra.run.dir=again", "logger=none", "gallery=0", *words]
+        words = ["--from", record, "hydra.run.dir=again", "logger=none", "report.gallery=0", *words]
         return forked("train", *words, cwd=tmp_path, env={"MVTEC_ROOT": str(root)})
 
     start.folder = tmp_path / "again"
@@ -68,7 +68,7 @@ def test_the_same_metrics_to_the_bit_in_another_process(done, repeat):
     ).read_bytes()
     kept = json.loads((repeat.folder / "repeat.json").read_text())
     assert kept["record"] == str(record) and kept["said"] == [] and kept["metrics"] == {}
-    assert "service.api_key=***" in kept["overrides"] and "gallery=0" in kept["overrides"]
+    assert "service.api_key=***" in kept["overrides"] and "report.gallery=0" in kept["overrides"]
 
 
 def test_other_images_software_and_metrics_are_said(done, repeat, tmp_path):

@@ -12,7 +12,13 @@ from anomalib_rd.training.module import DistillationModule
 def test_no_run_leaves_its_networks_or_its_data_workers_to_the_next(mvtec_root, tmp_path):
     words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=1"]
     words += ["data.image_size=[64,64]", "trainer=cpu", "trainer.max_epochs=1", "logger=none"]
-    words += ["speed.feature_cache=off", "heatmaps=0", "gallery=0", "page=false", "seed=0,1"]
+    words += [
+        "speed.feature_cache=off",
+        "report.heatmaps=0",
+        "report.gallery=0",
+        "report.html=false",
+        "seed=0,1",
+    ]
     gc.disable()  # or it might tidy up for them
     try:
         assert main(["train", "-m", *words, f"hydra.sweep.dir={tmp_path}/s"]) == 0

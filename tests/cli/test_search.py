@@ -11,8 +11,8 @@ from small_data import make_mvtec
 
 SEARCH = ["train", "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=2", "sweep=s"]
 SMALL = ["data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"]
-SMALL += ["trainer=cpu", "trainer.max_epochs=1", "model=rd4ad", "logger=none", "heatmaps=0"]
-SMALL += ["gallery=0", "callbacks=none", "+trainer.enable_checkpointing=false"]
+SMALL += ["trainer=cpu", "trainer.max_epochs=1", "model=rd4ad", "logger=none", "report.heatmaps=0"]
+SMALL += ["report.gallery=0", "callbacks=none", "+trainer.enable_checkpointing=false"]
 
 
 @pytest.fixture
@@ -50,8 +50,10 @@ def test_a_search_takes_the_trial_with_the_best_validation(search, tmp_path):
 
 
 def test_a_search_on_the_test_set_is_refused_in_one_line(search, tmp_path):
-    refused = search("objective=test/image_auroc")
+    refused = search("optimized_metric=test/image_auroc")
     assert refused.returncode == 2
     line = refused.stderr.strip().splitlines()[-1]
-    assert line.startswith("anomalib-rd: objective=test/image_auroc: this would choose on the test")
-    assert "objective_on_test=true" in line and not list(tmp_path.rglob("result.json"))
+    assert line.startswith(
+        "anomalib-rd: optimized_metric=test/image_auroc: this would choose on the test"
+    )
+    assert "optimize_on_test=true" in line and not list(tmp_path.rglob("result.json"))

@@ -12,6 +12,7 @@ from small_data import make_mvtec
 
 from anomalib_rd.cli import main
 from anomalib_rd.cli.config import conf_dir
+from anomalib_rd.cli.points import register_points
 from anomalib_rd.cli.study import planned
 from anomalib_rd.results.record import read_record
 from anomalib_rd.scoring import StandardisedScorer
@@ -31,23 +32,35 @@ STUDIES = {
     "better": (2, 9, 50),
     "batch": (4, 9, 50),
     "seeds": (1, 30, 50),
+    "mask_ratio": (4, 9, 50),
+    "mask_strategy": (4, 9, 50),
     "mvtec15": (2, 75, 200),
 }
+# Without a folder of results: asked of the complete method, after `mask`.
+WITHOUT_RESULTS = {"mask_ratio", "mask_strategy"}
 ONE = ["data.category=bottle", "seed=0"]
 TINY = [
     "data.category=cloth",
     "data.image_size=[64,64]",
     "data.num_workers=0",
-    "data.val_share=0.4",
+    "validation.fraction=0.4",
 ]
 TINY += ["trainer=cpu", "trainer.max_epochs=1", "model.teacher.weights=random", "logger=none"]
-TINY += ["heatmaps=0", "gallery=0", "page=false"]
+TINY += ["report.heatmaps=0", "report.gallery=0", "report.html=false"]
+
+
+def points(study):
+    params = OmegaConf.load(TOP / f"conf/study/{study}.yaml").hydra.sweeper.params
+    return list(params.point)
 
 
 def test_every_study_has_its_folder_and_is_known():
     files = {path.stem for path in (TOP / "conf/study").glob("*.yaml")}
-    assert files == {*STUDIES, "base"}
-    readmes = {name: (TOP / f"experiments/{name}/README.md").read_text() for name in STUDIES}
+    assert files == {*STUDIES}
+    readmes = {
+        name: (TOP / f"experiments/{name}/README.md").read_text()
+        for name in {*STUDIES} - WITHOUT_RESULTS
+    }
     for name, text in readmes.items():
         assert f"make study-{name}\n" in text and "**Question.**" in text
 
@@ -60,7 +73,7 @@ def test_every_variant_of_a_study_composes(name):
 
 
 def test_words_scale_a_study():
-    jobs = planned("mask", [*ONE, "trainer.max_epochs=20", "study/masks=none,random_50"])
+    jobs = planned("mask", [*ONE, "trainer.max_epochs=20", "point=none,random_50"])
     assert len(jobs) == 2 and all("trainer.max_epochs=20" in job.overrides for job in jobs)
 
 
@@ -84,16 +97,16 @@ def test_a_study_says_its_teacher_and_budget(name, composed):
     assert int(epochs.split(",")[-1]) == STUDIES[name][2]
     large = name == "mvtec15"
     assert cfg.model.teacher.name == ("wide_resnet50_2.tv_in1k" if large else "resnet18.tv_in1k")
-    assert cfg.model.student.design == ("de_resnet" if large else "mirror")
+    assert cfg.model.student.design == ("de_resnet" if large else "auto")
     # Whoever chooses between variants does it on held-out images; the others train on all.
     on_all = ("better", "budget", "seeds", "mvtec15", "unified")
-    assert cfg.data.val == (None if name in on_all else "synthetic")
-    assert cfg.test_curve == (name in ("budget", "unified"))
+    assert cfg.validation.kind == (None if name in on_all else "synthetic")
+    assert cfg.test_during_training == (name in ("budget", "unified"))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (TOP / "conf/study/masks").glob("*.yaml")])
+@pytest.mark.parametrize("name", points("mask"))
 def test_masks_are_what_their_names_say(name, composed):
-    masking = composed("study=mask", f"study/masks={name}").model.masking
+    masking = composed("study=mask", f"point={name}").model.masking
     strategy, _, rest = name.partition("_")
     if strategy == "none":
         assert masking._target_.endswith("NoMasking")
@@ -105,11 +118,9 @@ def test_masks_are_what_their_names_say(name, composed):
     instantiate(masking)(channels=[8, 16, 32])
 
 
-@pytest.mark.parametrize(
-    "name", [path.stem for path in (TOP / "conf/study/choices").glob("*.yaml")]
-)
+@pytest.mark.parametrize("name", points("choice"))
 def test_choices_are_what_their_names_say(name, composed):
-    cfg = composed("study=choice", f"study/choices={name}")
+    cfg = composed("study=choice", f"point={name}")
     assert cfg.loss._target_.endswith("HardCosine" if "hard" in name else "FlattenedCosine")
     assert cfg.model.fusion.attention == ("cbam" if "attention" in name else "none")
     assert cfg.model.masking._target_.endswith("FeatureMasking" if "mask" in name else "NoMasking")
@@ -117,7 +128,7 @@ def test_choices_are_what_their_names_say(name, composed):
     assert cfg.model.masking.get("ratio") == (
         None if "mask" not in name else 0.1 if "mask10" in name else 0.3
     )
-    assert bool(cfg.averaging) == ("average" in name)
+    assert cfg.model.ema_decay == (0.98 if "average" in name else None)
     scorer = instantiate(cfg.model.scoring)
     assert isinstance(scorer, StandardisedScorer) == ("standardised" in name)
 
@@ -125,12 +136,11 @@ def test_choices_are_what_their_names_say(name, composed):
 @pytest.mark.parametrize("name", ["components", "mask", "attention"])
 def test_a_study_of_parts_starts_from_rd4ad(name, composed):
     none = {"components": ["model/masking=none", "model.fusion.attention=none"]}
-    none |= {"mask": ["study/masks=none"], "attention": ["model.fusion.attention=none"]}
+    none |= {"mask": ["point=none"], "attention": ["model.fusion.attention=none"]}
     ours = composed(f"study={name}", *none[name]).model
     rd4ad = composed("model=rd4ad", "model/teacher=resnet18").model
     assert {**OmegaConf.to_container(ours), "name": "rd4ad"} == OmegaConf.to_container(rd4ad)
-    here, there = composed(f"study={name}", *none[name]), composed("model=rd4ad")
-    assert (here.loss, here.averaging) == (there.loss, there.averaging)
+    assert composed(f"study={name}", *none[name]).loss == composed("model=rd4ad").loss
 
 
 def test_one_multirun_has_a_model_for_each_category_and_one_for_all():
@@ -148,6 +158,7 @@ def composed():
     register_resolvers()
 
     def make(*words):
+        register_points(list(words))
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("train", overrides=list(words), return_hydra_config=True)
 
@@ -156,7 +167,13 @@ def composed():
 
 def test_a_point_of_the_test_curve_is_the_end_of_a_shorter_run(compose_config, tmp_path):
     """So one long run has every budget, as long as the learning rate is constant."""
-    words = ["model=fmg_rd", "gallery=0", "heatmaps=0", "callbacks=none", "test_curve=true"]
+    words = [
+        "model=fmg_rd",
+        "report.gallery=0",
+        "report.heatmaps=0",
+        "callbacks=none",
+        "test_during_training=true",
+    ]
     words += ["+trainer.enable_checkpointing=false", "trainer.check_val_every_n_epoch=2"]
     for epochs in (2, 4):
         folder = tmp_path / str(epochs)

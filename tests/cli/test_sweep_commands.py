@@ -21,7 +21,7 @@ from anomalib_rd.results.sweeps import RUNNING, read_states
 from anomalib_rd.results.table import load_runs
 
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
-SMALL += ["logger=none", "heatmaps=0", "page=false", "callbacks.checkpoint.every_s=0"]
+SMALL += ["logger=none", "report.heatmaps=0", "report.html=false", "callbacks.checkpoint.every_s=0"]
 QUICK = [*SMALL, "data.category=cloth", "model=untrained"]
 TESTS = Path(__file__).parents[1]
 
@@ -171,7 +171,7 @@ def test_a_complete_sweep_and_a_complete_run_end_without_torch(sweep):
 def test_what_is_missing_is_run_and_the_rest_skipped(sweep):
     sweep(*QUICK, "seed=0")
     before = written(sweep.folder)
-    status, out, _ = sweep(*QUICK, "seed=0,1", "heatmaps=1", "speed=off")
+    status, out, _ = sweep(*QUICK, "seed=0,1", "report.heatmaps=1", "speed=off")
     assert status == 0 and out.count("is complete: skipped") == 1
     # Which job it is, of the skipped one too.
     assert re.findall(r"\[\d+/\d+\].*", out) == ["[1/2] seed=0", "[2/2] seed=1"]
@@ -188,16 +188,16 @@ def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
 
 
 def test_a_sweep_over_what_the_run_ends_with_runs_each_and_names_each(sweep):
-    status, _, err = sweep(*QUICK, "threshold=quantile,none")
+    status, _, err = sweep(*QUICK, "threshold.kind=quantile,none")
     assert status == 0, err
     times = written(sweep.folder)
     assert len(times) == 2
     variants = load_runs([sweep.folder])["variant"]
     assert {label.rpartition(" ")[2] for label in variants} == {
-        "threshold=quantile",
-        "threshold=none",
+        "threshold.kind=quantile",
+        "threshold.kind=none",
     }
-    assert sweep(*QUICK, "threshold=quantile,none", "gallery=0")[0] == 0
+    assert sweep(*QUICK, "threshold.kind=quantile,none", "report.gallery=0")[0] == 0
     assert written(sweep.folder) == times
 
 
@@ -235,7 +235,7 @@ def test_a_run_of_another_config_is_refused(sweep, place, capfd):
     assert main([*single, "seed=3"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "here holds a run of another config (seed=0 there, 3 here)" in line
-    assert main([*single, "logger=csv", "heatmaps=2"]) == 0
+    assert main([*single, "logger=csv", "report.heatmaps=2"]) == 0
     assert written(place) == before
 
 
@@ -297,7 +297,7 @@ def test_without_a_login_a_sweep_says_once_where_its_runs_are(place):
 
 
 def test_a_search_runs_again(sweep):
-    words = [*QUICK, "model=rd4ad", "trainer.max_epochs=1", "objective=train/loss"]
+    words = [*QUICK, "model=rd4ad", "trainer.max_epochs=1", "optimized_metric=train/loss"]
     assert sweep(*words)[0] == 0
     before = written(sweep.folder)
     assert sweep(*words)[0] == 0

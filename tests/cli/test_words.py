@@ -36,7 +36,13 @@ ODD += ["a~b", "a;b", "a&b", "a\\b", "$", "a$b", "-1", "01", "@", "None", "a,b",
 TYPED = [name for name in ODD if name not in ("'x'", "a,b")]
 """Those that mean themselves without quotes, with and without -m."""
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
-SMALL += ["logger=none", "heatmaps=0", "page=false", "gallery=0", "model=untrained"]
+SMALL += [
+    "logger=none",
+    "report.heatmaps=0",
+    "report.html=false",
+    "report.gallery=0",
+    "model=untrained",
+]
 
 
 def value(word):
@@ -125,14 +131,14 @@ def test_a_sweep_over_all_has_a_job_for_each_name(chosen):
 
 def test_what_a_config_file_sweeps_over_are_names_too(tmp_path):
     register_resolvers()
-    (tmp_path / "ablation").mkdir()
-    (tmp_path / "ablation/own.yaml").write_text(
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/own.yaml").write_text(
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      data.category: 1.1,1.10,null\n"
     )
     place = f"hydra.searchpath=[file://{tmp_path}]"
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
-        words = ["ablation=own", "logger=none", place]
+        words = ["study=own", "logger=none", place]
         jobs = list_jobs(hydra.compose_config("train", words, run_mode=RunMode.MULTIRUN))
     assert [job.config.data.category for job in jobs] == ["1.1", "1.10", "null"]
 
@@ -375,11 +381,11 @@ def test_own_code_that_does_not_fit_is_one_line(tmp_path, forked, mvtec_root):
 
 
 def test_a_value_that_hydra_cannot_read_is_quoted_for_the_user(tmp_path, forked):
-    done = forked("train", "objective=a b(c", cwd=tmp_path)
+    done = forked("train", "optimized_metric=a b(c", cwd=tmp_path)
     pasted = shlex.split(done.err.rpartition("quoted: ")[2])
-    assert done.status == 2 and [value(word.replace("objective", "key")) for word in pasted] == [
-        "a b(c"
-    ]
+    assert done.status == 2 and [
+        value(word.replace("optimized_metric", "key")) for word in pasted
+    ] == ["a b(c"]
 
 
 def test_the_printed_command_starts_this_program(tmp_path):

@@ -41,9 +41,9 @@ def test_too_few_images_and_a_share_that_is_none_are_refused_in_one_line(
 ):
     with pytest.raises(UserError, match=r"7 normal training images in .* too few") as info:
         hold_out(samples[:7], tmp_path, 0.2, 0)
-    assert "data.val=null" in one_line(info)
+    assert "validation.kind=null" in one_line(info)
     for share in (0, 0.6, -1):
-        with pytest.raises(UserError, match=f"data.val_share={share}: .*at most 0.5"):
+        with pytest.raises(UserError, match=f"validation.fraction={share}: .*at most 0.5"):
             hold_out(samples, tmp_path, share, 0)
 
 
@@ -115,4 +115,4 @@ def test_stages_by_what_is_asked_for(module):
 def test_an_unknown_kind_names_the_choices(module, one_line):
     with pytest.raises(UserError) as info:
         module(val="real")
-    assert one_line(info) == "data.val=real: choose synthetic, or null for no validation"
+    assert one_line(info) == "validation.kind=real: choose synthetic, or null for no validation"

@@ -19,8 +19,14 @@ from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.results import identity
 
 NAME = "test_efficientnet.r160_in1k"
-TINY = [f"model.teacher.name={NAME}", "model/student=generic", "trainer.max_epochs=1"]
-TINY += ["callbacks=default", "~callbacks.progress", "heatmaps=0", "gallery=0", "page=false"]
+TINY = [f"model.teacher.name={NAME}", "model.student.design=generic", "trainer.max_epochs=1"]
+TINY += [
+    "callbacks=default",
+    "~callbacks.progress",
+    "report.heatmaps=0",
+    "report.gallery=0",
+    "report.html=false",
+]
 
 
 def weights(path, change=0.0):

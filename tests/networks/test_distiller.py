@@ -107,7 +107,7 @@ def test_generic_student_follows_a_teacher_of_another_family():
     network = Distiller(teacher, NoMasking, Fusion, Student)
     features, restored, _ = network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     assert [f.shape[1] for f in features] == [24, 40, 112] == [r.shape[1] for r in restored]
-    with pytest.raises(UserError, match="model/student=de_resnet mirrors a ResNet"):
+    with pytest.raises(UserError, match=r"student\.design=de_resnet"):
         Distiller(teacher, NoMasking, Fusion, partial(Student, design="de_resnet"))
 
 

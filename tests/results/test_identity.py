@@ -23,7 +23,7 @@ CONFIG = {
     "seed": 0,
     "name": "a",
     "run_dir": "/runs/a",
-    "heatmaps": 8,
+    "report": {"heatmaps": 8},
     "data": {"category": "bottle", "num_workers": None, "root": "${oc.env:ROOT,data}"},
     "model": {"masking": {"ratio": 0.3}, "sizes": [256, 256]},
     "speed": {"image_cache": True, "precision": "32-true"},
@@ -34,7 +34,7 @@ CONFIG = {
 NO_OTHER_RUN = [
     "name=b",
     "run_dir=/elsewhere",
-    "heatmaps=0",
+    "report.heatmaps=0",
     "logger.csv.save_dir=x",
     "data.num_workers=4",
     "speed.image_cache=false",
@@ -121,8 +121,10 @@ def test_a_key_that_is_not_counted_does_not_count_by_an_interpolation_of_it():
 
 def test_a_key_that_came_later_counts_if_it_is_set():
     older = plain(made())
-    assert differences(older, plain(made("pixel_bins=null"))) == []
-    assert differences(older, plain(made("pixel_bins=100"))) == [("pixel_bins", "null", "100")]
+    assert differences(older, plain(made("metrics.max_bins=null"))) == []
+    assert differences(older, plain(made("metrics.max_bins=100"))) == [
+        ("metrics.max_bins", "null", "100")
+    ]
 
 
 CHECKPOINT, BAR, SWA = (
@@ -214,9 +216,11 @@ def test_every_key_of_every_group_counts_or_is_listed_with_its_reason():
     choices, asked = defaultdict(list), set()
     for path in sorted(conf_dir().rglob("*/*.yaml")):
         group = path.parent.relative_to(conf_dir()).as_posix()
-        if group.partition("/")[0] in ("study", "ablation", "experiment", "hparams_search"):
-            asked |= {key for key in leaves(yaml.safe_load(path.read_text())) if key != "defaults"}
-        elif group != "hydra/launcher":
+        if group.partition("/")[0] in ("study", "experiment", "hparams_search"):
+            asked |= {
+                key for key in leaves(yaml.safe_load(path.read_text()) or {}) if key != "defaults"
+            }
+        elif group != "hydra/launcher" and path.stem != "base":
             choices[group].append(f"{group}={path.stem}")
     seen = {}
     for turn in range(max(map(len, choices.values()))):
@@ -239,13 +243,18 @@ def test_every_key_of_every_group_counts_or_is_listed_with_its_reason():
     groups = {key.rpartition(".")[0] for key in seen} | {
         key.partition(".")[0] for key in seen if "." in key
     }
-    assert IGNORED.keys() & (groups | {"callbacks", "trainer"}) == {"logger"}
+    assert IGNORED.keys() & (groups | {"callbacks", "trainer"}) == {"logger", "report"}
     assert all(IGNORED.values())
 
 
 def test_every_choice_that_trains_otherwise_has_a_digest_of_its_own():
-    words = ["threshold=f1max", "threshold=none", "callbacks=early_stopping", "speed=fast"]
-    words += ["averaging=none", "loss=pixel_cosine", "optimizer=adamw", "trainer=cpu"]
+    words = [
+        "threshold.kind=f1max",
+        "threshold.kind=none",
+        "callbacks=early_stopping",
+        "speed=fast",
+    ]
+    words += ["model.ema_decay=null", "loss=pixel_cosine", "optimizer=adamw", "trainer=cpu"]
     digests = {word: config_digest(composed(word)) for word in words}
     digests["default"] = config_digest(composed())
     callbacks = {
@@ -261,7 +270,9 @@ def test_every_choice_that_trains_otherwise_has_a_digest_of_its_own():
 
 def test_a_sweep_over_thresholds_has_a_folder_for_each():
     kinds = ("quantile", "f1max", "none")
-    keys = [dict(counted(OmegaConf.to_container(composed(f"threshold={kind}")))) for kind in kinds]
+    keys = [
+        dict(counted(OmegaConf.to_container(composed(f"threshold.kind={kind}")))) for kind in kinds
+    ]
     assert [config["threshold.kind"] for config in keys] == list(kinds)
     rates = [config_digest(composed(f"threshold.false_positive_rate={r}")) for r in (0.01, 0.05)]
     assert len(set(rates)) == 2 and config_digest(composed()) in rates

@@ -164,9 +164,11 @@ def test_caches_that_change_no_bit_make_no_variant():
 
 
 def test_what_changes_the_result_is_named():
-    assert labels({"threshold.kind": "quantile"}, {"threshold.kind": "f1max"}) == [
-        "rd4ad resnet18 threshold=quantile",
-        "rd4ad resnet18 threshold=f1max",
+    held_out = {"validation.kind": "synthetic"}
+    kinds = [{"threshold.kind": kind, **held_out} for kind in ("quantile", "f1max")]
+    assert labels(*kinds) == [
+        "rd4ad resnet18 threshold.kind=quantile",
+        "rd4ad resnet18 threshold.kind=f1max",
     ]
     rates = [{"threshold": {"kind": "quantile", "false_positive_rate": r}} for r in (0.01, 0.05)]
     assert labels(*rates)[0] == "rd4ad resnet18 false_positive_rate=0.01"
@@ -229,9 +231,10 @@ def test_a_key_is_as_short_as_it_is_unique():
 
 def test_an_interpolated_copy_of_a_key_is_named_once():
     one, other = labels(
-        {"data.epochs": 5, "trainer.max_epochs": 5}, {"data.epochs": 9, "trainer.max_epochs": 9}
+        {"data.default_epochs": 5, "trainer.max_epochs": 5},
+        {"data.default_epochs": 9, "trainer.max_epochs": 9},
     )
-    assert (one, other) == ("rd4ad resnet18 epochs=5", "rd4ad resnet18 epochs=9")
+    assert (one, other) == ("rd4ad resnet18 default_epochs=5", "rd4ad resnet18 default_epochs=9")
 
 
 def test_settings_of_an_alternative_are_not_listed():

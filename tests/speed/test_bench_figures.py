@@ -120,7 +120,7 @@ def plain_config(**changes):
         "trainer": {"devices": 1},
         "loss": {"_target_": "anomalib_rd.networks.FlattenedCosine"},
         "scheduler": None,
-        "averaging": None,
+        "model": {"ema_decay": None},
         "data": {"transform": None},
     }
     return {**config, **changes}
@@ -131,7 +131,7 @@ def plain_config(**changes):
     [
         ({"loss": {"_target_": "anomalib_rd.networks.PixelCosine"}}, "loss=flattened_cosine"),
         ({"scheduler": {"_target_": "x"}}, "scheduler=none"),
-        ({"averaging": {"_target_": "x"}}, "averaging=none"),
+        ({"model": {"ema_decay": 0.98}}, "model.ema_decay=null"),
         ({"data": {"transform": {"_target_": "x"}}}, "data.transform=null"),
     ],
 )

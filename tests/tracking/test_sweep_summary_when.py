@@ -29,7 +29,7 @@ def test_again_is_the_same_run_and_nothing_where_nothing_changed(tmp_path):
 
 
 def end_multirun(folder):
-    config = OmegaConf.create({"page": False, "hydra": {"sweep": {"dir": str(folder)}}})
+    config = OmegaConf.create({"report": {"html": False}, "hydra": {"sweep": {"dir": str(folder)}}})
     with pytest.raises(SystemExit) as end:
         SweepCallback().on_multirun_end(config)
     return end.value.code
@@ -56,7 +56,7 @@ def test_wandb_changes_neither_the_end_of_a_multirun_nor_its_report(tmp_path, mo
     ]
     (folder / "cable/failed/failure.json").unlink()
     SweepCallback().on_multirun_end(
-        OmegaConf.create({"page": False, "hydra": {"sweep": {"dir": str(folder)}}})
+        OmegaConf.create({"report": {"html": False}, "hydra": {"sweep": {"dir": str(folder)}}})
     )
 
 

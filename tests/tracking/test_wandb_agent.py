@@ -21,7 +21,7 @@ from anomalib_rd.results.table import METRICS
 
 SWEEP = Path(__file__).parents[2] / "experiments/wandb-sweep/sweep.yaml"
 SMALL = ["data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "trainer.max_epochs=1"]
-SMALL += ["heatmaps=1", "gallery=0"]
+SMALL += ["report.heatmaps=1", "report.gallery=0"]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_every_choice_composes(agent, sweep):
         for name, value in trial.items():
             if name != "loss":
                 assert OmegaConf.select(config, name) == pytest.approx(value), name
-        assert config.model.name == "fmg_rd" and config.data.val == "synthetic"
+        assert config.model.name == "fmg_rd" and config.validation.kind == "synthetic"
 
 
 def test_it_is_the_validation_that_is_optimised(sweep):

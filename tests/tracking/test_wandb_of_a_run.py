@@ -14,10 +14,10 @@ def test_a_run_can_be_read_in_the_dashboard(compose_config, tmp_path, monkeypatc
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
-    words = ["model=rd4ad", "logger=wandb", "sweep=study", "test_curve=true"]
+    words = ["model=rd4ad", "logger=wandb", "sweep=study", "test_during_training=true"]
     # Enough images to hold some out.
     root = make_mvtec(tmp_path / "mvtec", categories=("cloth",), train=10)
-    train(compose_config(*words, "data.val=synthetic", f"data.root={root}"))
+    train(compose_config(*words, "validation.kind=synthetic", f"data.root={root}"))
     (run,) = read_runs(tmp_path / "run")
     record = read_record(tmp_path / "run")
     assert (run.project, run.group, run.job_type) == ("anomalib-rd", "study", "rd4ad")

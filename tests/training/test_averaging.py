@@ -11,7 +11,7 @@ from anomalib_rd.training.callbacks import MovingAverage
 from anomalib_rd.training.module import TEACHER
 from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
 
-BASE = ("model=fmg_rd", "data.train_batch_size=2", "trainer.max_epochs=3", "averaging=ema")
+BASE = ("model=fmg_rd", "data.train_batch_size=2", "trainer.max_epochs=3", "model.ema_decay=0.98")
 
 
 class Watching(Callback):
@@ -45,7 +45,7 @@ def same(state, average):
 
 @pytest.mark.parametrize("decay", [0.98, 0.3])
 def test_what_is_judged_and_left_is_the_average_by_hand(compose_config, decay):
-    cfg = compose_config(*BASE, f"averaging.decay={decay}", "test_curve=true")
+    cfg = compose_config(*BASE, f"model.ema_decay={decay}", "test_during_training=true")
     torch.manual_seed(0)
     module = make_module(cfg, data := make_data(cfg), plain(cfg))
     trainer = make_trainer(cfg, [])
@@ -69,13 +69,17 @@ def test_it_trains_on_with_the_weights_of_the_last_step(compose_config):
         return module.loss_curve
 
     plainly = losses()
-    assert losses("averaging=ema") == plainly == losses("averaging=ema", "test_curve=true")
+    assert (
+        losses("model.ema_decay=0.98")
+        == plainly
+        == losses("model.ema_decay=0.98", "test_during_training=true")
+    )
 
 
 @pytest.mark.parametrize("scoring", ["rd4ad", "standardised"])
 def test_the_last_point_of_the_curves_is_the_result(compose_config, tmp_path, scoring):
     root = make_mvtec(tmp_path / "twelve", categories=("cloth",), train=12)
-    words = (f"model/scoring={scoring}", "test_curve=true", "data.val=synthetic")
+    words = (f"model/scoring={scoring}", "test_during_training=true", "validation.kind=synthetic")
     train(compose_config(*BASE, *words, f"data.root={root}", f"run_dir={tmp_path}"))
     record = read_record(tmp_path)
     last = {k: v for k, v in record["test_curve"][-1].items() if k != "epoch"}
@@ -87,5 +91,5 @@ def test_the_last_point_of_the_curves_is_the_result(compose_config, tmp_path, sc
 
 @pytest.mark.parametrize("decay", [0, 1, -0.1, float("nan")])
 def test_another_decay_is_refused(decay):
-    with pytest.raises(UserError, match=r"averaging\.decay"):
+    with pytest.raises(UserError, match=r"model\.ema_decay"):
         MovingAverage(decay)

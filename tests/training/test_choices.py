@@ -29,7 +29,13 @@ def run(compose_config, tmp_path, root):
 
     def start(folder, *overrides):
         path = tmp_path / folder
-        words = ["model=rd4ad", "heatmaps=0", "gallery=0", f"data.root={root}", f"run_dir={path}"]
+        words = [
+            "model=rd4ad",
+            "report.heatmaps=0",
+            "report.gallery=0",
+            f"data.root={root}",
+            f"run_dir={path}",
+        ]
         train(compose_config(*words, "data.train_batch_size=4", "callbacks=none", *overrides))
         return path
 
@@ -59,7 +65,7 @@ def logged(folder, prefix):
 
 
 def test_the_record_says_what_was_held_out_and_how_the_last_epoch_did_on_it(run):
-    folder = run("run", "data.val=synthetic", "data.val_share=0.25", "logger=csv")
+    folder = run("run", "validation.kind=synthetic", "validation.fraction=0.25", "logger=csv")
     record = read_record(folder)
     assert record["data"]["train_images"] == 8
     assert record["data"]["test_images"] == {"good": 3, "square": 4}
@@ -88,9 +94,9 @@ def test_without_it_nothing_is_held_out(run):
 
 
 def test_looking_at_both_sets_changes_nothing_and_keeps_them_apart(run):
-    words = ["data.val=synthetic", "callbacks=default"]
+    words = ["validation.kind=synthetic", "callbacks=default"]
     one = run("one", *words, "speed.feature_cache=off", "speed.image_cache=false")
-    both = run("both", *words, "test_curve=true", "data.test_batch_size=3")
+    both = run("both", *words, "test_during_training=true", "data.test_batch_size=3")
     assert all(torch.equal(value, weights(both)[name]) for name, value in weights(one).items())
     first, second = read_record(one), read_record(both)
     assert first["metrics"] == pytest.approx(second["metrics"])
@@ -101,9 +107,9 @@ def test_looking_at_both_sets_changes_nothing_and_keeps_them_apart(run):
 
 
 def test_the_last_epoch_is_validated_whatever_the_interval(run):
-    words = ["data.val=synthetic", "trainer.max_epochs=3", "logger=csv"]
+    words = ["validation.kind=synthetic", "trainer.max_epochs=3", "logger=csv"]
     always = read_record(run("always", *words))
-    rarely = run("rarely", *words, "trainer.check_val_every_n_epoch=2", "test_curve=true")
+    rarely = run("rarely", *words, "trainer.check_val_every_n_epoch=2", "test_during_training=true")
     record = read_record(rarely)
     assert record["validation"] == always["validation"]
     assert record["metrics"] == always["metrics"]
@@ -112,17 +118,17 @@ def test_the_last_epoch_is_validated_whatever_the_interval(run):
 
 
 def test_an_untrained_network_is_validated_too(run, compose_config, root):
-    record = read_record(run("run", "data.val=synthetic", "model=untrained"))
+    record = read_record(run("run", "validation.kind=synthetic", "model=untrained"))
     assert set(record["validation"]) == METRICS and record["protocol"]["epochs"] == 0
-    words = ["model=untrained", f"data.root={root}", "data.val=synthetic"]
-    objective = train(compose_config(*words, "objective=val/aupro"))
+    words = ["model=untrained", f"data.root={root}", "validation.kind=synthetic"]
+    objective = train(compose_config(*words, "optimized_metric=val/aupro"))
     assert objective == pytest.approx(record["validation"]["aupro"])
 
 
 def test_streamed_pixel_metrics_are_streamed_on_both(run):
-    words = ["data.val=synthetic", "trainer.max_epochs=1"]
+    words = ["validation.kind=synthetic", "trainer.max_epochs=1"]
     coarse, exact = (
-        read_record(run(str(bins), *words, f"pixel_bins={bins}"))["validation"]
+        read_record(run(str(bins), *words, f"metrics.max_bins={bins}"))["validation"]
         for bins in (64, "null")
     )
     assert coarse["image_auroc"] == exact["image_auroc"]
@@ -131,13 +137,13 @@ def test_streamed_pixel_metrics_are_streamed_on_both(run):
 
 def test_missing_masks_of_the_test_set_leave_the_validation_whole(run, tmp_path):
     bare = make_mvtec(tmp_path / "bare", categories=("cloth",), train=8, masks=False)
-    record = read_record(run("run", "data.val=synthetic", f"data.root={bare}"))
+    record = read_record(run("run", "validation.kind=synthetic", f"data.root={bare}"))
     assert record["metrics"]["aupro"] != record["metrics"]["aupro"]
     assert 0 <= record["validation"]["aupro"] <= 1
 
 
 # A validation that can't improve: the threshold of improvement is out of reach.
-STOPPING = ["data.val=synthetic", "callbacks=early_stopping", "trainer.max_epochs=5"]
+STOPPING = ["validation.kind=synthetic", "callbacks=early_stopping", "trainer.max_epochs=5"]
 STOPPING += ["callbacks.early_stopping.patience=1", "+callbacks.early_stopping.min_delta=2"]
 STOPPING += ["callbacks.checkpoint.every_s=0"]
 
@@ -178,41 +184,47 @@ def test_what_improves_is_not_stopped(run):
 
 REFUSED = {
     "unknown metric": (
-        ["objective=val/image_aroc", "data.val=synthetic"],
-        "objective=val/image_aroc.*val/image_auroc",
+        ["optimized_metric=val/image_aroc", "validation.kind=synthetic"],
+        "optimized_metric=val/image_aroc.*val/image_auroc",
     ),
     "curve not asked for": (
-        ["objective=test_curve/image_auroc", "objective_on_test=true"],
-        "objective=test_curve/image_auroc",
+        ["optimized_metric=test_curve/image_auroc", "optimize_on_test=true"],
+        "optimized_metric=test_curve/image_auroc",
     ),
     "unknown monitor": (
         [
             "callbacks=early_stopping",
-            "data.val=synthetic",
+            "validation.kind=synthetic",
             "callbacks.early_stopping.monitor=val/x",
         ],
         "monitor=val/x",
     ),
     "early stopping without validation": (
         ["callbacks=early_stopping"],
-        r"callbacks.early_stopping.monitor=val/image_auroc: .*set data.val=synthetic",
+        r"callbacks.early_stopping.monitor=val/image_auroc: .*set validation.kind=synthetic",
     ),
     "early stopping on the test set": (
         ["callbacks=early_stopping", "callbacks.early_stopping.monitor=test_curve/aupro"],
         r"the test set must not steer the training",
     ),
     "a search without validation": (
-        ["objective=val/image_auroc"],
-        r"^objective=val/image_auroc: .*set data.val=synthetic",
+        ["optimized_metric=val/image_auroc"],
+        r"^optimized_metric=val/image_auroc: .*set validation.kind=synthetic",
     ),
     "a search on the test set": (
-        ["objective=test/image_auroc"],
-        r"^objective=test/image_auroc: .*or add objective_on_test=true",
+        ["optimized_metric=test/image_auroc"],
+        r"^optimized_metric=test/image_auroc: .*or add optimize_on_test=true",
     ),
-    "a search on the test curve": (["objective=test_curve/aupro", "test_curve=true"], "choose on"),
-    "an unknown validation": (["data.val=real"], "data.val=real: choose synthetic, or null"),
+    "a search on the test curve": (
+        ["optimized_metric=test_curve/aupro", "test_during_training=true"],
+        "choose on",
+    ),
+    "an unknown validation": (
+        ["validation.kind=real"],
+        "validation.kind=real: choose synthetic, or null",
+    ),
     "too few images": (
-        ["data.val=synthetic", "data.category=cable"],
+        ["validation.kind=synthetic", "data.category=cable"],
         "6 normal training images in .* are too few to hold out 4",
     ),
 }
@@ -226,9 +238,9 @@ def test_it_is_refused_in_one_line_before_anything_starts(compose_config, tmp_pa
 
 
 def test_a_search_on_the_test_set_says_so_in_log_and_record(compose_config, tmp_path, caplog):
-    words = ["model=untrained", "heatmaps=0", "objective=test/image_auroc"]
+    words = ["model=untrained", "report.heatmaps=0", "optimized_metric=test/image_auroc"]
     with caplog.at_level(logging.WARNING):
-        value = train(compose_config(*words, "++objective_on_test=true"))
+        value = train(compose_config(*words, "++optimize_on_test=true"))
     assert "the search chooses on the test set" in caplog.text
     record = json.loads((tmp_path / "run/result.json").read_text())
     assert record["protocol"]["chosen_on_test"] is True

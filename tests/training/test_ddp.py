@@ -28,11 +28,11 @@ DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 # With one image a batch there are none of the other category in it.
 UNIFIED = [
     *("data.unified=true", "data.category=[cloth,cable]"),
-    *("data.test_batch_size=1", "pixel_bins=65536"),
+    *("data.test_batch_size=1", "metrics.max_bins=65536"),
 ]
 SMALL = [
     *("data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"),
-    *("trainer.max_epochs=2", "logger=none", "callbacks=none", "heatmaps=0"),
+    *("trainer.max_epochs=2", "logger=none", "callbacks=none", "report.heatmaps=0"),
 ]
 
 
@@ -64,7 +64,14 @@ def trained(words, folder):
 
 def validated(words, checkpoint):
     """Metrics of a checkpoint on five of ten training images and on the test images; which ones."""
-    cfg = composed([*words, "data.val=synthetic", "data.val_share=0.5", "test_curve=true"])
+    cfg = composed(
+        [
+            *words,
+            "validation.kind=synthetic",
+            "validation.fraction=0.5",
+            "test_during_training=true",
+        ]
+    )
     data = run.make_data(cfg)
     module = run.make_module(cfg, data, run.plain(cfg))
     kept = torch.load(checkpoint, weights_only=True)
@@ -91,7 +98,7 @@ class Seen(L.Callback):
 
 def seen_in_training(words, folder, resume=None):
     """What each batch of four epochs was in this process, what was logged and learnt."""
-    words = [*words, "model=fmg_rd", "averaging=none", "data.train_batch_size=2"]
+    words = [*words, "model=fmg_rd", "model.ema_decay=null", "data.train_batch_size=2"]
     words += ["trainer.max_epochs=4", "model.masking.ratio=0.4", f"run_dir={folder}"]
     cfg = composed(words)
     L.seed_everything(cfg.seed, verbose=False)
@@ -119,7 +126,7 @@ def in_one_process(root, ten, checkpoint, folder):
     return {
         "threads": torch.get_num_threads(),
         "exact": judged(words, checkpoint),
-        "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "streamed": judged([*words, "metrics.max_bins=65536"], checkpoint),
         "unified": judged([*words, *UNIFIED], checkpoint),
         "cached": trained([*words, "speed.feature_cache=host"], folder / "cached"),
         "not cached": trained([*words, "speed.feature_cache=off"], folder / "not"),
@@ -144,7 +151,7 @@ def one_and_two(mvtec_root, tmp_path_factory):
     checkpoint = folder / "last.ckpt"
     one = {
         "exact": judged(words, checkpoint),
-        "streamed": judged([*words, "pixel_bins=65536"], checkpoint),
+        "streamed": judged([*words, "metrics.max_bins=65536"], checkpoint),
         "unified": judged([*words, *UNIFIED], checkpoint),
         "validated": validated(["trainer=cpu", f"data.root={ten}"], checkpoint),
     }

@@ -13,7 +13,7 @@ from anomalib_rd.training import finite
 from anomalib_rd.training.run import train
 
 # 6 training images: three batches an epoch; 7 test images: three batches.
-BASE = ["model=rd4ad", "data.train_batch_size=2", "data.test_batch_size=3", "heatmaps=0"]
+BASE = ["model=rd4ad", "data.train_batch_size=2", "data.test_batch_size=3", "report.heatmaps=0"]
 BASE += ["callbacks.checkpoint.every_s=0"]
 
 
@@ -57,7 +57,7 @@ def stopped(compose_config, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("more", [[], ["test_curve=true"]], ids=["plain", "test curve"])
+@pytest.mark.parametrize("more", [[], ["test_during_training=true"]], ids=["plain", "test curve"])
 def test_a_lost_loss_names_epoch_and_batch_and_keeps_what_there_was(stopped, more):
     said, failure = stopped(*poison("train", epoch=2, batch=3), *more)
     kept = stopped.folder / "checkpoints/last.ckpt"
@@ -81,7 +81,7 @@ def test_weights_lost_in_an_epochs_last_step_reach_no_checkpoint(stopped):
     assert "last finite state" not in said and not (stopped.folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("more", [[], ["pixel_bins=1000"]], ids=["kept", "streamed"])
+@pytest.mark.parametrize("more", [[], ["metrics.max_bins=1000"]], ids=["kept", "streamed"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_lost_maps_name_epoch_and_batch_and_keep_the_trained_networks(stopped, more, value):
     said, _ = stopped(*poison("test", epoch=2, batch=2, value=value), *more)

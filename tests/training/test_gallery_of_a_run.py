@@ -21,7 +21,7 @@ from anomalib_rd.training.run import train
 def run(compose_config, tmp_path):
     def start(folder, *overrides):
         path = tmp_path / folder
-        train(compose_config("model=untrained", "heatmaps=0", *overrides, f"run_dir={path}"))
+        train(compose_config("model=untrained", "report.heatmaps=0", *overrides, f"run_dir={path}"))
         return path
 
     return start
@@ -32,7 +32,7 @@ def pixels(content):
 
 
 def test_every_test_image_is_kept_whether_the_maps_were_or_not(run, mvtec_root):
-    exact, streamed = run("exact"), run("streamed", "pixel_bins=1000")
+    exact, streamed = run("exact"), run("streamed", "metrics.max_bins=1000")
     with Gallery(exact) as kept, Gallery(streamed) as again:
         assert kept.paths == again.paths == list(read_scores(exact)["path"])
         assert kept.size == kept.map_size == again.map_size == (64, 64)
@@ -52,7 +52,7 @@ def test_every_test_image_is_kept_whether_the_maps_were_or_not(run, mvtec_root):
 
 def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
     (mvtec_copy / "cloth/ground_truth/square/001_mask.png").unlink()
-    few = run("few", "gallery=3", f"data.root={mvtec_copy}")
+    few = run("few", "report.gallery=3", f"data.root={mvtec_copy}")
     with Gallery(few) as gallery:
         assert len(gallery.paths) == 3 and gallery.threshold is None
         assert {path.split("/")[-2] for path in gallery.paths} == {"good", "square"}
@@ -62,14 +62,14 @@ def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
 
 def test_none_is_left_if_none_is_asked_for(tmp_path):
     scores = pd.DataFrame({"path": ["a", "b"], "defect": ["good", "crack"]})
-    leave_gallery(SimpleNamespace(config={"gallery": 0}), tmp_path, None, scores)
+    leave_gallery(SimpleNamespace(config={"report": {"gallery": 0}}), tmp_path, None, scores)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["-1", "some", "1.5", "true", "null"])
 def test_what_is_no_number_is_refused_before_the_training(compose_config, value):
-    with pytest.raises(UserError, match=r"gallery=.*: how many test images"):
-        train(compose_config(f"gallery={value}"))
+    with pytest.raises(UserError, match=r"report.gallery=.*: how many test images"):
+        train(compose_config(f"report.gallery={value}"))
 
 
 def test_maps_that_were_not_kept_are_made_again_in_the_precision_of_the_test(run, monkeypatch):
@@ -82,8 +82,8 @@ def test_maps_that_were_not_kept_are_made_again_in_the_precision_of_the_test(run
         return score(module, images)
 
     monkeypatch.setattr(DistillationModule, "score", watched)
-    streamed = ("pixel_bins=1000", "threshold=none", "trainer.precision=bf16-mixed")
+    streamed = ("metrics.max_bins=1000", "threshold.kind=none", "trainer.precision=bf16-mixed")
     for drawn, gallery in ((2, 0), (0, 2)):
         contexts.clear()
-        run(f"{drawn}", *streamed, f"heatmaps={drawn}", f"gallery={gallery}")
+        run(f"{drawn}", *streamed, f"report.heatmaps={drawn}", f"report.gallery={gallery}")
         assert len(contexts) > 1 and set(contexts) == {(False, True)}

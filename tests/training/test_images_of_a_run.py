@@ -20,7 +20,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.training.run import train
 
-QUICK = ("heatmaps=0", "gallery=0", "callbacks.checkpoint.every_s=0")
+QUICK = ("report.heatmaps=0", "report.gallery=0", "callbacks.checkpoint.every_s=0")
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ class TestChanged:
             "seed=0,1",
         ]
         words += ["data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none"]
-        words += ["model=untrained", "page=false", *QUICK, "sweep=s"]
+        words += ["model=untrained", "report.html=false", *QUICK, "sweep=s"]
         assert main(words) == 0
         capfd.readouterr()
         sweep.fingerprint_now.cache_clear()
@@ -142,7 +142,14 @@ class TestChanged:
     def test_evaluate_names_changed_images(self, run, capsys):
         folder = run("run", "trainer.max_epochs=1")
         exchange(run.data / "test/good/000.png")
-        words = ["evaluate", str(folder), "--device", "cpu", "heatmaps=0", "gallery=0"]
+        words = [
+            "evaluate",
+            str(folder),
+            "--device",
+            "cpu",
+            "report.heatmaps=0",
+            "report.gallery=0",
+        ]
         assert main([*words, "--name", "a"]) == 0
         assert "fingerprint" in capsys.readouterr().out
         made = json.loads((folder / "evaluations/a/evaluation.json").read_text())
@@ -224,7 +231,7 @@ def own(tmp_path, compose_config):
     own_images(tmp_path)
 
     def start(*overrides):
-        words = ["data=folder", "data.category=all", "trainer.max_epochs=1", "gallery=all"]
+        words = ["data=folder", "data.category=all", "trainer.max_epochs=1", "report.gallery=all"]
         train(compose_config(*words, f"data.root={tmp_path}/parts", *overrides))
         return tmp_path / "run"
 
@@ -253,7 +260,7 @@ def test_a_name_that_is_not_utf8(own, place, capsys):
     mask = own.root / "elsewhere/masks/square/000_mask.png"
     if "defect" in place:
         mask.rename(mask.with_name(f"{strange}_mask.png"))
-    folder = own(*own.elsewhere, "data.val=null", "logger=csv")
+    folder = own(*own.elsewhere, "validation.kind=null", "logger=csv")
     paths = " ".join(read_scores(folder)["path"])
     assert (r"\xf6\xfc.png" in paths) == (place != "parts/normal")
     for word in ("check", "list"):
@@ -305,7 +312,7 @@ def test_names_as_long_as_a_file_system_takes(own):
         name = "ü" * 120 + letter  # 241 bytes, and alike up to the last
         (square / f"{number:03}.png").rename(square / f"{name}.png")
         (masks / f"{number:03}_mask.png").rename(masks / f"{name}.png")
-    folder = own(*own.elsewhere, "heatmaps=20")
+    folder = own(*own.elsewhere, "report.heatmaps=20")
     drawn = list((folder / "heatmaps").glob("*.png"))
     assert len(drawn) == len(read_scores(folder))
     assert max(len(os.fsencode(path.name)) for path in drawn) <= 255

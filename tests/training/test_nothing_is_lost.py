@@ -13,7 +13,7 @@ from anomalib_rd.training import artifacts as leave
 from anomalib_rd.training import run
 from anomalib_rd.training.run import train
 
-BASE = ("trainer.max_epochs=1", "heatmaps=4", "logger=csv")
+BASE = ("trainer.max_epochs=1", "report.heatmaps=4", "logger=csv")
 
 
 def fail(*_, **__):
@@ -59,7 +59,7 @@ def test_image_with_a_very_long_name(compose_config, mvtec_copy, tmp_path):
     test = mvtec_copy / "cloth/test"
     (test / "good/000.png").rename(test / "good" / ("ä" * 120 + "1.png"))
     (test / "good/001.png").rename(test / "good" / ("ä" * 120 + "2.png"))
-    train(compose_config(*BASE, f"data.root={mvtec_copy}", "heatmaps=7"))
+    train(compose_config(*BASE, f"data.root={mvtec_copy}", "report.heatmaps=7"))
     assert len(list((tmp_path / "run/heatmaps").glob("*.png"))) == 7
     assert sum(
         "ä1.png" in path or "ä2.png" in path for path in read_scores(tmp_path / "run")["path"]

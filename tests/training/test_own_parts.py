@@ -31,7 +31,12 @@ class Fitting(nn.Module):
 @pytest.fixture
 def run(compose_config, tmp_path, mvtec_root):
     def start(*overrides):
-        words = ("trainer.max_epochs=1", "heatmaps=0", "gallery=0", f"data.root={mvtec_root}")
+        words = (
+            "trainer.max_epochs=1",
+            "report.heatmaps=0",
+            "report.gallery=0",
+            f"data.root={mvtec_root}",
+        )
         train(compose_config(*words, f"run_dir={tmp_path / 'run'}", *overrides))
         return tmp_path / "run"
 

@@ -14,7 +14,7 @@ from anomalib_rd.results.table import category_table, load_runs
 from anomalib_rd.training.run import train
 
 # 6 training images are two batches an epoch; 3 normal and 4 defective test images are three.
-BASE = ("data.train_batch_size=4", "data.test_batch_size=3", "heatmaps=7")
+BASE = ("data.train_batch_size=4", "data.test_batch_size=3", "report.heatmaps=7")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_limits_that_cut_nothing_leave_a_whole_run(run):
 def test_part_of_a_validation(run, tmp_path):
 
     root = make_mvtec(tmp_path / "more", categories=("cloth",), train=12)
-    words = [f"data.root={root}", "data.val=synthetic", "data.test_batch_size=2"]
+    words = [f"data.root={root}", "validation.kind=synthetic", "data.test_batch_size=2"]
     record = run(*words, "+trainer.limit_val_batches=1")[2]
     assert record["protocol"]["partial"]["limits"] == {"limit_val_batches": 1}
     with pytest.raises(UserError, match="limit_val_batches=0"):
@@ -75,7 +75,7 @@ def test_part_of_a_validation(run, tmp_path):
 
 
 def test_sanity_check_is_no_point_of_the_curve(run):
-    record = run("test_curve=true", "trainer.num_sanity_val_steps=2")[2]
+    record = run("test_during_training=true", "trainer.num_sanity_val_steps=2")[2]
     assert [point["epoch"] for point in record["test_curve"]] == [1, 2]
     assert record["protocol"]["partial"] is None
 
@@ -95,7 +95,7 @@ def test_limit_that_leaves_nothing_is_refused_before_training(compose_config, tm
 
 @pytest.mark.parametrize("bins", ["null", "65536"])
 def test_category_of_a_set_of_which_no_image_was_judged(run, bins):
-    words = ["data.unified=true", "data.category=[cloth,cable]", f"pixel_bins={bins}"]
+    words = ["data.unified=true", "data.category=[cloth,cable]", f"metrics.max_bins={bins}"]
     _, folder, record = run(*words, "+trainer.limit_test_batches=2")
     assert record["protocol"]["partial"]["judged_images"] == 6
     assert math.isnan(record["metrics"]["image_auroc"])

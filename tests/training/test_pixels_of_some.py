@@ -13,7 +13,7 @@ from anomalib_rd.results.record import category_folder, read_record, read_scores
 from anomalib_rd.training.evaluation import PredictionGatherer, judge
 from anomalib_rd.training.run import train
 
-QUICK = ("heatmaps=0", "gallery=0", "trainer.max_epochs=1", "model=untrained")
+QUICK = ("report.heatmaps=0", "report.gallery=0", "trainer.max_epochs=1", "model=untrained")
 PIXELS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")
 
 
@@ -55,7 +55,7 @@ def test_undefined_by_default_with_one_reason(run):
 
 @pytest.mark.parametrize("bins", ["null", "1048576"])
 def test_judged_on_those_with_masks_as_if_there_were_no_others(run, root, bins):
-    words = (f"pixel_bins={bins}", "data.pixel_metrics_on=masked")
+    words = (f"metrics.max_bins={bins}", "metrics.pixels_on=masked")
     record = read_record(run("some", *words))
     assert record["protocol"]["pixels_judged"] == {
         "hole": {"judged": 0, "of": 2},
@@ -65,13 +65,13 @@ def test_judged_on_those_with_masks_as_if_there_were_no_others(run, root, bins):
     assert len(read_scores(run("some2", *words))) == 3 + 7
     shutil.rmtree(root / "cloth/test/hole")
     (root / "cloth/test/square/900.png").unlink()
-    alone = read_record(run("alone", f"pixel_bins={bins}"))
+    alone = read_record(run("alone", f"metrics.max_bins={bins}"))
     assert pixels(alone) == pytest.approx(pixels(record), abs=1e-12)
 
 
 def test_of_several_categories_each_by_its_own_images(run, root):
     shutil.rmtree(root / "cable/ground_truth")
-    words = ("data.unified=true", "data.category=[cloth,cable]", "data.pixel_metrics_on=masked")
+    words = ("data.unified=true", "data.category=[cloth,cable]", "metrics.pixels_on=masked")
     folder = run("both", *words)
     cloth = read_record(category_folder(folder, "cloth"))
     cable = read_record(category_folder(folder, "cable"))
@@ -84,16 +84,25 @@ def test_of_several_categories_each_by_its_own_images(run, root):
 
 def test_evaluate_asks_for_it_afterwards(run):
     folder = run("all", "model=fmg_rd")
-    words = ["evaluate", str(folder), "--device", "cpu", "--name", "a", "gallery=0", "heatmaps=0"]
-    assert main([*words, "data.pixel_metrics_on=masked"]) == 0
+    words = [
+        "evaluate",
+        str(folder),
+        "--device",
+        "cpu",
+        "--name",
+        "a",
+        "report.gallery=0",
+        "report.heatmaps=0",
+    ]
+    assert main([*words, "metrics.pixels_on=masked"]) == 0
     made = read_json(folder / "evaluations/a/evaluation.json")
     assert made["metrics"]["aupro"] is not None
     assert made["protocol"]["pixels_judged"]["hole"] == {"judged": 0, "of": 2}
 
 
 def test_an_unknown_choice_is_refused(run):
-    with pytest.raises(UserError, match=r"data\.pixel_metrics_on=some"):
-        run("run", "data.pixel_metrics_on=some")
+    with pytest.raises(UserError, match=r"metrics\.pixels_on=some"):
+        run("run", "metrics.pixels_on=some")
 
 
 @pytest.mark.parametrize("bins", [None, 4096])

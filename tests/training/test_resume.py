@@ -21,7 +21,7 @@ BASE = (
     "model=fmg_rd",
     "trainer.max_epochs=4",
     "data.train_batch_size=4",
-    "heatmaps=0",
+    "report.heatmaps=0",
     "callbacks.checkpoint.every_s=0",
 )
 # The test curve's points lie further apart than the checkpoints.
@@ -85,8 +85,8 @@ def leaving(folder):
     [
         ["speed.feature_cache=off", "data.num_workers=1"],
         ["speed.feature_cache=host", "scheduler=cosine"],
-        ["speed=off", "scheduler=one_cycle", "test_curve=true", *EVERY_OTHER],
-        ["averaging=ema", "test_curve=true", *EVERY_OTHER],
+        ["speed=off", "scheduler=one_cycle", "test_during_training=true", *EVERY_OTHER],
+        ["model.ema_decay=0.98", "test_during_training=true", *EVERY_OTHER],
     ],
     ids=["workers without cache", "cosine with cache", "one cycle with test curve", "average"],
 )
@@ -116,17 +116,17 @@ def test_twice_cut_off_it_ends_with_the_same_bits(run, tmp_path):
     assert read_record(cut)["protocol"]["resumed_from_epoch"] == 3
 
 
-@pytest.mark.parametrize("averaging", ["none", "ema"])
-def test_cut_off_at_the_test_it_trains_no_more(run, tmp_path, monkeypatch, averaging):
-    whole = leaving(run("whole", f"averaging={averaging}"))
+@pytest.mark.parametrize("decay", ["null", "0.98"])
+def test_cut_off_at_the_test_it_trains_no_more(run, tmp_path, monkeypatch, decay):
+    whole = leaving(run("whole", f"model.ema_decay={decay}"))
     with pytest.raises(PowerCutError):
-        run("cut", f"averaging={averaging}", *stopping(tmp_path / "marker", epoch=None))
+        run("cut", f"model.ema_decay={decay}", *stopping(tmp_path / "marker", epoch=None))
 
     def refuse(*_, **__):
         raise AssertionError("the teacher was asked again")
 
     monkeypatch.setattr("anomalib_rd.training.module.cache_features", refuse)
-    cut = run("cut", f"averaging={averaging}")
+    cut = run("cut", f"model.ema_decay={decay}")
     assert leaving(cut) == whole
     record = read_record(cut)
     assert record["protocol"]["resumed_from_epoch"] == 4
@@ -187,13 +187,15 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(run, cut):
 
 
 def test_what_changes_no_result_does_not_keep_a_run_from_going_on(run, cut, whole):
-    words = ("speed=off", "heatmaps=1", "data.num_workers=2", "logger=csv", "sweep=other")
+    words = ("speed=off", "report.heatmaps=1", "data.num_workers=2", "logger=csv", "sweep=other")
     assert leaving(run("cut", *words)) == whole
     assert read_record(cut)["protocol"]["resumed_from_epoch"] == 2
 
 
 def test_a_search_runs_anew(compose_config, cut):
-    cfg = compose_config(*BASE, f"run_dir={cut}", "objective=train/loss", "trainer.max_epochs=1")
+    cfg = compose_config(
+        *BASE, f"run_dir={cut}", "optimized_metric=train/loss", "trainer.max_epochs=1"
+    )
     assert train(cfg) > 0
     assert read_record(cut)["protocol"]["resumed_from_epoch"] is None
 

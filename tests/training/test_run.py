@@ -83,7 +83,9 @@ def test_checkpoint_restores_the_judged_network_without_the_teacher(run, compose
 def test_looking_at_the_test_set_changes_nothing(run):
     """The opt-in curve is a look: the trained network and the headline stay the same."""
     blind, a = run("model=fmg_rd", folder="a")
-    looked, b = run("model=fmg_rd", "test_curve=true", "pro_rd4ad=true", folder="b")
+    looked, b = run(
+        "model=fmg_rd", "test_during_training=true", "metrics.pro_rd4ad=true", folder="b"
+    )
     assert all(torch.equal(v, weights(b)[k]) for k, v in weights(a).items())
     assert {k: looked["metrics"][k] for k in blind["metrics"]} == blind["metrics"]
     assert 0 <= looked["metrics"]["pro_rd4ad"] <= 1
@@ -108,8 +110,8 @@ def test_untrained_is_a_fresh_student(run):
 
 
 def test_training_lowers_the_loss_and_finds_the_squares(run, compose_config):
-    objective = train(compose_config("objective=train/loss", "trainer.max_epochs=1"))
-    later = train(compose_config("objective=train/loss", "trainer.max_epochs=25"))
+    objective = train(compose_config("optimized_metric=train/loss", "trainer.max_epochs=1"))
+    later = train(compose_config("optimized_metric=train/loss", "trainer.max_epochs=25"))
     assert later < 0.6 * objective
     record, _ = run("model=rd4ad", "trainer.max_epochs=25")
     assert record["metrics"]["pixel_auroc"] > 0.9
@@ -147,8 +149,8 @@ def test_several_categories_in_one_run_point_to_multirun(compose_config):
 
 
 def test_wrong_objective_is_named(compose_config):
-    with pytest.raises(UserError, match="objective=nothing"):
-        train(compose_config("objective=nothing", "trainer.max_epochs=1"))
+    with pytest.raises(UserError, match="optimized_metric=nothing"):
+        train(compose_config("optimized_metric=nothing", "trainer.max_epochs=1"))
 
 
 def test_gpu_asked_for_and_absent(compose_config):

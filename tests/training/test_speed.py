@@ -46,7 +46,7 @@ def run(compose_config, tmp_path):
 )
 def test_exact_switches_change_no_bit(run, model, switches):
     # 6 images: the last batch is short.
-    base = [f"model={model}", "data.train_batch_size=4", "heatmaps=0"]
+    base = [f"model={model}", "data.train_batch_size=4", "report.heatmaps=0"]
     record, scores, weights = run("plain", *base, "speed=off")
     for number, overrides in enumerate(switches):
         other, other_scores, other_weights = run(f"switched{number}", *base, *overrides)
@@ -164,7 +164,7 @@ def test_no_step_waits_for_its_loss(compose_config):
 
 def test_streamed_pixel_metrics_of_a_run_are_within_their_bounds(run, tmp_path):
     exact, scores, _ = run("exact", "model=rd4ad")
-    streamed, same_scores, _ = run("streamed", "model=rd4ad", "pixel_bins=1000")
+    streamed, same_scores, _ = run("streamed", "model=rd4ad", "metrics.max_bins=1000")
     assert same_scores == scores and exact["bounds"] == {}
     for name, (low, high) in streamed["bounds"].items():
         assert low <= exact["metrics"][name] <= high and high - low < 0.1
@@ -176,12 +176,12 @@ def test_streamed_pixel_metrics_of_a_run_are_within_their_bounds(run, tmp_path):
 
 def test_streamed_metrics_say_why_they_are_undefined(run, mvtec_copy):
     next((mvtec_copy / "cloth" / "ground_truth").rglob("*.png")).unlink()
-    record, *_ = run("run", f"data.root={mvtec_copy}", "pixel_bins=1000", "model=untrained")
+    record, *_ = run("run", f"data.root={mvtec_copy}", "metrics.max_bins=1000", "model=untrained")
     assert "1 of 4 defect images have no ground-truth mask" in record["undefined"]["aupro"]
     assert math.isnan(record["metrics"]["aupro"])
 
 
 def test_per_image_pro_needs_the_maps_that_streaming_drops(compose_config):
-    cfg = compose_config("pixel_bins=1000", "pro_rd4ad=true")
-    with pytest.raises(UserError, match=r"pro_rd4ad.*pixel_bins"):
+    cfg = compose_config("metrics.max_bins=1000", "metrics.pro_rd4ad=true")
+    with pytest.raises(UserError, match=r"pro_rd4ad.*max_bins"):
         make_module(cfg, make_data(cfg), plain(cfg))

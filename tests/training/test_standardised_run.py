@@ -10,7 +10,7 @@ from anomalib_rd.inference.load import load_run
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.training.run import make_data, train
 
-STANDARDISED = ("model/scoring=standardised", "gallery=0", "heatmaps=0")
+STANDARDISED = ("model/scoring=standardised", "report.gallery=0", "report.heatmaps=0")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_loaded_run_gives_the_recorded_scores(run, mvtec_root):
 
 def test_maps_and_pixel_metrics_are_those_of_the_plain_scorer(run, compose_config, tmp_path):
     _, folder = run()
-    plain = compose_config("gallery=0", "heatmaps=0", f"run_dir={tmp_path / 'plain'}")
+    plain = compose_config("report.gallery=0", "report.heatmaps=0", f"run_dir={tmp_path / 'plain'}")
     train(plain)
     ours, rd4ads = (read_record(f)["metrics"] for f in (folder, tmp_path / "plain"))
     assert ours["aupro"] == rd4ads["aupro"] and ours["pixel_ap"] == rd4ads["pixel_ap"]
@@ -57,7 +57,11 @@ def test_maps_and_pixel_metrics_are_those_of_the_plain_scorer(run, compose_confi
 def test_a_validation_at_the_last_epoch_has_the_statistics_of_the_end(
     run, compose_config, tmp_path
 ):
-    words = ("data.val=synthetic", "data.val_share=0.5", "trainer.check_val_every_n_epoch=1")
+    words = (
+        "validation.kind=synthetic",
+        "validation.fraction=0.5",
+        "trainer.check_val_every_n_epoch=1",
+    )
     root = grown(tmp_path)
     _, folder = run(*words, f"data.root={root}")
     looked = read_record(folder)["validation"]

@@ -23,7 +23,7 @@ from anomalib_rd.training.run import make_data, train
 @pytest.fixture
 def run(compose_config, tmp_path):
     def start(*overrides):
-        cfg = compose_config("gallery=0", "heatmaps=0", *overrides)
+        cfg = compose_config("report.gallery=0", "report.heatmaps=0", *overrides)
         train(cfg)
         return cfg, tmp_path / "run", read_run(tmp_path / "run").threshold
 
@@ -70,7 +70,7 @@ def test_some_of_many_training_images_are_enough(run):
 
 
 def test_held_out_images_before_they_get_defects(run, larger):
-    cfg, folder, threshold = run("data.val=synthetic", f"data.root={larger}")
+    cfg, folder, threshold = run("validation.kind=synthetic", f"data.root={larger}")
     data = make_data(cfg)
     assert (threshold.source, threshold.optimistic) == ("held-out images", False)
     assert threshold.normal_images == len(data.val_set) == 4
@@ -83,7 +83,10 @@ def test_held_out_images_before_they_get_defects(run, larger):
 
 def test_best_f1_on_the_validation(run, larger):
     cfg, folder, threshold = run(
-        "threshold=f1max", "data.val=synthetic", f"data.root={larger}", "trainer.max_epochs=3"
+        "threshold.kind=f1max",
+        "validation.kind=synthetic",
+        f"data.root={larger}",
+        "trainer.max_epochs=3",
     )
     validation = make_data(cfg).val_set
     detector = load_run(folder, device="cpu")
@@ -133,14 +136,14 @@ def test_untrained_student_has_none_and_reads_no_training_images(run, mvtec_copy
 
 
 def test_none_leaves_none(run):
-    _, folder, threshold = run("threshold=none", "trainer.max_epochs=1")
+    _, folder, threshold = run("threshold.kind=none", "trainer.max_epochs=1")
     assert threshold is None and read_record(folder)["threshold"] is None
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("threshold=f1max",), "set data.val=synthetic"),
+        (("threshold.kind=f1max",), "set validation.kind=synthetic"),
         (("threshold.false_positive_rate=0",), r"false_positive_rate=0.*between 0 and 1"),
         (("threshold.false_positive_rate=many",), "false_positive_rate=many"),
         (("threshold.false_positive_rate=null",), "false_positive_rate=None"),
@@ -173,7 +176,7 @@ def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
 
 def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, larger, caplog):
     """Of 12 normal images 4 are held out: they allow 1 in 5, and 2 % needs 49."""
-    words = ("data.val=synthetic", "threshold.false_positive_rate=0.02")
+    words = ("validation.kind=synthetic", "threshold.false_positive_rate=0.02")
     with caplog.at_level("INFO", "anomalib_rd"):
         folder = run(f"data.root={larger}", "trainer.max_epochs=1", *words)[1]
     (told,) = [r for r in caplog.records if "false_positive_rate=0.02" in r.message]

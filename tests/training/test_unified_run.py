@@ -22,8 +22,8 @@ from anomalib_rd.training.run import train
 
 NAMES = ["cloth", "cable"]
 WORDS = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
-WORDS += ["trainer.max_epochs=2", "logger=csv", "page=false", "sweep=s", "heatmaps=2"]
-WORDS += ["data.val=synthetic", "data.val_share=0.4", "test_curve=true"]
+WORDS += ["trainer.max_epochs=2", "logger=csv", "report.html=false", "sweep=s", "report.heatmaps=2"]
+WORDS += ["validation.kind=synthetic", "validation.fraction=0.4", "test_during_training=true"]
 TOGETHER = ["data.unified=true", "data.category=cloth,cable"]
 
 
@@ -135,7 +135,7 @@ def evaluated(run, name, *words):
 
 
 def test_an_evaluation_gives_each_categorys_numbers_to_the_bit(run, capsys):
-    folder = evaluated(run, "again", "heatmaps=0", "gallery=0")
+    folder = evaluated(run, "again", "report.heatmaps=0", "report.gallery=0")
     assert "all metrics and scores equal the record, to the bit" in capsys.readouterr().out
     made = read_json(folder / "evaluation.json")
     assert made["categories"] == read_record(run)["categories"] and made["evaluation"]["equal"]
@@ -154,8 +154,8 @@ def test_an_evaluation_on_one_of_the_categories_is_held_against_that(run, capsys
     assert made["data"]["category"] == "cable" and made["evaluation"]["same_data"]
     recorded = read_record(category_folder(run, "cable"))["metrics"]
     assert made["metrics"] == pytest.approx(recorded, abs=1e-4)  # other batches
-    assert main(["evaluate", str(run), "heatmaps=1,2"]) == 2
-    assert "heatmaps=1,2: one value; evaluate once for each" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "report.heatmaps=1,2"]) == 2
+    assert "report.heatmaps=1,2: one value; evaluate once for each" in capsys.readouterr().err
 
 
 def test_cut_off_and_resumed_it_ends_with_the_same_bits(run, root, compose_config, tmp_path):
@@ -200,10 +200,10 @@ def test_a_metric_that_one_category_lacks_has_no_mean():
 
 
 def test_streamed_pixels_are_each_categorys(run, root, compose_config, tmp_path):
-    words = ["model=untrained", "heatmaps=0", "gallery=0", f"data.root={root}"]
+    words = ["model=untrained", "report.heatmaps=0", "report.gallery=0", f"data.root={root}"]
     words += ["data.unified=true", "data.category=[cloth,cable]", "data.test_batch_size=4"]
     for name, bins in (("exact", "null"), ("streamed", "1048576")):
-        train(compose_config(*words, f"pixel_bins={bins}", f"run_dir={tmp_path / name}"))
+        train(compose_config(*words, f"metrics.max_bins={bins}", f"run_dir={tmp_path / name}"))
     exact, streamed = (read_record(tmp_path / name) for name in ("exact", "streamed"))
     for name in NAMES:
         assert streamed["categories"][name] == pytest.approx(exact["categories"][name], abs=1e-6)

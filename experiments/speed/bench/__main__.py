@@ -29,7 +29,13 @@ from .measuring import machine
 
 # The user's overrides come after the first and before the second.
 DEFAULTS = ("model=rd4ad", "data.train_batch_size=16", "trainer.max_epochs=2")
-FIXED = ("logger=none", "heatmaps=0", "gallery=0", "test_curve=false", "objective=null")
+FIXED = (
+    "logger=none",
+    "report.heatmaps=0",
+    "report.gallery=0",
+    "test_during_training=false",
+    "optimized_metric=null",
+)
 
 
 @dataclass(frozen=True)

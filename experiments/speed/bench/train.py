@@ -165,7 +165,7 @@ def check(variant: Variant, config: dict[str, Any]) -> None:
     for key, fits in (
         ("loss=flattened_cosine", config["loss"]["_target_"].endswith(".FlattenedCosine")),
         ("scheduler=none", not config["scheduler"]),
-        ("averaging=none", not config["averaging"]),
+        ("model.ema_decay=null", config["model"]["ema_decay"] is None),
         ("data.transform=null", not config["data"]["transform"]),
     ):
         if not fits:
