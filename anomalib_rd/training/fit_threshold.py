@@ -93,7 +93,7 @@ def set_threshold(outcome: Outcome) -> None:
     None where none is asked for, a score is not finite, or the student is untrained: a floor to
     compare with judges no images, and need not read the training images.
     """
-    if not outcome.config["model"]["fit"]:
+    if not outcome.config["model"]["train"]:
         return
     outcome.threshold = _wanted(outcome)
     path = Path(outcome.config["run_dir"]) / CHECKPOINT
