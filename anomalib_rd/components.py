@@ -113,17 +113,29 @@ def build(spec: Any, key: str, trust: bool = True) -> Any:
 
         return instantiate(spec)
     made = _found(values["_target_"])
-    named = {name: value for name, value in values.items() if name not in _HYDRAS}
+    args = list(values.get("_args_", ()))
+    kwargs = {name: value for name, value in values.items() if name not in _HYDRAS}
+    if not values.get("_partial_"):
+        return _construct(made, key, *args, **kwargs)
     try:
-        given = list(values.get("_args_", ()))
-        if values.get("_partial_"):
-            inspect.signature(made).bind_partial(*given, **named)
-            return functools.partial(made, *given, **named)
-        return made(*given, **named)
+        inspect.signature(made).bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise UserError(f"{key}: {values['_target_']}: {one_line(error)}") from error
+    return functools.partial(_construct, made, key, *args, **kwargs)
+
+
+def _construct(cls: Any, key: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Construct an object; errors name the config key, such as ``model.masking.ratio=2: ...``."""
+    try:
+        return cls(*args, **kwargs)
     except (UserError, OSError):
         raise
-    except Exception as error:  # of values that a class does not expect
-        raise UserError(f"{key}: {values['_target_']}: {one_line(error)}") from error
+    except Exception as error:  # values that a class does not expect
+        message = one_line(error)
+        # Our classes raise ValueError("parameter=value: reason").
+        if message.partition("=")[0] in inspect.signature(cls).parameters:
+            raise UserError(f"{key}.{message}") from error
+        raise UserError(f"{key}: {cls.__name__}: {message}") from error
 
 
 def require_plain(path: Path, config: Any) -> None:

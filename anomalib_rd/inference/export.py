@@ -30,7 +30,7 @@ from anomalib_rd.inference.runtimes import FORMATS, Metadata, open_model
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
 from anomalib_rd.networks.teacher import state_sha256
 from anomalib_rd.results.files import one_line
-from anomalib_rd.scoring import Scored, score_images
+from anomalib_rd.scoring import ScoringOutput, score_images
 
 TOLERANCE = 1e-3
 """Scores and maps of the file may differ from torch's by this; those of anomalies are near 1."""
@@ -160,7 +160,7 @@ def export_int8(
     return found, metadata
 
 
-def reference(graph: Graph, images: Tensor) -> Scored:
+def reference(graph: Graph, images: Tensor) -> ScoringOutput:
     """What torch gives, without anything that an export changes."""
     # Not inference_mode: the scorer keeps what it makes here, and the graph will have it.
     with torch.no_grad():
@@ -168,7 +168,7 @@ def reference(graph: Graph, images: Tensor) -> Scored:
             score_images(batch, graph.networks, graph.scorer, graph.tiling)
             for batch in images.split(BATCH)
         ]
-    return Scored(torch.cat([p.maps for p in parts]), torch.cat([p.scores for p in parts]))
+    return ScoringOutput(torch.cat([p.maps for p in parts]), torch.cat([p.scores for p in parts]))
 
 
 def traced(graph: Graph) -> torch.export.ExportedProgram:
@@ -197,7 +197,7 @@ def beside(path: Path) -> Iterator[Path]:
             shutil.move(made, path.with_name(made.name))
 
 
-def parity(network: Network, images: Tensor, expected: Scored, path: Path) -> Parity:
+def parity(network: Network, images: Tensor, expected: ScoringOutput, path: Path) -> Parity:
     """How near the network comes to what torch gives.
 
     Raises:

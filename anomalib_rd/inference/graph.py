@@ -20,7 +20,7 @@ from torchvision.models import resnet
 from anomalib_rd.inference.runtimes import IMAGE, KEY, MAP, SCORE, Metadata, runtime
 from anomalib_rd.networks import Distiller
 from anomalib_rd.results.files import sha256_file
-from anomalib_rd.scoring import AnomalyScorer, Tiling
+from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
 # Blocks that apply their children in this order; of others only nn.Sequential is sure to.
 BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, timm_resnet.BasicBlock, timm_resnet.Bottleneck)
@@ -70,18 +70,12 @@ class Graph(nn.Module):
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.networks, self.scorer = networks, scorer
-        self.tiling, self.image_size = tiling, image_size
+        self.networks, self.scorer, self.image_size = networks, scorer, image_size
+        self.tiling = Tiling(tiling.size, tiling.overlap, batch_size=None)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, H, W) and scores (B,), float32, of images (B, 3, H, W) uint8."""
-        size = self.tiling.size or self.image_size
-        features, restored, _ = self.networks(self.tiling.split(image))
-        maps = self.scorer.distances(features, restored, size)
-        if self.tiling.size:
-            maps = self.tiling.blend(maps, self.image_size)
-        found = self.scorer.finish(maps)
-        return found.maps, found.scores
+        return score_images(image, self.networks, self.scorer, self.tiling)
 
 
 def trace(graph: Graph) -> export.ExportedProgram:

@@ -1,6 +1,6 @@
-"""Plain torch networks: teacher, masking, fusion, student, and the distiller that joins them."""
+"""Networks in plain torch: teacher, masking, fusion, student, and the distiller of all four."""
 
-from anomalib_rd.networks.distiller import Distilled, Distiller
+from anomalib_rd.networks.distiller import DistillationOutput, Distiller
 from anomalib_rd.networks.fusion import Fusion
 from anomalib_rd.networks.losses import FlattenedCosine, HardCosine, PixelCosine
 from anomalib_rd.networks.masking import FeatureMasking, NoMasking
@@ -8,7 +8,7 @@ from anomalib_rd.networks.student import Student
 from anomalib_rd.networks.teacher import Teacher
 
 __all__ = [
-    "Distilled",
+    "DistillationOutput",
     "Distiller",
     "FeatureMasking",
     "FlattenedCosine",

@@ -1,6 +1,6 @@
-"""Attention on one feature map, by name; the blocks are timm's."""
+"""Attention blocks on one feature map, from timm, by name."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from timm.layers.attention2d import MultiQueryAttention2d
 from timm.layers.cbam import CbamModule
@@ -9,22 +9,20 @@ from timm.layers.eca import EcaModule
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
-from anomalib_rd.errors import UserError
-
 Attention = Literal["none", "se", "eca", "cbam", "coordinate", "self"]
 
 
-def attention_block(name: Attention, channels: int, shrink: int) -> nn.Module:
-    """A block (B, C, H, W) -> (B, C, H, W).
+def attention_block(name: Attention, channels: int, kv_stride: int) -> nn.Module:
+    """Make a block (B, C, H, W) -> (B, C, H, W).
 
     Args:
         name: ``se`` (arXiv 1709.01507), ``eca`` (1910.03151), ``cbam`` (1807.06521),
             ``coordinate`` (2103.02907), ``self`` (multi-query, keys on a coarser grid) or ``none``.
         channels: C.
-        shrink: how many times coarser, a side, the keys of ``self`` are than its queries.
+        kv_stride: of ``self``: its keys lie on a grid this many times coarser per side.
 
     Raises:
-        UserError: for another name.
+        ValueError: unknown name.
     """
     if name == "none":
         return nn.Identity()
@@ -37,19 +35,17 @@ def attention_block(name: Attention, channels: int, shrink: int) -> nn.Module:
     if name == "coordinate":
         return CoordAttn(channels)
     if name == "self":
-        return SelfAttention(channels, shrink)
-    raise UserError(
-        f"model.fusion.attention={name}: choose one of none, se, eca, cbam, coordinate, self"
-    )
+        return SelfAttention(channels, kv_stride)
+    raise ValueError(f"attention={name}: must be one of {', '.join(get_args(Attention))}")
 
 
 class SelfAttention(nn.Module):
-    """Residual multi-query self-attention whose keys lie on a grid ``shrink`` times coarser."""
+    """Residual multi-query self-attention whose keys lie on a grid ``kv_stride`` times coarser."""
 
-    def __init__(self, channels: int, shrink: int) -> None:
+    def __init__(self, channels: int, kv_stride: int) -> None:
         super().__init__()
         heads = next(h for h in (4, 2, 1) if channels % h == 0)
-        self.attend = MultiQueryAttention2d(channels, num_heads=heads, kv_stride=shrink)
+        self.attend = MultiQueryAttention2d(channels, num_heads=heads, kv_stride=kv_stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

@@ -1,4 +1,4 @@
-"""The whole method at one sitting: teacher -> masking -> fusion -> student."""
+"""The complete method in one module: teacher -> masking -> fusion -> student."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,18 +12,11 @@ from anomalib_rd.networks.student import Student
 from anomalib_rd.networks.teacher import Teacher
 
 
-class Distilled(NamedTuple):
-    """What one pass gives, finest scale first.
+class DistillationOutput(NamedTuple):
+    """Features of both networks, [(B, Ck, Hk, Wk)], finest scale first, with equal shapes."""
 
-    Attributes:
-        features: the teacher's, [(B, Ck, Hk, Wk)].
-        restored: the student's, shaped as the teacher's.
-        masks: [(B, 1, Hk, Wk)], 1 where the student's view was hidden.
-    """
-
-    features: list[Tensor]
-    restored: list[Tensor]
-    masks: list[Tensor]
+    teacher_features: list[Tensor]
+    student_features: list[Tensor]
 
 
 class Distiller(nn.Module):
@@ -49,31 +42,33 @@ class Distiller(nn.Module):
         self.fusion = fusion(teacher=teacher)
         self.student = student(teacher=teacher, in_channels=self.fusion.out_channels)
 
-    def forward(self, images: Tensor) -> Distilled:
-        """Distil a batch of images (B, 3, H, W), uint8 or float in [0, 1]."""
-        return self.restore(self.teacher(images))
+    def forward(self, images: Tensor) -> DistillationOutput:
+        """Features of images (B, 3, H, W), uint8 or float in [0, 1]."""
+        return self.forward_features(self.teacher(images))
 
-    def restore(self, features: list[Tensor]) -> Distilled:
+    def forward_features(self, features: list[Tensor]) -> DistillationOutput:
         """Restore the teacher's features [(B, Ck, Hk, Wk)], which may come from a cache."""
-        return self.restore_masked(features, self.masking.masks(features))
+        return self.forward_masked(features, self.masking.draw_masks(features))
 
-    def restore_masked(self, features: list[Tensor], rounds: list[list[Tensor]]) -> Distilled:
-        """Restore the features through masks that are drawn already.
+    def forward_masked(
+        self, features: list[Tensor], mask_sets: list[list[Tensor]]
+    ) -> DistillationOutput:
+        """Restore the teacher's features [(B, Ck, Hk, Wk)] through given masks.
 
-        Drawing is kept apart so that this part can be compiled: a compiled graph draws other
-        random numbers than PyTorch does step by step.
+        Masks are drawn separately so that this part can be compiled: a compiled graph draws other
+        random numbers than eager PyTorch.
 
         Args:
-            features: the teacher's, [(B, Ck, Hk, Wk)].
-            rounds: the masks of each round, [[(B, 1, Hk, Wk)]].
+            features: the teacher's.
+            mask_sets: [[(B, 1, Hk, Wk)]], one set, or complementary ones: each position is then
+                taken from the output of the set that hides it.
         """
-        views = [self.student(self.fusion(self.masking(features, masks))) for masks in rounds]
-        if len(rounds) == 1:
-            return Distilled(features, views[0], rounds[0])
-        # Complementary masks: each position as restored where it was hidden.
-        restored, hidden = [], []
-        for k in range(len(features)):
-            masks = torch.stack([round_[k] for round_ in rounds])
-            restored.append((masks * torch.stack([view[k] for view in views])).sum(0))
-            hidden.append(masks.sum(0))
-        return Distilled(features, restored, hidden)
+        outputs = [self.student(self.fusion(self.masking(features, set_))) for set_ in mask_sets]
+        if len(outputs) == 1:
+            return DistillationOutput(features, outputs[0])
+        masks_by_scale, outputs_by_scale = zip(*mask_sets, strict=True), zip(*outputs, strict=True)
+        restored = [
+            (torch.stack(masks) * torch.stack(maps)).sum(0)
+            for masks, maps in zip(masks_by_scale, outputs_by_scale, strict=True)
+        ]
+        return DistillationOutput(features, restored)

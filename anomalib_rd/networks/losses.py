@@ -1,102 +1,87 @@
-"""How far the student's features are from the teacher's: cosine distances summed over scales.
+"""Losses: cosine distances between teacher and student features, summed over scales.
 
-All in float32, whatever the precision of the networks.
+A loss takes the features of both networks, [(B, Ck, Hk, Wk)], and returns a scalar. All are
+computed in float32, whatever the precision of the networks.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.linalg import vecdot, vector_norm
 
-from anomalib_rd.errors import UserError
-
 EPS = 1e-8  # of F.cosine_similarity
 
 
 class FlattenedCosine(nn.Module):
-    """One cosine an image and scale, over all C*H*W values: RD4AD's code and published numbers."""
+    """One cosine per image and scale, over all C*H*W values: RD4AD's code and published numbers."""
 
-    def forward(
-        self,
-        features: list[Tensor],
-        restored: list[Tensor],
-        masks: list[Tensor],  # noqa: ARG002
-    ) -> Tensor:
-        """Sum over scales of the batch mean of 1 - cos.
-
-        Args:
-            features: teacher's, [(B, Ck, Hk, Wk)].
-            restored: student's, shaped as the teacher's.
-            masks: [(B, 1, Hk, Wk)], 1 where hidden; not weighted here.
-        """
-        with torch.autocast(features[0].device.type, enabled=False):
-            pairs = zip(features, restored, strict=True)
-            return sum_scales(
-                [(1 - flattened_cosine(f.float(), r.float())).mean() for f, r in pairs]
-            )
+    def forward(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """Sum over scales of the batch mean of 1 - cos."""
+        return mean_distance(flattened_cosine, teacher_features, student_features)
 
 
 class PixelCosine(nn.Module):
-    """One cosine a position over its C values, averaged: the formula of RD4AD's paper (eq. 1-2)."""
+    """One cosine per position over its C values: the formula of RD4AD's paper (eq. 1-2)."""
 
-    def forward(
-        self,
-        features: list[Tensor],
-        restored: list[Tensor],
-        masks: list[Tensor],  # noqa: ARG002
-    ) -> Tensor:
-        """Sum over scales of the mean over batch and positions of 1 - cos; arguments as above."""
-        with torch.autocast(features[0].device.type, enabled=False):
-            pairs = zip(features, restored, strict=True)
-            return sum_scales(
-                [(1 - F.cosine_similarity(f.float(), r.float(), dim=1)).mean() for f, r in pairs]
-            )
+    def forward(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """Sum over scales of the mean over batch and positions of 1 - cos."""
+        return mean_distance(F.cosine_similarity, teacher_features, student_features)
 
 
 class HardCosine(nn.Module):
-    """As `FlattenedCosine`, learning most where the student is furthest off.
+    """`FlattenedCosine` that learns most where the student is furthest from the teacher.
 
     Its value is the same; the gradient of a position is weighted by the position's distance
-    1 - cos over the image's mean distance, cut at ``limit``. What is easy to restore is soon
-    learnt, and drowns what is not in one cosine over all. The idea is ReContrast's hard-normal
-    mining (arXiv 2306.02602), which drops the easy positions' gradient instead of weighting.
+    1 - cos divided by the image's mean distance, at most ``limit``. Easy positions are learnt
+    soon and would dominate a single cosine. The idea is ReContrast's hard-normal mining (arXiv
+    2306.02602), which drops the gradient of easy positions instead of weighting.
 
     Args:
         limit: highest weight of a position, above 1.
 
     Raises:
-        UserError: a limit of 1 or less.
+        ValueError: a limit of 1 or less.
     """
 
     def __init__(self, limit: float = 3.0) -> None:
         super().__init__()
         if not limit > 1:
-            raise UserError(f"loss.limit={limit}: must be above 1")
+            raise ValueError(f"limit={limit}: must be above 1")
         self.limit = limit
-        self.cosine = FlattenedCosine()
 
-    def forward(
-        self, features: list[Tensor], restored: list[Tensor], masks: list[Tensor]
-    ) -> Tensor:
-        """Sum over scales of the batch mean of 1 - cos; arguments as above."""
-        with torch.autocast(features[0].device.type, enabled=False):
+    def forward(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """Sum over scales of the batch mean of 1 - cos."""
+        with torch.autocast(teacher_features[0].device.type, enabled=False):
             weighted = [
-                with_gradient(r, self._weights(f.float(), r.float()))
-                for f, r in zip(features, restored, strict=True)
+                scale_gradient(s, self._weights(t.float(), s.float()))
+                for t, s in zip(teacher_features, student_features, strict=True)
             ]
-        loss: Tensor = self.cosine(features, weighted, masks)
-        return loss
+        return mean_distance(flattened_cosine, teacher_features, weighted)
 
     @torch.no_grad()
-    def _weights(self, feature: Tensor, restored: Tensor) -> Tensor:
+    def _weights(self, teacher: Tensor, student: Tensor) -> Tensor:
         """(B, 1, H, W) in [0, limit]."""
-        distance = 1 - F.cosine_similarity(feature, restored, dim=1).unsqueeze(1)
+        distance = 1 - F.cosine_similarity(teacher, student, dim=1).unsqueeze(1)
         mean = distance.mean((1, 2, 3), keepdim=True).clamp_min(EPS)
         return (distance / mean).clamp(0, self.limit)
 
 
-def with_gradient(values: Tensor, weights: Tensor) -> Tensor:
-    """The values as they are; a gradient that comes back is multiplied by the weights."""
+def mean_distance(
+    cosine: Callable[[Tensor, Tensor], Tensor],
+    teacher_features: list[Tensor],
+    student_features: list[Tensor],
+) -> Tensor:
+    """Sum over scales of the mean of 1 - cosine(teacher, student), in float32."""
+    with torch.autocast(teacher_features[0].device.type, enabled=False):
+        pairs = zip(teacher_features, student_features, strict=True)
+        first, *others = [(1 - cosine(t.float(), s.float())).mean() for t, s in pairs]
+        return sum(others, start=first)
+
+
+def scale_gradient(values: Tensor, weights: Tensor) -> Tensor:
+    """The same values; their gradient is multiplied by the weights."""
     fixed = values.detach()
     return fixed + (values - fixed) * weights.to(values.dtype)
 
@@ -105,18 +90,10 @@ def flattened_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosines (B,) of two batches (B, C, H, W), each image as one vector.
 
     F.cosine_similarity of the flattened batches gives the same and takes up to five times as
-    long: it writes both vectors anew, divided by their norms, and copies channels-last batches.
+    long: it writes both vectors divided by their norms, and copies channels-last batches.
     """
     if a.is_contiguous(memory_format=torch.channels_last):
         a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
     a, b = a.flatten(1), b.flatten(1)
     norms = vector_norm(a, dim=1).clamp_min(EPS) * vector_norm(b, dim=1).clamp_min(EPS)
     return vecdot(a, b) / norms
-
-
-def sum_scales(losses: list[Tensor]) -> Tensor:
-    """Sum of scalars as a tensor."""
-    total = losses[0]
-    for loss in losses[1:]:
-        total = total + loss
-    return total

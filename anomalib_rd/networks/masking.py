@@ -1,4 +1,4 @@
-"""Feature mask generation: hide a part of the teacher's features from the student."""
+"""Feature mask generation: hide positions of the teacher's features from the student."""
 
 import math
 from collections.abc import Sequence
@@ -9,98 +9,98 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomalib_rd.errors import UserError
-
-Strategy = Literal["random", "block", "attention"]
-
 
 class NoMasking(nn.Module):
-    """RD4AD's case: every feature is seen."""
+    """RD4AD: the student sees every feature."""
 
     def __init__(self, channels: Sequence[int]) -> None:  # noqa: ARG002
         super().__init__()
 
-    def masks(self, features: list[Tensor]) -> list[list[Tensor]]:
-        """One round of masks that hide nothing: [[mk (B, 1, Hk, Wk)]]."""
+    def draw_masks(self, features: list[Tensor]) -> list[list[Tensor]]:
+        """One set of masks that hide nothing: [[mk (B, 1, Hk, Wk)]]."""
         return [[torch.zeros_like(f[:, :1]) for f in features]]
 
     def forward(self, features: list[Tensor], masks: list[Tensor]) -> list[Tensor]:  # noqa: ARG002
-        """The features as they are."""
+        """The features, unchanged."""
         return features
 
 
 class FeatureMasking(nn.Module):
-    """Mask positions of the feature maps, the same places on every scale.
+    """Mask positions of the feature maps, the same positions on every scale.
 
-    Masks are drawn on the coarsest scale's grid and brought to the finer ones by nearest
-    neighbour, so that what is hidden on one scale can't be read off another. Hidden positions
+    Masks are drawn on the coarsest scale's grid and resized to the finer ones by nearest
+    neighbour, so that what is hidden on one scale can't be read from another. Hidden positions
     hold zero or a learned token; a generation block may restore them from their neighbourhood
     before the fusion (the idea of MGD, arXiv 2205.01529).
 
     Args:
         channels: channels of the feature maps, finest first.
         strategy: ``random`` positions, ``block``s of ``block_size`` x ``block_size`` cells, or
-            ``attention``: rather what is spatially redundant, judged on the coarsest features.
-        ratio: part of the coarsest grid's positions that is hidden, in (0, 1).
-        block_size: side of a block in cells of the coarsest grid, for ``block``.
-        temperature: for ``attention``: near 0 always hides the most redundant positions, large
-            values come near to ``random``.
-        token: what stands at a hidden position, ``zero`` or ``learned``.
+            ``attention``, which prefers spatially redundant positions of the coarsest features.
+        ratio: share of the coarsest grid's positions that is hidden, in (0, 1).
+        block_size: side of a block in cells of the coarsest grid; needed for ``block``.
+        temperature: needed for ``attention``: near 0 always hides the most redundant positions,
+            large values approach ``random``.
+        token: value of a hidden position, ``zero`` or ``learned``.
         generation: whether a generation block restores hidden positions.
         inference: ``none`` (the student sees all) or ``complementary``: the features are seen
-            through masks which together hide every position once, and each position's
-            restoration is taken from the round in which it was hidden.
+            through masks which together hide every position once, and each position is restored
+            from the pass in which it was hidden.
         complements: number of complementary masks; None takes about 1 / ratio, at least 2.
 
     Raises:
-        UserError: a value outside of these.
+        ValueError: a value outside of these.
     """
 
     def __init__(
         self,
         channels: Sequence[int],
-        strategy: Strategy = "random",
-        ratio: float = 0.3,
-        block_size: int = 2,
-        temperature: float = 0.1,
+        strategy: Literal["random", "block", "attention"],
+        ratio: float,
+        block_size: int | None = None,
+        temperature: float | None = None,
         token: Literal["zero", "learned"] = "zero",
         generation: bool = False,
         inference: Literal["none", "complementary"] = "none",
         complements: int | None = None,
     ) -> None:
         super().__init__()
-        _one_of("strategy", strategy, ("random", "block", "attention"))
-        _one_of("token", token, ("zero", "learned"))
-        _one_of("inference", inference, ("none", "complementary"))
-        _number("ratio", ratio, "between 0 and 1, both excluded", 0 < ratio < 1)
-        _number("block_size", block_size, "at least 1", block_size >= 1)
-        _number("temperature", temperature, "above 0", temperature > 0)
-        _number("complements", complements, "at least 2", complements is None or complements >= 2)
-        self.strategy, self.ratio, self.inference = strategy, ratio, inference
-        self.block_size = block_size if strategy == "block" else 1
-        self.temperature = temperature
+        is_block, is_attention = strategy == "block", strategy == "attention"
+        _require("strategy", strategy, strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}")
+        _require("token", token, token in ("zero", "learned"), "zero or learned")
+        _require("inference", inference, inference in INFERENCE, " or ".join(INFERENCE))
+        _require("ratio", ratio, 0 < ratio < 1, "between 0 and 1, both excluded")
+        valid = block_size >= 1 if block_size is not None else not is_block
+        _require("block_size", block_size, valid, "at least 1")
+        valid = temperature > 0 if temperature is not None else not is_attention
+        _require("temperature", temperature, valid, "above 0")
+        _require("complements", complements, complements is None or complements >= 2, "at least 2")
+        self.ratio, self.inference = ratio, inference
+        self.block_size = block_size if block_size and is_block else 1
+        self.temperature = temperature if is_attention else None
         self.complements = complements or max(2, round(1 / ratio))
         self.tokens = nn.ParameterList(
             nn.Parameter(torch.zeros(1, c, 1, 1)) for c in channels if token == "learned"
         )
         self.generators = nn.ModuleList(_generation_block(c) for c in channels if generation)
 
-    def masks(self, features: list[Tensor]) -> list[list[Tensor]]:
-        """Rounds of masks, 1 where hidden: [[mk (B, 1, Hk, Wk)] for each round].
+    def draw_masks(self, features: list[Tensor]) -> list[list[Tensor]]:
+        """Sets of masks, 1 where hidden: [[mk (B, 1, Hk, Wk)] for each set].
 
-        One round of random masks in training; in evaluation one that hides nothing, or the
-        complementary ones, which are the same in every call.
+        One random set in training; in evaluation one that hides nothing, or the complementary
+        ones, which are the same in every call.
         """
+        coarsest = features[-1]
         if self.training:
-            rounds = [_hide_highest(self._priorities(features[-1]), self.ratio)]
+            mask_sets = [_hide_highest(self._priorities(coarsest), self.ratio)]
         elif self.inference == "complementary":
-            rounds = self._complementary(features[-1])
+            mask_sets = self._complementary(coarsest)
         else:
-            rounds = [torch.zeros_like(features[-1][:, :1])]
-        return [[F.interpolate(m, f.shape[-2:]) for f in features] for m in rounds]
+            mask_sets = [torch.zeros_like(coarsest[:, :1])]
+        return [[F.interpolate(m, f.shape[-2:]) for f in features] for m in mask_sets]
 
     def forward(self, features: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        """[Fk (B, Ck, Hk, Wk)], [mk (B, 1, Hk, Wk)] -> the features as the student may see them."""
+        """[Fk (B, Ck, Hk, Wk)], [mk (B, 1, Hk, Wk)] -> the features that the student may see."""
         if not self.training and self.inference == "none":
             return features
         masked = [f * (1 - m) for f, m in zip(features, masks, strict=True)]
@@ -114,46 +114,53 @@ class FeatureMasking(nn.Module):
         return masked
 
     def _priorities(self, coarsest: Tensor) -> Tensor:
-        """Which cells to hide first, (B, 1, H, W): a new draw at each call."""
+        """Draw (B, 1, H, W): the cells with the highest values are hidden first."""
         batch, _, height, width = coarsest.shape
-        if self.strategy == "attention":
-            gumbel = -torch.empty_like(coarsest[:, :1]).exponential_().log()
+        if self.temperature is not None:
             # Gumbel's trick: the highest k of these are a draw without replacement with
             # probabilities proportional to exp(redundancy / temperature).
+            gumbel = -torch.empty_like(coarsest[:, :1]).exponential_().log()
             return _redundancy(coarsest) / self.temperature + gumbel
-        cells = (math.ceil(height / self.block_size), math.ceil(width / self.block_size))
-        draw = torch.rand(batch, 1, *cells, device=coarsest.device)
-        return self._blocks(draw, height, width)
+        draw = torch.rand(batch, 1, *self._blocks(height, width), device=coarsest.device)
+        return self._expand(draw, height, width)
 
     def _complementary(self, coarsest: Tensor) -> list[Tensor]:
         """Masks which together hide every cell exactly once, [(B, 1, H, W)]."""
         batch, _, height, width = coarsest.shape
-        cells = (math.ceil(height / self.block_size), math.ceil(width / self.block_size))
-        order = _fixed_order(cells[0] * cells[1]).view(1, 1, *cells)
-        turn = self._blocks(order.float().to(coarsest.device), height, width) % self.complements
+        blocks = self._blocks(height, width)
+        order = _fixed_permutation(math.prod(blocks)).view(1, 1, *blocks).float()
+        turn = self._expand(order.to(coarsest.device), height, width) % self.complements
         return [
             (turn == k).to(coarsest.dtype).expand(batch, 1, height, width)
             for k in range(self.complements)
         ]
 
-    def _blocks(self, cells: Tensor, height: int, width: int) -> Tensor:
-        """Spread one value a block over its cells."""
+    def _blocks(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of blocks that cover the grid."""
+        return math.ceil(height / self.block_size), math.ceil(width / self.block_size)
+
+    def _expand(self, blocks: Tensor, height: int, width: int) -> Tensor:
+        """Expand one value per block to its cells."""
         if self.block_size == 1:
-            return cells
-        return F.interpolate(cells, scale_factor=self.block_size)[..., :height, :width]
+            return blocks
+        return F.interpolate(blocks, scale_factor=self.block_size)[..., :height, :width]
+
+
+STRATEGIES = ("random", "block", "attention")
+INFERENCE = ("none", "complementary")
 
 
 @cache
-def _fixed_order(count: int) -> Tensor:
-    """The same order of so many cells whenever asked for; kept, so that a trace has it as it is."""
+def _fixed_permutation(count: int) -> Tensor:
+    """The same permutation in every call; cached, so that a trace has it as a constant."""
     with torch.inference_mode(False):
         return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def _hide_highest(priorities: Tensor, ratio: float) -> Tensor:
-    """Mask (B, 1, H, W), 1 on the part ``ratio`` of the cells with the highest priority.
+    """Mask (B, 1, H, W), 1 on the share ``ratio`` of the cells with the highest priority.
 
-    Cells of one block share a priority: the block at the edge of the quota is hidden whole.
+    Cells of one block share a priority: the block at the edge of the quota is fully hidden.
     """
     flat = priorities.flatten(1)
     count = max(1, round(ratio * flat.shape[1]))
@@ -162,7 +169,7 @@ def _hide_highest(priorities: Tensor, ratio: float) -> Tensor:
 
 
 def _redundancy(features: Tensor) -> Tensor:
-    """How well a position is told by its 3x3 neighbours, cosine in [-1, 1], (B, 1, H, W)."""
+    """Cosine in [-1, 1] between a position and the mean of its 3x3 neighbours, (B, 1, H, W)."""
     around = F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
     return F.cosine_similarity(features, around, dim=1).unsqueeze(1)
 
@@ -176,11 +183,6 @@ def _generation_block(channels: int) -> nn.Module:
     )
 
 
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"model.masking.{key}={value}: choose one of {', '.join(choices)}")
-
-
-def _number(key: str, value: float | None, what: str, valid: bool) -> None:
+def _require(name: str, value: object, valid: bool, requirement: str) -> None:
     if not valid:
-        raise UserError(f"model.masking.{key}={value}: must be {what}")
+        raise ValueError(f"{name}={value}: must be {requirement}")

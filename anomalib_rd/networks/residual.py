@@ -1,4 +1,4 @@
-"""Residual blocks that go down (fusion) and up (student)."""
+"""Residual stages that halve (fusion) or double (student) the resolution."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,13 +11,13 @@ Kind = Literal["basic", "bottleneck"]
 
 @dataclass(frozen=True)
 class ResidualPlan:
-    """The residual blocks that a student of a teacher is made of.
+    """Residual blocks of fusion and student, as those of the teacher.
 
     Attributes:
-        kind: ``basic`` (two 3x3) or ``bottleneck`` (1x1, 3x3, 1x1; four times the planes out).
-        depths: blocks of each stage, finest stage first.
+        kind: ``basic`` (two 3x3) or ``bottleneck`` (1x1, 3x3, 1x1; outputs four times the planes).
+        depths: blocks per stage, finest stage first.
         base_width: width of a bottleneck's 3x3 convolution per 64 planes.
-        from_resnet: whether the teacher is a ResNet, so that RD4AD's decoder exists for it.
+        from_resnet: whether the teacher is a ResNet, for which RD4AD defines a decoder.
     """
 
     kind: Kind
@@ -32,12 +32,12 @@ class ResidualPlan:
 
     @staticmethod
     def generic(stages: int) -> "ResidualPlan":
-        """Two basic blocks a stage, for a teacher of any family."""
+        """Two basic blocks per stage, for a teacher of any family."""
         return ResidualPlan("basic", (2,) * stages)
 
     @staticmethod
-    def of(net: Any, stages: int) -> "ResidualPlan":
-        """Read the plan off a timm ResNet; generic for any other network."""
+    def from_network(net: Any, stages: int) -> "ResidualPlan":
+        """The blocks of a timm ResNet; generic ones for any other network."""
         layers: list[Any] = [getattr(net, f"layer{i}", None) for i in range(1, stages + 1)]
         if not all(isinstance(layer, nn.Sequential) and len(layer) for layer in layers):
             return ResidualPlan.generic(stages)
@@ -59,7 +59,7 @@ def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def down_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPlan) -> nn.Module:
-    """Residual stage that halves the resolution, as an encoder's: torchvision's own blocks."""
+    """Residual stage that halves the resolution, made of torchvision's blocks."""
     block: type[BasicBlock] | type[Bottleneck] = (
         Bottleneck if plan.kind == "bottleneck" else BasicBlock
     )
@@ -74,10 +74,10 @@ def down_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPl
 
 
 def up_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPlan) -> nn.Module:
-    """Residual stage that doubles the resolution, RD4AD's decoder stage.
+    """Residual stage that doubles the resolution: a decoder stage of RD4AD (arXiv 2201.10703).
 
-    The first block's 3x3 convolution is replaced by a transposed 2x2 one of stride 2, and its
-    shortcut is a transposed 2x2 convolution with batch norm (RD4AD, arXiv 2201.10703).
+    In the first block a transposed 2x2 convolution of stride 2 replaces the 3x3 one, and another
+    with batch norm is the shortcut.
     """
     blocks = [UpBlock(in_channels, out_channels, plan, upsample=True)]
     blocks += [UpBlock(out_channels, out_channels, plan) for _ in range(depth - 1)]
@@ -85,14 +85,14 @@ def up_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPlan
 
 
 class UpBlock(nn.Module):
-    """Residual block of a decoder: (B, Cin, H, W) -> (B, Cout, sH, sW), s = 2 if it upsamples."""
+    """Residual block of a decoder: (B, Cin, H, W) -> (B, Cout, sH, sW), s = 2 if ``upsample``."""
 
     def __init__(
         self, in_channels: int, out_channels: int, plan: ResidualPlan, upsample: bool = False
     ) -> None:
         super().__init__()
 
-        def resampling(inside: int, outside: int) -> nn.Module:
+        def spatial_conv(inside: int, outside: int) -> nn.Conv2d | nn.ConvTranspose2d:
             if upsample:
                 return nn.ConvTranspose2d(inside, outside, 2, stride=2, bias=False)
             return nn.Conv2d(inside, outside, 3, padding=1, bias=False)
@@ -102,19 +102,17 @@ class UpBlock(nn.Module):
         if plan.kind == "bottleneck":
             convolutions = [
                 nn.Conv2d(in_channels, width, 1, bias=False),
-                resampling(width, width),
+                spatial_conv(width, width),
                 nn.Conv2d(width, out_channels, 1, bias=False),
             ]
-            widths = [width, width, out_channels]
         else:
             convolutions = [
-                resampling(in_channels, out_channels),
+                spatial_conv(in_channels, out_channels),
                 nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
             ]
-            widths = [out_channels, out_channels]
         layers: list[nn.Module] = []
-        for convolution, channels in zip(convolutions, widths, strict=True):
-            layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        for convolution in convolutions:
+            layers += [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True)]
         self.residual = nn.Sequential(*layers[:-1])
         self.shortcut: nn.Module = nn.Identity()
         if upsample:
@@ -125,15 +123,15 @@ class UpBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore and add the shortcut; shapes as in the class's summary."""
+        """Apply the convolutions and add the shortcut."""
         out: Tensor = self.activation(self.residual(x) + self.shortcut(x))
         return out
 
 
 def initialize(module: nn.Module) -> None:
-    """RD4AD's initialisation: Kaiming normal (fan out) convolutions, batch norms at 1 and 0.
+    """RD4AD's initialisation: convolutions Kaiming normal (fan out), batch norms 1 and 0.
 
-    Transposed convolutions keep torch's default, as they do in RD4AD.
+    Transposed convolutions keep torch's default, as in RD4AD.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

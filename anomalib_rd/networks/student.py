@@ -1,10 +1,9 @@
 """The decoder that restores the teacher's features from the fused bottleneck."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from anomalib_rd.errors import UserError
 from anomalib_rd.networks.residual import ResidualPlan, initialize, up_stage
 from anomalib_rd.networks.teacher import Teacher
 
@@ -15,27 +14,24 @@ class Student(nn.Module):
     """Decoder with one upsampling residual stage for each of the teacher's feature maps.
 
     Args:
-        teacher: gives the channels to restore and the residual blocks to mirror.
+        teacher: gives the channels to restore and the kind of residual blocks.
         in_channels: channels of the fused bottleneck, at half the coarsest map's resolution.
         design: ``de_resnet`` is RD4AD's decoder and needs a ResNet teacher, ``generic`` has two
-            basic blocks a stage and follows any teacher, ``auto`` takes the first where it
-            exists and else the second.
+            basic blocks per stage and follows any teacher, ``auto`` is ``de_resnet`` for a ResNet
+            teacher and else ``generic``.
 
     Raises:
-        UserError: ``de_resnet`` for a teacher that is no ResNet, an unknown design.
+        ValueError: ``de_resnet`` for a teacher that is not a ResNet, an unknown design.
     """
 
     def __init__(self, teacher: Teacher, in_channels: int, design: Design = "auto") -> None:
         super().__init__()
-        if design not in ("auto", "de_resnet", "generic"):
-            raise UserError(
-                f"model.student.design={design}: choose one of auto, de_resnet, generic"
-            )
+        if design not in get_args(Design):
+            raise ValueError(f"design={design}: must be one of {', '.join(get_args(Design))}")
         if design == "de_resnet" and not teacher.residual.from_resnet:
-            raise UserError(
-                f"model.student.design=de_resnet mirrors a ResNet, and the teacher is "
-                f"{teacher.name}; choose "
-                "model.student.design=generic, or a ResNet with model/teacher=..."
+            raise ValueError(
+                f"design=de_resnet: needs a ResNet teacher, not {teacher.name}; choose auto or "
+                "generic"
             )
         plan = teacher.residual
         if design == "generic":
@@ -49,13 +45,8 @@ class Student(nn.Module):
         initialize(self)
 
     def forward(self, bottleneck: Tensor) -> list[Tensor]:
-        """Restore the features, shaped as the teacher's, finest first.
-
-        Args:
-            bottleneck: (B, C, H/32, W/32).
-        """
-        restored = []
+        """Features [(B, Ck, Hk, Wk)], finest first, from the bottleneck (B, C, H/32, W/32)."""
+        features = [bottleneck]
         for stage in self.stages:
-            bottleneck = stage(bottleneck)
-            restored.append(bottleneck)
-        return restored[::-1]
+            features.append(stage(features[-1]))
+        return features[:0:-1]

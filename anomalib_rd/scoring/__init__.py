@@ -2,7 +2,7 @@
 
 from anomalib_rd.scoring.anomaly_map import (
     AnomalyScorer,
-    Scored,
+    ScoringOutput,
     StandardisedScorer,
     gaussian_matrix,
     score_images,
@@ -11,7 +11,7 @@ from anomalib_rd.scoring.tiling import Tiling
 
 __all__ = [
     "AnomalyScorer",
-    "Scored",
+    "ScoringOutput",
     "StandardisedScorer",
     "Tiling",
     "gaussian_matrix",

@@ -1,9 +1,8 @@
-"""Large images by tiles: where they lie, and how their maps become one without seams."""
+"""Tiles of large images: their positions, and their maps blended without seams."""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,57 +16,60 @@ Box = tuple[slice, slice]
 class Tiling:
     """Overlapping tiles of one size that cover an image.
 
-    The tiles of a row or column are a stride apart; the last is moved back to end at the border,
-    so none is padded. Where tiles overlap, their maps are averaged with weights that rise from a
+    The tiles of a row or column are a stride apart; the last one ends at the border, so that no
+    tile is padded. Where tiles overlap, their maps are averaged with weights that rise from a
     tile's edge as a squared sine over the overlap (a Tukey window) and sum to one.
 
     Args:
-        size: (H, W) of a tile in pixels, multiples of 32; None takes the image whole.
-        overlap: part of a tile's side that the next covers too, at least; in [0, 1).
-        batch_size: tiles that the networks take at once in evaluation; changes maps by rounding
-            alone.
+        size: (H, W) of a tile in pixels, multiples of 32; None disables tiling.
+        overlap: minimal share of a tile's side that its neighbour covers too, in [0, 1).
+        batch_size: tiles per batch in evaluation, which changes maps by rounding alone; None: all.
 
     Raises:
-        UserError: a value outside of these.
+        ValueError: a value outside of these.
     """
 
     def __init__(
-        self, size: Sequence[int] | None = None, overlap: float = 0.25, batch_size: int = 16
+        self,
+        size: Sequence[int] | None = None,
+        overlap: float = 0.25,
+        batch_size: int | None = 16,
     ) -> None:
-        if size is not None and not is_size(size):
-            raise UserError(
-                f"model.tiling.size={size}: must be [height, width] in pixels, multiples of 32 "
-                "from 64 on; null takes images whole"
+        if size is not None and not (
+            isinstance(size, Sequence)
+            and len(size) == 2
+            and all(isinstance(side, int) and side >= 64 and side % 32 == 0 for side in size)
+        ):
+            raise ValueError(
+                f"size={size}: must be [height, width] in pixels, multiples of 32 and at least 64, "
+                "or null for no tiles"
             )
         if not 0 <= overlap < 1:
-            raise UserError(
-                f"model.tiling.overlap={overlap}: must be 0 or more and below 1; it is a part of "
-                "the tile's side, such as 0.25"
+            raise ValueError(
+                f"overlap={overlap}: must be a share of the tile's side in [0, 1), such as 0.25"
             )
-        if batch_size < 1:
-            raise UserError(f"model.tiling.batch_size={batch_size}: must be at least 1")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
         self.size = None if size is None else (int(size[0]), int(size[1]))
         self.overlap, self.batch_size = overlap, batch_size
 
     def boxes(self, image_size: Sequence[int]) -> list[Box]:
-        """Where the T tiles of an image of (H, W) lie, row by row.
+        """Positions of the T tiles of an image of (H, W), row by row.
 
         Raises:
             UserError: an image smaller than a tile.
         """
         height, width = image_size
-        if self.size is None:
-            return [(slice(0, height), slice(0, width))]
-        tile_height, tile_width = self.size
+        tile_height, tile_width = self.size or (height, width)
         if height < tile_height or width < tile_width:
             raise UserError(
-                f"model.tiling.size={list(self.size)}: larger than data.image_size="
-                f"{[height, width]}; take smaller tiles or larger images"
+                f"model.tiling.size={[tile_height, tile_width]}: exceeds data.image_size="
+                f"{[height, width]}; choose smaller tiles or larger images"
             )
         return [
             (slice(top, top + tile_height), slice(left, left + tile_width))
-            for top in starts(height, tile_height, self.overlap)
-            for left in starts(width, tile_width, self.overlap)
+            for top in tile_starts(height, tile_height, self.overlap)
+            for left in tile_starts(width, tile_width, self.overlap)
         ]
 
     def split(self, images: Tensor) -> Tensor:
@@ -84,9 +86,9 @@ class Tiling:
         height, width = image_size
         boxes, (tile_height, tile_width) = self.boxes(image_size), maps.shape[-2:]
         windows = [
-            across.unsqueeze(1) * along
-            for across in weights(height, tile_height, self.overlap).to(maps)
-            for along in weights(width, tile_width, self.overlap).to(maps)
+            vertical.unsqueeze(1) * horizontal
+            for vertical in blend_weights(height, tile_height, self.overlap).to(maps)
+            for horizontal in blend_weights(width, tile_width, self.overlap).to(maps)
         ]
         by_tile = maps.unflatten(0, (-1, len(boxes)))
         blended = maps.new_zeros(by_tile.shape[0], height, width)
@@ -94,44 +96,39 @@ class Tiling:
             blended[:, rows, columns] += by_tile[:, tile] * window
         return blended
 
-    def map(self, images: Tensor, map_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Maps (B, H, W) of images (B, C, H, W), made tile by tile.
+    def map(self, images: Tensor, map_tiles: Callable[[Tensor], Tensor]) -> Tensor:
+        """Maps (B, H, W) of images (B, C, H, W), computed tile by tile.
 
         Args:
             images: none smaller than a tile.
-            map_of: maps (N, h, w) of at most ``batch_size`` tiles (N, C, h, w).
+            map_tiles: maps (N, h, w) of at most ``batch_size`` tiles (N, C, h, w).
         """
         if self.size is None:
-            return map_of(images)
-        parts = self.split(images).split(self.batch_size)
-        return self.blend(torch.cat([map_of(part) for part in parts]), images.shape[-2:])
+            return map_tiles(images)
+        tiles = self.split(images)
+        if self.batch_size is None:
+            maps = map_tiles(tiles)
+        else:
+            maps = torch.cat([map_tiles(batch) for batch in tiles.split(self.batch_size)])
+        return self.blend(maps, images.shape[-2:])
 
 
-def is_size(size: Any) -> bool:
-    """Whether the networks can take images of this (H, W)."""
-    return (
-        isinstance(size, Sequence)
-        and len(size) == 2
-        and all(isinstance(side, int) and side >= 64 and side % 32 == 0 for side in size)
-    )
-
-
-def starts(length: int, size: int, overlap: float) -> list[int]:
+def tile_starts(length: int, size: int, overlap: float) -> list[int]:
     """First pixels of the tiles along a side of ``length`` pixels."""
     stride = max(1, math.floor(size * (1 - overlap)))
     return [*range(0, length - size, stride), length - size]
 
 
 @cache
-def weights(length: int, size: int, overlap: float) -> Tensor:
-    """Weights (N, size) of the N tiles along a side; at each pixel of it they sum to one."""
+def blend_weights(length: int, size: int, overlap: float) -> Tensor:
+    """Weights (N, size) of the N tiles along a side; they sum to one at each of its pixels."""
     ramp = min(overlap, 0.5) * size
     from_edge = torch.arange(size, dtype=torch.float64) + 0.5
     from_edge = torch.minimum(from_edge, from_edge.flip(0))
     window = (from_edge / ramp).clamp(max=1) if ramp else torch.ones_like(from_edge)
     window = (window * torch.pi / 2).sin().square()
-    first = starts(length, size, overlap)
+    starts = tile_starts(length, size, overlap)
     total = torch.zeros(length, dtype=torch.float64)
-    for start in first:
+    for start in starts:
         total[start : start + size] += window
-    return torch.stack([window / total[start : start + size] for start in first]).float()
+    return torch.stack([window / total[start : start + size] for start in starts]).float()

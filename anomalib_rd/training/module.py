@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from anomalib_rd.data.fingerprint import combine_hashes
 from anomalib_rd.networks import Distiller
 from anomalib_rd.networks.teacher import state_sha256
-from anomalib_rd.scoring import AnomalyScorer, Scored, Tiling, score_images
+from anomalib_rd.scoring import AnomalyScorer, ScoringOutput, Tiling, score_images
 from anomalib_rd.seeds import process_seed
 from anomalib_rd.training import callbacks as randomness
 from anomalib_rd.training.evaluation import Judgement, PredictionGatherer, Predictions, judge, mean
@@ -33,7 +33,7 @@ class DistillationModule(L.LightningModule):
     Args:
         distiller: the four networks.
         scorer: features to maps and scores.
-        loss: (features, restored, masks) -> scalar.
+        loss: (teacher_features, student_features) -> scalar.
         optimizer: makes the optimizer from the trainable parameters.
         scheduler: makes the schedule, stepped each epoch, from the optimizer.
         categories: stage (``val, test_curve, test``) -> the category of each of its images;
@@ -94,7 +94,7 @@ class DistillationModule(L.LightningModule):
         self.feature_cache = feature_cache
         self.features: FeatureCache | None = None
         # The function and not the module: a checkpoint's keys stay as they are.
-        self.restore = compiled(distiller.restore_masked) if compile else distiller.restore_masked
+        self.restore = compiled(distiller.forward_masked) if compile else distiller.forward_masked
         names, known = dict(categories or {}), dict(known_pixels or {})
         self.gathered = nn.ModuleDict(
             {
@@ -155,7 +155,7 @@ class DistillationModule(L.LightningModule):
             features = self.distiller.teacher(batch["image"])
         else:
             features = self.features[batch["index"]]
-        masks = self.distiller.masking.masks(features)
+        masks = self.distiller.masking.draw_masks(features)
         loss: Tensor = self.loss(*self.restore(features, masks))
         # The mean over the images of all processes; every rank has as many in each of its batches.
         self.log(
@@ -220,7 +220,7 @@ class DistillationModule(L.LightningModule):
             for category, one in judged.items():
                 self.curves.setdefault(category, []).append({"epoch": epoch, **one.metrics})
 
-    def score(self, images: Tensor) -> Scored:
+    def score(self, images: Tensor) -> ScoringOutput:
         """Anomaly maps and scores of images (B, 3, H, W), uint8 or float in [0, 1]."""
         return score_images(images, self.distiller, self.scorer, self.tiling)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anomalib_rd.data import AnomalyDataModule, AnomalyDataset, Sample
-from anomalib_rd.scoring import Scored, StandardisedScorer
+from anomalib_rd.scoring import ScoringOutput, StandardisedScorer
 
 if TYPE_CHECKING:
     from anomalib_rd.training.module import DistillationModule
@@ -24,14 +24,14 @@ def scored(
     data: AnomalyDataModule,
     trainer: L.Trainer,
     images: AnomalyDataset,
-) -> Iterator[Scored]:
+) -> Iterator[ScoringOutput]:
     """Maps and scores of the images, in batches in their order, as the trainer's test has them."""
     for batch in data.ordered_dataloader(images):
         yield score_as_tested(module, trainer, batch["image"])
 
 
 @torch.inference_mode()
-def score_as_tested(module: "DistillationModule", trainer: L.Trainer, images: Tensor) -> Scored:
+def score_as_tested(module: "DistillationModule", trainer: L.Trainer, images: Tensor) -> ScoringOutput:
     """Maps and scores of images (B, 3, H, W), on the trainer's device and in its precision."""
     # After fitting and testing Lightning leaves the module on the CPU.
     device = trainer.strategy.root_device

@@ -289,7 +289,7 @@ def require_fitting_parts(cfg: DictConfig, module: DistillationModule) -> None:
             value = loss(*found)
     except Exception as error:  # the user's own code may raise anything
         raise UserError(f"{named}: fails in a trial step: {one_line(error)}") from error
-    shapes = [[tuple(part.shape) for part in parts] for parts in (found.restored, found.features)]
+    shapes = [[tuple(part.shape) for part in parts] for parts in reversed(found)]
     if shapes[0] != shapes[1]:
         raise UserError(
             f"{named}: the student restores features of the shapes {shapes[0]}, the teacher's are"

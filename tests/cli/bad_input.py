@@ -136,10 +136,10 @@ def cases(root, bad):
             ("data.transform", "'brigt'"),
         ),
         # Weights, devices, places
-        "weights missing": (train("model.teacher.weights=/no.pth"), ("/no.pth", "three ways out")),
+        "weights missing": (train("model.teacher.weights=/no.pth"), ("model.teacher.weights=/no.pth", "embedded")),
         "weights of another": (
             train(f"model.teacher.weights={bad}/foreign.pth"),
-            ("these weights are not those of", "choose the model/teacher"),
+            ("foreign.pth", "choose the model/teacher"),
         ),
         "weights malicious": (
             train(f"model.teacher.weights={bad}/malicious.pth"),

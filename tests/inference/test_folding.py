@@ -36,8 +36,6 @@ def test_same_features_and_restored(teacher, attention):
     with torch.no_grad():
         before = networks(images)
         after = fold(networks)(images)
-    for one, other in zip(
-        [*before.features, *before.restored], [*after.features, *after.restored], strict=True
-    ):
+    for one, other in zip([*before[0], *before[1]], [*after[0], *after[1]], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * one.abs().max().item())
     assert not any(type(part) is nn.BatchNorm2d for part in networks.modules())

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller, FeatureMasking, Fusion, NoMasking, Student, Teacher
 
 # Millions of parameters as RD4AD declares them, less what it never uses: the bottleneck's spare
@@ -34,11 +33,10 @@ def rd4ad(name, **fusion):
 def test_rd4ad_shapes_and_parameters(name):
     channels, fusion, student = RD4AD[name]
     network = rd4ad(name).eval()
-    features, restored, masks = network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
+    features, restored = network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
     sizes = [(1, c, s, s) for c, s in zip(channels, (64, 32, 16), strict=True)]
     assert [tuple(f.shape) for f in features] == sizes
     assert [tuple(r.shape) for r in restored] == sizes
-    assert [tuple(m.shape) for m in masks] == [(1, 1, s, s) for s in (64, 32, 16)]
     assert network.fusion(features).shape == (1, 2 * channels[-1], 8, 8)
     assert millions(network.fusion) == pytest.approx(fusion, abs=0.05)
     assert millions(network.student) == pytest.approx(student, abs=0.05)
@@ -90,7 +88,7 @@ def test_initialisation_is_kaiming_fan_out():
 @pytest.mark.parametrize("attention", ["none", "se", "eca", "cbam", "coordinate", "self"])
 def test_every_attention_keeps_shapes_and_learns(attention):
     network = rd4ad("resnet18.tv_in1k", attention=attention)
-    features, restored, _ = network(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
+    features, restored = network(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
     assert [f.shape for f in features] == [r.shape for r in restored]
     sum(r.square().mean() for r in restored).backward()
     silent = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
@@ -98,16 +96,16 @@ def test_every_attention_keeps_shapes_and_learns(attention):
 
 
 def test_unknown_attention_is_named():
-    with pytest.raises(UserError, match=r"model\.fusion\.attention=sse: choose one of"):
+    with pytest.raises(ValueError, match=r"^attention=sse: "):
         rd4ad("resnet18.tv_in1k", attention="sse")
 
 
 def test_generic_student_follows_a_teacher_of_another_family():
     teacher = Teacher("tf_efficientnet_lite0.in1k", weights="random")
     network = Distiller(teacher, NoMasking, Fusion, Student)
-    features, restored, _ = network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    features, restored = network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     assert [f.shape[1] for f in features] == [24, 40, 112] == [r.shape[1] for r in restored]
-    with pytest.raises(UserError, match=r"student\.design=de_resnet"):
+    with pytest.raises(ValueError, match=r"^design=de_resnet: "):
         Distiller(teacher, NoMasking, Fusion, partial(Student, design="de_resnet"))
 
 
@@ -115,19 +113,18 @@ def test_complementary_inference_takes_each_position_from_where_it_was_hidden():
     torch.manual_seed(0)
     network = Distiller(
         Teacher("resnet18.tv_in1k", weights="random"),
-        partial(FeatureMasking, ratio=0.5, inference="complementary"),
+        partial(FeatureMasking, strategy="random", ratio=0.5, inference="complementary"),
         Fusion,
         Student,
     ).eval()
     features = network.teacher(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
-    out = network.restore(features)
-    rounds = network.masking.masks(features)
-    assert len(rounds) == 2
+    out = network.forward_features(features)
+    mask_sets = network.masking.draw_masks(features)
+    assert len(mask_sets) == 2
     for k in range(3):
         by_hand = torch.zeros_like(features[k])
-        for masks in rounds:
+        for masks in mask_sets:
             view = network.student(network.fusion(network.masking(features, masks)))[k]
             hidden = masks[k][0, 0].bool()
             by_hand[0, :, hidden] = view[0, :, hidden]
-        torch.testing.assert_close(out.restored[k], by_hand)
-        assert (out.masks[k] == 1).all()
+        torch.testing.assert_close(out.student_features[k], by_hand)

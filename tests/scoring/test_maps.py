@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from anomalib_rd.errors import UserError
 from anomalib_rd.scoring import AnomalyScorer, gaussian_matrix
 
 
@@ -56,7 +55,7 @@ def test_perfect_restoration_scores_zero_and_sigma_zero_keeps_the_map():
 
 
 def test_negative_sigma_is_refused():
-    with pytest.raises(UserError, match=r"model\.scoring\.sigma=-1"):
+    with pytest.raises(ValueError, match=r"^sigma=-1: "):
         AnomalyScorer(sigma=-1)
 
 

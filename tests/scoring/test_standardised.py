@@ -16,7 +16,8 @@ def maps(count, seed=0):
 
 def test_before_it_has_seen_normal_images_it_scores_as_rd4ad():
     assert torch.equal(
-        StandardisedScorer(SIZE).finish(maps(3)).scores, AnomalyScorer().finish(maps(3)).scores
+        StandardisedScorer(SIZE).postprocess(maps(3)).scores,
+        AnomalyScorer().postprocess(maps(3)).scores,
     )
 
 
@@ -25,7 +26,7 @@ def test_the_score_is_the_highest_standardised_value_and_the_map_rd4ads():
     scorer.fit(normal.split(3))
     std = normal.numpy().astype(np.float64).std(0, ddof=1)
     z = (other.numpy() - normal.numpy().mean(0)) / (std + std.mean())
-    found = scorer.finish(other)
+    found = scorer.postprocess(other)
     assert torch.equal(found.maps, other)
     np.testing.assert_allclose(found.scores, z.max((1, 2)), rtol=1e-5)
 
@@ -37,22 +38,21 @@ def test_a_place_where_normal_images_differ_counts_less():
     defect[0, 5, 5] = defect[1, 20, 20] = 0.9
     scorer = StandardisedScorer(SIZE, sigma=0)
     scorer.fit([normal])
-    unruly, steady = scorer.finish(defect).scores
+    unruly, steady = scorer.postprocess(defect).scores
     assert steady > 10 * unruly
-    assert len(set(AnomalyScorer(sigma=0).finish(defect).scores.tolist())) == 1
+    assert len(set(AnomalyScorer(sigma=0).postprocess(defect).scores.tolist())) == 1
 
 
 def test_what_it_has_learnt_is_in_its_state():
     scorer, other = StandardisedScorer(SIZE), StandardisedScorer(SIZE)
     scorer.fit([maps(5)])
     other.load_state_dict(scorer.state_dict())
-    assert torch.equal(other.finish(maps(2, 1)).scores, scorer.finish(maps(2, 1)).scores)
+    assert torch.equal(other.postprocess(maps(2, 1)).scores, scorer.postprocess(maps(2, 1)).scores)
 
 
 @pytest.mark.parametrize(
-    ("normal", "said"),
-    [(maps(1), "needs two normal images, has 1"), (maps(1).repeat(3, 1, 1), "all equal")],
+    ("normal", "word"), [(maps(1), "got 1"), (maps(1).repeat(3, 1, 1), "equal")]
 )
-def test_too_little_to_learn_from_is_said(normal, said):
-    with pytest.raises(UserError, match=said):
+def test_too_few_or_equal_normal_images_are_refused(normal, word):
+    with pytest.raises(UserError, match=word):
         StandardisedScorer(SIZE).fit([normal])

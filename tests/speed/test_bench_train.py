@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from anomalib_rd.networks import Distilled, FlattenedCosine
+from anomalib_rd.networks import DistillationOutput, FlattenedCosine
 from anomalib_rd.results.record import read_record
 from anomalib_rd.training.run import make_data, make_module, plain, train
 from experiments.speed.bench.plain_loop import CompleteTeacher, PlainImages, rd4ad_loss
@@ -96,7 +96,7 @@ def test_every_epoch_is_a_turn(contest, name):
 def test_plain_loss_equals_ours_up_to_rounding():
     torch.manual_seed(0)
     features, restored = ([torch.randn(3, c, 8, 8) for c in (4, 8)] for _ in range(2))
-    distilled = Distilled(features, restored, [])
+    distilled = DistillationOutput(features, restored)
     torch.testing.assert_close(rd4ad_loss(distilled), FlattenedCosine()(*distilled))
 
 

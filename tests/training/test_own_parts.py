@@ -9,7 +9,7 @@ from anomalib_rd.training.run import train
 
 
 class Vector(nn.Module):
-    def forward(self, features, restored, masks):
+    def forward(self, features, restored):
         return torch.stack([part.mean() for part in restored])
 
 
@@ -23,8 +23,13 @@ class OfOne(nn.Module):
         return features
 
 
-class Fitting(nn.Module):
+class OfThree(nn.Module):
     def forward(self, features, restored, masks):
+        return restored[0].mean()
+
+
+class Fitting(nn.Module):
+    def forward(self, features, restored):
         return sum((f - r).square().mean() for f, r in zip(features, restored, strict=True))
 
 
@@ -46,7 +51,10 @@ def run(compose_config, tmp_path, mvtec_root):
 
 @pytest.mark.parametrize(
     ("word", "key"),
-    [(f"loss._target_={__name__}.{name}", "loss") for name in ("Vector", "Constant", "OfOne")]
+    [
+        (f"loss._target_={__name__}.{name}", "loss")
+        for name in ("Vector", "Constant", "OfOne", "OfThree")
+    ]
     + [
         ("data.transform={_target_: torchvision.transforms.v2.CenterCrop, size: 32}", "transform"),
         (

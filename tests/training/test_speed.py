@@ -90,7 +90,7 @@ def test_channels_last_reaches_the_students_features(compose_config):
     cfg = compose_config("model=rd4ad", "speed=fast")
     module = make_module(cfg, make_data(cfg), plain(cfg))
     distilled = module.distiller(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
-    for scale in (*distilled.features, *distilled.restored):
+    for scale in (*distilled.teacher_features, *distilled.student_features):
         assert scale.is_contiguous(memory_format=torch.channels_last)
     assert module.configure_optimizers().defaults["fused"] is True
 
@@ -101,8 +101,8 @@ def test_loss_is_float32_under_bf16(compose_config):
     with torch.autocast("cpu", torch.bfloat16):
         distilled = module.distiller(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
         loss = module.loss(*distilled)
-    assert distilled.restored[0].dtype == torch.bfloat16 and loss.dtype == torch.float32
-    whole = [[f.float() for f in scale] for scale in (distilled.features, distilled.restored)]
+    assert distilled.student_features[0].dtype == torch.bfloat16 and loss.dtype == torch.float32
+    whole = [[f.float() for f in scale] for scale in distilled]
     assert loss.item() == module.loss(*whole, []).item()
 
 

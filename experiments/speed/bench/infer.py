@@ -187,7 +187,7 @@ def run_scoring(
         with torch.inference_mode(), context:
             distilled = networks(images.to(device))
             height, width = images.shape[-2:]
-            maps, scores = scorer(distilled.features, distilled.restored, (height, width))
+            maps, scores = scorer(*distilled, (height, width))
         return maps.cpu(), scores.cpu()
 
     return score

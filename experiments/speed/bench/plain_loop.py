@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import transforms
 
 from anomalib_rd.data.images import FORMATS
-from anomalib_rd.networks import Distilled, Distiller, Teacher
+from anomalib_rd.networks import DistillationOutput, Distiller, Teacher
 from anomalib_rd.scoring import AnomalyScorer
 
 # From images (B, 3, H, W) uint8 in host memory to maps (B, H, W) and scores (B,) there.
@@ -74,10 +74,10 @@ class PlainImages(Dataset[Tensor]):
         return image
 
 
-def rd4ad_loss(distilled: Distilled) -> Tensor:
+def rd4ad_loss(output: DistillationOutput) -> Tensor:
     """Sum over scales of the batch mean of 1 - cos of the flattened features."""
-    loss = torch.zeros((), device=distilled.features[0].device)
-    for feature, restored in zip(distilled.features, distilled.restored, strict=True):
+    loss = torch.zeros((), device=output.teacher_features[0].device)
+    for feature, restored in zip(*output, strict=True):
         loss = loss + torch.mean(1 - F.cosine_similarity(feature.flatten(1), restored.flatten(1)))
     return loss
 
@@ -87,7 +87,7 @@ class PlainLoop:
 
     Args:
         networks: a ``Distiller`` on the training device; its masking, fusion and student train.
-        loss: of the ``Distilled`` features.
+        loss: of the networks' output.
         optimizer: of their parameters.
         paths: training images.
         size: (H, W) in pixels.
@@ -98,7 +98,7 @@ class PlainLoop:
     def __init__(
         self,
         networks: Any,
-        loss: Callable[[Distilled], Tensor],
+        loss: Callable[[DistillationOutput], Tensor],
         optimizer: torch.optim.Optimizer,
         paths: Sequence[Path],
         size: tuple[int, int],
@@ -132,7 +132,7 @@ class PlainLoop:
         """The loss of normalised images (B, 3, H, W)."""
         with torch.no_grad():
             features = self.teacher(images)
-        return self.loss(self.networks.restore(features))
+        return self.loss(self.networks.forward_features(features))
 
 
 def plain_scoring(networks: Distiller, scorer: AnomalyScorer, device: torch.device) -> Score:
@@ -143,7 +143,7 @@ def plain_scoring(networks: Distiller, scorer: AnomalyScorer, device: torch.devi
         size = images.shape[-2:]
         with torch.no_grad():
             features = teacher(networks.teacher.normalize(images.to(device)))
-            restored = networks.restore(features).restored
+            restored = networks.forward_features(features).student_features
             total = torch.zeros(size, device=device)
             for f, r in zip(features, restored, strict=True):
                 distance = (1 - F.cosine_similarity(f, r)).unsqueeze(1)

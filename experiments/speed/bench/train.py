@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
-from anomalib_rd.networks import Distilled
+from anomalib_rd.networks import DistillationOutput
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.run import make_data, make_module, make_trainer
 
@@ -299,7 +299,7 @@ def _train_with_plain_loop(
     cfg: DictConfig,
     module: DistillationModule,
     data: AnomalyDataModule,
-    loss: Callable[[Distilled], Tensor],
+    loss: Callable[[DistillationOutput], Tensor],
 ) -> dict[str, Any]:
     device = torch.device("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
     turn.synchronize = lambda: synchronize(device)
