@@ -1,4 +1,4 @@
-"""``anomalib-rd train``: a Hydra app; every word after the verb is Hydra's."""
+"""``anomalib-rd train``: a Hydra app; Hydra parses all arguments."""
 
 import gc
 import logging
@@ -7,9 +7,11 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,111 +19,68 @@ from hydra.types import RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from anomalib_rd.cli import reproduce
 from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import conf_dir, register_resolvers
-from anomalib_rd.cli.errors import explain
+from anomalib_rd.cli.errors import error_line
 from anomalib_rd.cli.points import register_points
 from anomalib_rd.cli.report import write_report_page
-from anomalib_rd.cli.sweep import ONE_RUN, SweepCallback
+from anomalib_rd.cli.reproduce import (
+    Reproduction,
+    as_primary,
+    read_reproduction,
+    report_differences,
+    report_reproduction,
+    split_options,
+)
+from anomalib_rd.cli.sweep import (
+    SINGLE_RUN_VARIABLES,
+    SweepCallback,
+    changed_data_warning,
+    data_changed,
+    is_complete_run,
+)
 from anomalib_rd.cli.values import check_values, require_texts
 from anomalib_rd.cli.words import as_typed, literal, one_value, typed_key
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.provenance import mask_arguments, mask_text
+from anomalib_rd.results.record import (
+    FAILURE,
+    RESULT,
+    read_record,
+    trainer_limits,
+    write_failure,
+)
+from anomalib_rd.results.sweeps import RunningElsewhereError, claim_run, is_main_process
+from anomalib_rd.results.threshold import describe_threshold
 
 TERMINATED = 128 + signal.SIGTERM
-SEVERAL = {"study", "point", "hparams_search"}
+MULTIRUN_GROUPS = {"study", "point", "hparams_search"}
 
 log = logging.getLogger("anomalib_rd")
 
 
-def run(words: list[str]) -> int:
-    """Compose the config and run the job, or with ``-m`` the jobs."""
+def run(arguments: list[str]) -> int:
+    """Check the arguments, then let Hydra compose the config and run the job or jobs."""
     register_resolvers()
-    asked, (record, switches, words) = list(words), reproduce.asked_for(words)
+    record, options, words = split_options(arguments)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
-        return launch(words, asked)
+        return launch(words, arguments)
     words = as_typed(flags_first(words))
     if record is not None:
-        again = reproduce.read_repeat(record, switches, words)
-        with reproduce.as_primary(again, words) as words_again:
-            return launch(words_again, asked, again)
+        reproduction = read_reproduction(record, options, words)
+        with as_primary(reproduction, words) as words:
+            return launch(words, arguments, reproduction)
     register_points(words)
     check_values(words)
-    return launch(expand_categories(words), asked)
-
-
-def launch(words: list[str], asked: list[str], again: reproduce.Reproduction | None = None) -> int:
-    """Have Hydra run the jobs.
-
-    Args:
-        words: for Hydra.
-        asked: as typed, to say how an interrupted run goes on.
-        again: what is repeated, if that is asked for.
-    """
-    typed, errors = list(sys.argv), []
-    # A multirun removes or sets them for its jobs.
-    environment = {name: os.environ.get(name) for name in (*ONE_RUN, "WANDB_MODE")}
-    SweepCallback.sweep = SweepCallback.folder = single = current = None
-
-    def job(cfg: DictConfig) -> Any:
-        nonlocal single, current
-        # As it was typed, for the record; W&B keeps it too.
-        sys.argv = [typed[0], *mask_arguments(typed[1:])]
-        if HydraConfig.get().job.chdir:
-            # Paths are as seen from where the command was typed; the run's folder has its own key.
-            os.chdir(get_original_cwd())
-        hide_credentials()
-        many = HydraConfig.get().mode == RunMode.MULTIRUN
-        single = None if many else HydraConfig.get().run.dir
-        current = Path(cfg.run_dir)
-        try:
-            require_texts(cfg)
-            said = reproduce.report_differences(again, cfg) if again else []
-            objective = work(cfg)
-            if not many:
-                show_result(cfg)
-            if again:
-                reproduce.report_reproduction(again, Path(cfg.run_dir), said)
-            return objective
-        except Exception as error:
-            if many and cfg.optimized_metric is None:
-                return note_failure(cfg, error)
-            errors.append(error)  # Hydra would wrap it in lines of its own
-            return None
-
-    try:
-        start_hydra(job, words)
-    except Exception:
-        if errors:  # a sweeper trips over a job that failed: the job's error says why
-            raise errors[0] from None
-        raise
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != TERMINATED:
-            raise
-        again_by = resume_command(asked, SweepCallback.sweep, single, SweepCallback.folder)
-        line = "; ".join(filter(None, [where_it_goes_on(current), again_by]))
-        if isinstance(stop, KeyboardInterrupt):
-            raise KeyboardInterrupt(line) from stop
-        print(f"anomalib-rd: terminated; {line}", file=sys.stderr)
-        raise
-    finally:
-        sys.argv = typed
-        for name, value in environment.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-    if errors:
-        raise errors[0]
-    return 0
+    return launch(expand_categories(words), arguments)
 
 
 def flags_first(words: list[str]) -> list[str]:
-    """The words with Hydra's flags before the overrides: between them Hydra takes none.
+    """Hydra's flags, then the overrides: Hydra accepts no flags between overrides.
 
     Raises:
-        UserError: an unknown flag, one without its value, a question by config without ``-m``.
+        UserError: an unknown flag, one without its value, or a study without ``-m``.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -132,122 +91,252 @@ def flags_first(words: list[str]) -> list[str]:
     parser.error = refuse  # type: ignore[method-assign]
     options = parser.parse_intermixed_args(words)
     if options.experimental_rerun:
-        refuse("--experimental-rerun runs what a pickle says; --from RESULT repeats a run")
+        refuse("--experimental-rerun executes a pickle; reproduce a run with --from RESULT")
     if options.resolve and not options.cfg:
-        refuse("--resolve goes with --cfg")
+        refuse("--resolve requires --cfg")
     if options.multirun and (options.cfg or options.info):
-        refuse("--cfg and --info show the config of one run; leave -m out")
-    for word in options.overrides:
-        alone = not (options.multirun or options.cfg or options.info)
-        if alone and word.partition("=")[0] in SEVERAL:
-            raise UserError(f"{word}: asks for several runs; add -m")
+        refuse("--cfg and --info show the config of one run; omit -m")
     flags = list(words)
     for word in options.overrides:
         flags.remove(word)
+        single = not (options.multirun or options.cfg or options.info)
+        if single and word.partition("=")[0] in MULTIRUN_GROUPS:
+            raise UserError(f"{word}: several runs; add -m")
     return [*flags, *options.overrides]
 
 
-def start_hydra(job: Callable[[DictConfig], Any], words: list[str]) -> None:
-    """Let Hydra compose the config and call the job once or many times."""
-    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
-    # Hydra would print its own account of an error; the caller has a better one.
-    full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+def launch(words: list[str], typed: list[str], reproduction: Reproduction | None = None) -> int:
+    """Let Hydra run the jobs.
+
+    Args:
+        words: for Hydra.
+        typed: the user's arguments, for the command that resumes an interrupted run.
+        reproduction: the record that is reproduced, if any.
+    """
+    argv = list(sys.argv)
+    errors: list[Exception] = []
+    SweepCallback.sweep = SweepCallback.folder = single_dir = current_dir = None
+
+    def job(cfg: DictConfig) -> Any:
+        nonlocal single_dir, current_dir
+        # The record and W&B read the command from here.
+        sys.argv = [argv[0], *mask_arguments(argv[1:])]
+        if HydraConfig.get().job.chdir:
+            # Paths are relative to the folder of the command.
+            os.chdir(get_original_cwd())
+        mask_hydra_files()
+        single_dir = None if is_multirun() else HydraConfig.get().run.dir
+        current_dir = Path(cfg.run_dir)
+        try:
+            return run_job(cfg, reproduction)
+        except Exception as error:
+            if is_multirun() and cfg.optimized_metric is None:
+                return record_failure(cfg, error)
+            errors.append(error)  # raised below; Hydra would wrap it in a message of its own
+            return None
+
+    # The jobs of a multirun change W&B's variables.
+    with restored_environment("HYDRA_FULL_ERROR", "WANDB_MODE", *SINGLE_RUN_VARIABLES):
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself
+        try:
+            sys.argv = [argv[0], *words]
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        except Exception:
+            if errors:  # a sweeper fails when a job fails: the error of the job is the reason
+                raise errors[0] from None
+            raise
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if isinstance(stop, SystemExit) and stop.code != TERMINATED:
+                raise
+            command = resume_command(typed, SweepCallback.sweep, single_dir, SweepCallback.folder)
+            line = "; ".join(filter(None, [resume_point(current_dir), command]))
+            if isinstance(stop, KeyboardInterrupt):
+                raise KeyboardInterrupt(line) from stop
+            print(f"anomalib-rd: terminated; {line}", file=sys.stderr)
+            raise
+        finally:
+            sys.argv = argv
+    if errors:
+        raise errors[0]
+    return 0
+
+
+@contextmanager
+def restored_environment(*names: str) -> Iterator[None]:
+    """Restore the environment variables after the block."""
+    before = {name: os.environ.get(name) for name in names}
     try:
-        sys.argv = [sys.argv[0], *words]
-        app()
+        yield
     finally:
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if full_error is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
-def hide_credentials() -> None:
-    """Mask them in what Hydra has just kept of the command."""
+def is_multirun() -> bool:
+    """Whether the current job is one of several."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def mask_hydra_files() -> None:
+    """Mask credentials in the files that Hydra has written about the command."""
     config = HydraConfig.get()
-    kept = [*Path(config.runtime.output_dir).glob(".hydra/*.yaml")]
-    if config.mode == RunMode.MULTIRUN:
-        kept += Path(config.sweep.dir).glob("multirun.yaml")
-    for path in kept:
-        mask_file(path)
+    files = [*Path(config.runtime.output_dir).glob(".hydra/*.yaml")]
+    if is_multirun():
+        files += Path(config.sweep.dir).glob("multirun.yaml")
+    for path in files:
+        text = path.read_text()
+        masked = mask_text(text)
+        if masked != text:
+            write_atomically(path, partial(write_text, masked))
 
 
-def mask_file(path: Path) -> None:
-    """Put the text without credentials in its place, if it has some."""
-    text = path.read_text()
-    masked = mask_text(text)
-    if masked != text:
-        write_atomically(path, lambda file: file.write(masked.encode()))
+def write_text(text: str, file: BinaryIO) -> None:
+    """Write text into an open binary file."""
+    file.write(text.encode())
 
 
-def work(cfg: DictConfig) -> float | None:
-    """One job: run anew, gone on with, or skipped, by what its folder holds."""
-    from anomalib_rd.cli.sweep import changed_line, data_changed, is_complete_run
-    from anomalib_rd.results.sweeps import claim_run
+def run_job(cfg: DictConfig, reproduction: Reproduction | None) -> float | None:
+    """One job: train, or skip a complete run, and report the result; returns the objective."""
+    require_texts(cfg)
+    differences = report_differences(reproduction, cfg) if reproduction else []
+    objective = train_or_skip(cfg)
+    if not is_multirun():
+        report_result(cfg)
+    if reproduction:
+        report_reproduction(reproduction, Path(cfg.run_dir), differences)
+    return objective
 
+
+def train_or_skip(cfg: DictConfig) -> float | None:
+    """Train, resume, or skip, depending on what the run's folder holds."""
     run_dir = Path(cfg.run_dir)
-    # A search asks for the run's value, so that it runs again.
+    # A search needs the objective of a complete run too, and so repeats it.
     if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
         # A multirun warns once for all its jobs.
-        if HydraConfig.get().mode != RunMode.MULTIRUN and data_changed(run_dir, cfg):
-            log.warning(changed_line(run_dir, []))
+        if not is_multirun() and data_changed(run_dir, cfg):
+            log.warning(changed_data_warning(run_dir, []))
         return None
     with claim_run(run_dir):
         from anomalib_rd.cli.processes import train
 
-        # Another process may have finished it while this one came here.
+        # Another process may have finished it in the meantime.
         if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
             log.info("%s is complete: skipped", cfg.name)
             return None
         try:
             objective = train(cfg)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                contained(log_threshold, run_dir)
+            if is_multirun():
+                report_result(cfg)
             return objective
         finally:
-            # Networks and loaders refer to each other in circles: the next run would begin with
-            # this one's memory, on the device too, and with its data workers.
+            # Networks and loaders are in reference cycles: without this the next run would start
+            # with this one's memory, on the device too, and with its data workers.
             gc.collect()
 
 
-def resume_command(
-    words: list[str], sweep: str | None, run_dir: str | None, sweep_dir: str | None = None
-) -> str:
-    """The shell command that takes an interrupted run or multirun up again.
+def report_result(cfg: DictConfig) -> None:
+    """Log the threshold of a finished run; for a single run print its table and write its page.
 
-    Words that hold a credential are left out of it, and named before.
+    Errors are reported as one line: the result is on disk.
+    """
+    run_dir = Path(cfg.run_dir)
+    # In a DDP run only the first process has the record.
+    if int(os.environ.get("LOCAL_RANK", "0")) != 0 or not (run_dir / RESULT).is_file():
+        return
+    page = ""
+    reports: list[Callable[[Path], Any]] = [log_threshold]
+    if not is_multirun():
+        from anomalib_rd.reports.report import show
+
+        page = write_report_page(run_dir) if cfg.report.html else ""
+        reports.insert(0, show)
+    # Printing comes last: the reader may close the pipe after a line.
+    for report in reports:
+        try:
+            report(run_dir)
+        except Exception as error:
+            message = "%s: the result is saved but cannot be shown: %s"
+            log.warning(message, run_dir, error_line(error))
+    if page:
+        print(page)
+
+
+def log_threshold(run_dir: Path) -> None:
+    """Log the run's threshold with its false positive rate, and whether the run is partial."""
+    record = read_record(run_dir)
+    log.info("Threshold: %s", describe_threshold(record, run_dir / RESULT))
+    if limits := trainer_limits(record):
+        log.warning("Partial run, not a result: the trainer was limited by %s", limits)
+
+
+def record_failure(cfg: DictConfig, error: Exception) -> None:
+    """Record that one job of a multirun failed; the others go on."""
+    if isinstance(error, RunningElsewhereError):
+        log.warning("%s: skipped, another process runs it", error)
+        return
+    # The run itself may have written a failure with more details.
+    if is_main_process() and not Path(cfg.run_dir, FAILURE).exists():
+        write_failure(Path(cfg.run_dir), error)
+    log.error("%s failed: %s", cfg.name, error_line(error))
+
+
+def resume_point(run_dir: Path | None) -> str:
+    """The epoch that an interrupted run resumes from.
 
     Args:
-        words: as typed, without the verb.
-        sweep: name of the multirun that was going on, if any.
-        run_dir: of the single run that was going on, if any.
+        run_dir: of the run that was interrupted, if any.
+    """
+    if run_dir is None:
+        return ""
+    from anomalib_rd.training.checkpoints import saved_epochs
+
+    epochs = saved_epochs(run_dir)
+    if not epochs:
+        return f"{run_dir}: no epoch was finished, it will restart"
+    return f"{run_dir}: saved up to epoch {epochs}, from which it resumes"
+
+
+def resume_command(
+    arguments: list[str], sweep: str | None, run_dir: str | None, sweep_dir: str | None = None
+) -> str:
+    """The shell command that resumes an interrupted run or multirun, as an advice.
+
+    Arguments with a credential are omitted from the command and named before it.
+
+    Args:
+        arguments: as typed, without the command's name.
+        sweep: name of the interrupted multirun, if any.
+        run_dir: folder of the interrupted single run, if any.
         sweep_dir: folder of the multirun, if any.
     """
     if sweep is None and run_dir is None:
         return ""
-    masked = mask_arguments(words)
-    secret = {i for i, word in enumerate(words) if word != masked[i]}
-    left_out = [typed_key(words[i]) or words[i - 1] for i in sorted(secret)]
-    words = [word for i, word in enumerate(words) if i not in secret]
-    places_of_run = {"sweep": sweep, "hydra.sweep.dir": sweep_dir, "hydra.run.dir": run_dir}
-    for key, value in places_of_run.items():
+    secret = [a != masked for a, masked in zip(arguments, mask_arguments(arguments), strict=True)]
+    omitted = [
+        typed_key(argument) or arguments[i - 1] for i, argument in enumerate(arguments) if secret[i]
+    ]
+    words = [argument for i, argument in enumerate(arguments) if not secret[i]]
+    folders = {"sweep": sweep, "hydra.sweep.dir": sweep_dir, "hydra.run.dir": run_dir}
+    for key, value in folders.items():
         if value is None:
             continue
-        places = [i for i, word in enumerate(words) if typed_key(word) == key]
-        as_read = one_value(key, value) == literal(value)
-        word = f"{key}={value if as_read else literal(value)}"
-        if not places and key != "hydra.sweep.dir":
+        positions = [i for i, word in enumerate(words) if typed_key(word) == key]
+        reads_as_typed = one_value(key, value) == literal(value)
+        word = f"{key}={value if reads_as_typed else literal(value)}"
+        if not positions and key != "hydra.sweep.dir":
             words.append(word)
-        elif places and "${" in words[places[-1]]:
-            words[places[-1]] = word  # such as ${now:...}, which would be another folder
+        elif positions and "${" in words[positions[-1]]:
+            words[positions[-1]] = word  # ${now:...} would be another folder
     command = " ".join([program(), "train", *map(shlex.quote, words)])
-    again = f"give {', '.join(left_out)} again, left out as secret; " if left_out else ""
-    return f"{again}go on with: {command}"
+    secrets = f"add {', '.join(omitted)}, omitted as secret; " if omitted else ""
+    return f"{secrets}resume with: {command}"
 
 
 def program() -> str:
-    """What a shell here starts this program by."""
+    """The shell's name of this program."""
     started = Path(sys.argv[0])
     if started.parts[-2:] == ("anomalib_rd", "__main__.py"):
         python = "python" if shutil.which("python") == sys.executable else sys.executable
@@ -258,84 +347,3 @@ def program() -> str:
     if found and Path(found).samefile(started):
         return "anomalib-rd"
     return shlex.quote(str(started.absolute()))
-
-
-def where_it_goes_on(run_dir: Path | None) -> str:
-    """From which epoch an interrupted run goes on.
-
-    Args:
-        run_dir: of the run that was going on in this process, if any.
-    """
-    if run_dir is None:
-        return ""
-    from anomalib_rd.training.checkpoints import saved_epochs
-
-    epochs = saved_epochs(run_dir)
-    if not epochs:
-        return f"{run_dir}: no finished epoch is saved, it starts from the beginning"
-    return f"{run_dir}: saved up to epoch {epochs}, it goes on from there"
-
-
-def show_result(cfg: DictConfig) -> None:
-    """Print the table and threshold of a single run, and leave its page.
-
-    A multirun has its own table and page at the end.
-    """
-    run_dir = Path(cfg.run_dir)
-    # In a DDP run every process but the first comes here without a record of its own.
-    page = write_report_page(run_dir) if cfg.report.html and has_record(run_dir) else ""
-    # Printing comes last: whoever reads may have enough after a line, and close the pipe.
-    contained(show_table, run_dir)
-    contained(log_threshold, run_dir)
-    if page:
-        print(page)
-
-
-def has_record(run_dir: Path) -> bool:
-    """Whether this process is the one to show the run's record."""
-    from anomalib_rd.results.record import RESULT
-
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and (run_dir / RESULT).is_file()
-
-
-def contained(show: Callable[[Path], None], run_dir: Path) -> None:
-    """Show something of a run's record; what goes wrong is one line: the result is on disk."""
-    if not has_record(run_dir):
-        return
-    try:
-        show(run_dir)
-    except Exception as error:
-        line = explain(error) or f"{type(error).__name__}: {error}"
-        log.warning("%s: the result is written but cannot be shown: %s", run_dir, line)
-
-
-def show_table(run_dir: Path) -> None:
-    """Print the run's metrics."""
-    from anomalib_rd.reports.report import show
-
-    show(run_dir)
-
-
-def log_threshold(run_dir: Path) -> None:
-    """Log the run's threshold, its rate and its source, and whether the run is whole."""
-    from anomalib_rd.results.record import RESULT, read_record, trainer_limits
-    from anomalib_rd.results.threshold import describe_threshold
-
-    record = read_record(run_dir)
-    log.info("Threshold: %s", describe_threshold(record, run_dir / RESULT))
-    if limits := trainer_limits(record):
-        log.warning("Only a part of a run, no result: the trainer had %s", limits)
-
-
-def note_failure(cfg: DictConfig, error: Exception) -> None:
-    """Record that one job of many failed; the others go on."""
-    from anomalib_rd.results.record import FAILURE, write_failure
-    from anomalib_rd.results.sweeps import RunningElsewhereError, is_main_process
-
-    if isinstance(error, RunningElsewhereError):
-        log.warning("%s: left to the other process", error)
-        return
-    # The run itself may have left one, with more to it.
-    if is_main_process() and not Path(cfg.run_dir, FAILURE).exists():
-        write_failure(Path(cfg.run_dir), error)
-    log.error("%s failed: %s", cfg.name, explain(error) or f"{type(error).__name__}: {error}")

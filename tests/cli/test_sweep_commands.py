@@ -134,7 +134,7 @@ def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, 
     ended, _, errors = sweep(*words, *stop)
     assert ended == status
     last = errors.strip().splitlines()[-1]
-    assert "epoch 1" in last and "go on with: anomalib-rd train -m" in last
+    assert "epoch 1" in last and "resume with: anomalib-rd train -m" in last
     first, second = read_states(sweep.folder)
     assert (first.state, first.running.epoch, second.state) == ("interrupted", 1, "missing")
 
@@ -312,7 +312,7 @@ def test_a_mistake_in_a_choice_is_hydras_to_say(sweep):
 
 def test_how_to_go_on_is_the_same_command_with_its_folder():
     assert resume_command(["-m", "seed=0,1"], "noon", None) == (
-        "go on with: anomalib-rd train -m seed=0,1 sweep=noon"
+        "resume with: anomalib-rd train -m seed=0,1 sweep=noon"
     )
     assert resume_command(["seed=1"], None, "runs/a").endswith("seed=1 hydra.run.dir=runs/a")
     assert resume_command(["-m", "sweep=x"], "x", None).endswith("train -m sweep=x")

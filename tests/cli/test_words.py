@@ -206,8 +206,8 @@ def test_an_empty_place_is_refused(key):
 def go_on(words, *run):
     """The words of the printed command, as a shell splits them."""
     line = resume_command(words, *run)
-    assert line.count("go on with: ") == 1
-    return shlex.split(line.partition("go on with: ")[2])[2:]
+    assert line.count("resume with: ") == 1
+    return shlex.split(line.partition("resume with: ")[2])[2:]
 
 
 def test_a_setting_called_token_is_no_credential():
@@ -230,7 +230,7 @@ def test_a_credential_is_left_out_of_the_command_and_named(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     words = ["seed=1", "+logger.x.api_key=hunter2", "+note=0123456789abcdef"]
     line = resume_command(words, None, "runs/a")
-    before, _, command = line.partition("go on with: ")
+    before, _, command = line.partition("resume with: ")
     assert "hunter2" not in line and "0123456789abcdef" not in line and MASK not in line
     assert "logger.x.api_key" in before and "note" in before
     assert shlex.split(command)[2:] == ["seed=1", "hydra.run.dir=runs/a"]

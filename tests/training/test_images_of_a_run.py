@@ -100,17 +100,17 @@ class TestChanged:
         cfg = compose_config(*QUICK, f"data.root={run.data.parent}", f"run_dir={folder}")
         assert not sweep.data_changed(folder, cfg)
         # It is read once a process, so here once more.
-        sweep.fingerprint_now.cache_clear()
+        sweep.current_fingerprint.cache_clear()
         exchange(run.data / "train/good/000.png")
         assert sweep.data_changed(folder, cfg)
         counted = []
         monkeypatch.setattr(
             "anomalib_rd.data.fingerprint.dataset_fingerprint", lambda *_: counted.append(1) or "x"
         )
-        sweep.fingerprint_now.cache_clear()
+        sweep.current_fingerprint.cache_clear()
         assert all(sweep.data_changed(folder, cfg) for _ in range(5)) and len(counted) == 1
         shutil.rmtree(run.data)
-        sweep.fingerprint_now.cache_clear()
+        sweep.current_fingerprint.cache_clear()
         assert not sweep.data_changed(folder, cfg)
 
     def test_a_complete_sweep_names_its_runs(self, tmp_path, monkeypatch, capfd):
@@ -128,12 +128,12 @@ class TestChanged:
         words += ["model=untrained", "report.html=false", *QUICK, "sweep=s"]
         assert main(words) == 0
         capfd.readouterr()
-        sweep.fingerprint_now.cache_clear()
+        sweep.current_fingerprint.cache_clear()
         with pytest.raises(SystemExit):
             main(words)
         assert "fingerprint" not in capfd.readouterr().err
         exchange(root / "cloth/test/good/000.png")
-        sweep.fingerprint_now.cache_clear()
+        sweep.current_fingerprint.cache_clear()
         with pytest.raises(SystemExit) as stop:
             main(words)
         told = [line for line in capfd.readouterr().err.splitlines() if "fingerprint" in line]

@@ -1,4 +1,4 @@
-"""A run again from its record alone, in another process; and that no secret is in what it left."""
+"""``train --from``: a run from its record alone, in another process; no secret in its files."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 from small_data import make_mvtec
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
-TYPED = "typed-and-not-to-be-kept"
+TYPED = "typed-and-not-to-be-written"
 WORDS = ["data=mvtec", "data.category=cloth", "data.image_size=[64,64]", "data.num_workers=0"]
 WORDS += ["trainer=cpu", "trainer.max_epochs=1", "report.heatmaps=1", "report.gallery=2", "seed=3"]
 WORDS += [f"+service.api_key={TYPED}", "+service.note=${oc.env:WANDB_API_KEY}"]
@@ -16,7 +16,7 @@ WORDS += [f"+service.api_key={TYPED}", "+service.note=${oc.env:WANDB_API_KEY}"]
 @pytest.fixture(scope="module")
 def done(forked, tmp_path_factory):
     """A multirun of one job with W&B offline, told two secrets; its folder and its data."""
-    place = tmp_path_factory.mktemp("repeat")
+    place = tmp_path_factory.mktemp("reproduce")
     make_mvtec(place / "data", ("cloth",))
     env = {"MVTEC_ROOT": str(place / "data"), "WANDB_API_KEY": KEY}
     ended = forked("train", "-m", *WORDS, "sweep=s", cwd=place, env=env)
@@ -26,7 +26,7 @@ def done(forked, tmp_path_factory):
 
 
 @pytest.fixture
-def repeat(forked, done, tmp_path):
+def reproduce(forked, done, tmp_path):
     """Run ``train --from`` with the record and more words."""
 
     def start(record, *words, root=done[0] / "data"):
@@ -37,7 +37,7 @@ def repeat(forked, done, tmp_path):
     return start
 
 
-def test_no_secret_is_in_anything_that_is_left(done):
+def test_no_secret_is_in_any_file(done):
     place, record = done
     files = [path for path in place.rglob("*") if path.is_file()]
     names = {path.name for path in files}
@@ -49,29 +49,32 @@ def test_no_secret_is_in_anything_that_is_left(done):
     assert json.loads(record.read_text())["config"]["service"] == {"api_key": "***", "note": "***"}
 
 
-def test_the_same_metrics_to_the_bit_in_another_process(done, repeat):
+def test_exactly_the_same_metrics_in_another_process(done, reproduce):
     _, record = done
-    refused = repeat(record, "service.note=none")
-    assert refused.status == 2 and "service.api_key: the record does not tell it" in refused.err
-    said = ["service.api_key=another", "service.note=none"]
-    ended = repeat(record, *said)
+    refused = reproduce(record, "service.note=none")
+    assert refused.status == 2 and "service.api_key" in refused.err
+    secrets = ["service.api_key=another", "service.note=none"]
+    ended = reproduce(record, *secrets)
     assert ended.status == 0, ended.err
-    assert f"The same metrics as {record}, to the bit" in ended.out
-    left, there = (json.loads(p.read_text()) for p in (repeat.folder / "result.json", record))
-    assert there["choices"]["model/masking"] == "random"
-    assert left["choices"] == there["choices"] | {"logger": "none"}
-    assert left["metrics"] == there["metrics"] and left["loss_curve"] == there["loss_curve"]
-    assert left["config_digest"] != there["config_digest"]  # the note is another
-    assert left["provenance"]["command"].startswith("anomalib-rd train --from ")
-    assert (repeat.folder / "scores.csv").read_bytes() == (
+    new, recorded = (json.loads(p.read_text()) for p in (reproduce.folder / "result.json", record))
+    assert recorded["choices"]["model/masking"] == "random"
+    assert new["choices"] == recorded["choices"] | {"logger": "none"}
+    assert new["metrics"] == recorded["metrics"] and new["loss_curve"] == recorded["loss_curve"]
+    assert new["config_digest"] != recorded["config_digest"]  # the note is another
+    assert new["provenance"]["command"].startswith("anomalib-rd train --from ")
+    assert (reproduce.folder / "scores.csv").read_bytes() == (
         record.parent / "scores.csv"
     ).read_bytes()
-    kept = json.loads((repeat.folder / "repeat.json").read_text())
-    assert kept["record"] == str(record) and kept["said"] == [] and kept["metrics"] == {}
-    assert "service.api_key=***" in kept["overrides"] and "report.gallery=0" in kept["overrides"]
+    written = json.loads((reproduce.folder / "reproduction.json").read_text())
+    assert (
+        written["record"] == str(record)
+        and written["differences"] == []
+        and written["metrics"] == {}
+    )
+    assert "service.api_key=***" in written["overrides"] and "report.gallery=0" in written["overrides"]
 
 
-def test_other_images_software_and_metrics_are_said(done, repeat, tmp_path):
+def test_differences_of_images_software_and_metrics_are_reported(done, reproduce, tmp_path):
     place, record = done
     shutil.copytree(place / "data", tmp_path / "other")
     training = tmp_path / "other/cloth/train/good"
@@ -80,11 +83,11 @@ def test_other_images_software_and_metrics_are_said(done, repeat, tmp_path):
     changed["provenance"]["software"]["anomalib-rd"] = "0.0.9"
     changed["config_as_written"].pop("service")
     (tmp_path / "sent.json").write_text(json.dumps(changed))
-    ended = repeat(tmp_path / "sent.json", "model=untrained", f"data.root={tmp_path / 'other'}")
+    ended = reproduce(tmp_path / "sent.json", "model=untrained", f"data.root={tmp_path / 'other'}")
     assert ended.status == 0, ended.err
-    kept = json.loads((repeat.folder / "repeat.json").read_text())
-    version, images = kept["said"]
-    assert version.startswith("anomalib-rd 0.0.9 there, ") and version in ended.out
-    assert "are not those of the record" in images and images in ended.out
-    assert "pixel_auroc" in kept["metrics"] and "pixel_auroc: " in ended.out
-    assert "model=untrained" in kept["overrides"]
+    written = json.loads((reproduce.folder / "reproduction.json").read_text())
+    version, images = written["differences"]
+    assert version.startswith("anomalib-rd 0.0.9 ") and version in ended.out
+    assert str(tmp_path / "other") in images and images in ended.out
+    assert "pixel_auroc" in written["metrics"] and "pixel_auroc: " in ended.out
+    assert "model=untrained" in written["overrides"]
