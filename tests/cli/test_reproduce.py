@@ -71,7 +71,9 @@ def test_exactly_the_same_metrics_in_another_process(done, reproduce):
         and written["differences"] == []
         and written["metrics"] == {}
     )
-    assert "service.api_key=***" in written["overrides"] and "report.gallery=0" in written["overrides"]
+    assert (
+        "service.api_key=***" in written["overrides"] and "report.gallery=0" in written["overrides"]
+    )
 
 
 def test_differences_of_images_software_and_metrics_are_reported(done, reproduce, tmp_path):
