@@ -3,6 +3,7 @@
 import math
 
 MISSING = "–"
+NO_REASON = "no error message recorded"
 
 
 def format_percent(fraction: float | None, std: float | None = None) -> str:

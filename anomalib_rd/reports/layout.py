@@ -1,6 +1,6 @@
-"""What a report is before it is drawn: tables of finished cells, with footnotes."""
+"""Tables of finished cells with footnotes, before they are rendered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 OTHER_PRO = "†"
@@ -9,10 +9,10 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, in lines, the last ending in its unit.
+    """A heading in lines, the last of which is the unit.
 
-    ``priority`` 0 is never left out for lack of width; ``source`` says where the numbers
-    are from if they are not ours.
+    Columns of low ``priority`` are dropped last where the terminal is narrow, those of 0 never.
+    ``source`` is the reference of published numbers, None for our own.
     """
 
     heading: tuple[str, ...]
@@ -21,7 +21,7 @@ class Column:
 
     @property
     def line(self) -> str:
-        """The heading on one line; words broken for the narrow form are joined again."""
+        """The heading on one line; words hyphenated over two lines are joined."""
         return " ".join(self.heading).replace("- ", "").replace("/ ", "/").strip()
 
     @property
@@ -32,21 +32,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A label and one cell for each column; a strong row is a mean of ours."""
+    """A label and one cell for each column; our means are bold."""
 
     label: str
     cells: tuple[str, ...]
-    strong: bool = False
+    bold: bool = False
     source: str | None = None
 
 
 @dataclass
 class Notes:
-    """Footnotes, numbered in order of appearance; the same text has the same number."""
+    """Footnotes, numbered in order of appearance; equal texts share a number."""
 
     texts: list[str] = field(default_factory=list)
 
-    def mark(self, text: str) -> str:
+    def add(self, text: str) -> str:
         """The superscript number of a footnote, which is added if it is new."""
         if text not in self.texts:
             self.texts.append(text)
@@ -55,7 +55,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections of rows under one heading row; ``label`` heads the rows' labels.
+    """Sections of rows under one heading row; ``label`` heads the row labels.
 
     Raises:
         ValueError: a row has more or fewer cells than there are columns.
@@ -66,8 +66,8 @@ class Table:
     label: str
     columns: list[Column]
     sections: list[list[Row]]
-    notes: Notes
-    remarks: list[str]
+    notes: Notes = field(default_factory=Notes)
+    remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for row in self.rows():
@@ -81,43 +81,40 @@ class Table:
         """The rows of all sections."""
         return [row for section in self.sections for row in section]
 
-    def keep(self, kept: list[int]) -> "Table":
-        """The table with only the columns at these positions."""
+    def select_columns(self, positions: Sequence[int]) -> "Table":
+        """The table with only these columns."""
         sections = [
-            [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in section]
+            [replace(row, cells=tuple(row.cells[i] for i in positions)) for row in section]
             for section in self.sections
         ]
-        return replace(self, columns=[self.columns[i] for i in kept], sections=sections)
+        return replace(self, columns=[self.columns[i] for i in positions], sections=sections)
 
     def footnotes(self) -> list[str]:
-        """The numbered notes that the shown cells use, and the remarks."""
-        shown = "".join(cell for row in self.rows() for cell in row.cells)
-        numbered = [
-            f"{superscript(number)} {text}"
-            for number, text in enumerate(self.notes.texts, start=1)
-            if superscript(number) in shown
-        ]
-        return numbered + self.remarks
+        """The numbered notes that its cells refer to, then the remarks."""
+        cells = "".join(cell for row in self.rows() for cell in row.cells)
+        marks = {superscript(i): text for i, text in enumerate(self.notes.texts, start=1)}
+        return [f"{mark} {text}" for mark, text in marks.items() if mark in cells] + self.remarks
 
 
 @dataclass(frozen=True)
 class Document:
-    """All that a report shows: tables, and one line for each run that failed."""
+    """A report's tables, and one line for each failed run."""
 
     tables: list[Table]
     failures: list[str]
 
 
-def sources(tables: Iterable[Table]) -> list[str]:
-    """Where the numbers of others in these tables are from, one line each, once."""
+def list_sources(tables: Iterable[Table]) -> list[str]:
+    """References of the published numbers in these tables, one line each."""
     lines: dict[str, None] = {}
-    dagger = False
+    other_pro = False
     for table in tables:
-        lines |= {column.source: None for column in table.columns if column.source}
-        lines |= {row.source: None for row in table.rows() if row.source}
-        dagger |= any(OTHER_PRO in cell for row in table.rows() for cell in row.cells)
-    last = [f"{OTHER_PRO} PRO by another or unknown protocol: does not compare with AUPRO."]
-    return [*lines, *(last if dagger else [])]
+        sources = [column.source for column in table.columns]
+        sources += [row.source for row in table.rows()]
+        lines |= {source: None for source in sources if source}
+        other_pro |= any(OTHER_PRO in cell for row in table.rows() for cell in row.cells)
+    note = f"{OTHER_PRO} PRO of another or unknown protocol: not comparable with AUPRO."
+    return [*lines, *([note] if other_pro else [])]
 
 
 def superscript(number: int) -> str:

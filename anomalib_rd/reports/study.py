@@ -17,7 +17,13 @@ from anomalib_rd.reports.figures.style import PNG_DPI, WIDTH, colour, dashes, fo
 from anomalib_rd.reports.formatting import MISSING
 from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
 from anomalib_rd.reports.render import to_markdown
-from anomalib_rd.reports.tables import HEADINGS, HEADLINE, overview_table, records, variant_table
+from anomalib_rd.reports.tables import (
+    HEADINGS,
+    HEADLINE,
+    metric_name,
+    overview_table,
+    variant_table,
+)
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import DATA, MVTEC_AD, Published, load_published
 from anomalib_rd.results.record import find_failures, parent_run, read_record
@@ -219,15 +225,15 @@ def agreement_table(agreement: pd.DataFrame) -> Table:
     """
     notes = Notes()
     rows = []
-    for row in records(agreement):
+    for row in agreement.to_dict("records"):
         why = ""
         if np.isnan(row["rho"]):
             few = f"fewer than {MIN_VARIANTS} variants have both: no rank correlation"
-            why = notes.mark(
+            why = notes.add(
                 few if row["n"] < MIN_VARIANTS else "all variants are equal in one of both"
             )
         rho, p = _number(row["rho"], "+.2f") + why, _number(row["p"], ".3f")
-        name = HEADINGS[row["metric"]].name
+        name = metric_name(row["metric"])
         rows.append(Row(row["category"], (name, rho, p, str(row["n"]), str(row["n_runs"]))))
     statement = (
         "Rank correlation over the variants, between the metric on held-out training images with "
@@ -254,14 +260,14 @@ def spread_table(runs: pd.DataFrame) -> Table:
         means = values.dropna(axis=1, how="all").dropna().mean(axis=1)
         if len(means) < 2 or np.ptp(means) == 0:
             few = "fewer than 2 seeds have every category"
-            why = notes.mark(few if len(means) < 2 else "the same with every seed")
-            rows.append(Row(HEADINGS[metric].name, (MISSING + why, *[MISSING] * (1 + len(SEEDS)))))
+            why = notes.add(few if len(means) < 2 else "the same with every seed")
+            rows.append(Row(metric_name(metric), (MISSING + why, *[MISSING] * (1 + len(SEEDS)))))
             continue
         variance = means.var(ddof=1)
         least, most = (100 * variance**0.5 * factor for factor in spread_factors(len(means)))
         shown = 100 * smallest_difference(np.array([variance, variance]), counts)
         cells = [f"{100 * variance**0.5:.2f}", f"{least:.2f} to {most:.2f}"]
-        rows.append(Row(HEADINGS[metric].name, (*cells, *(f"{value:.2f}" for value in shown))))
+        rows.append(Row(metric_name(metric), (*cells, *(f"{value:.2f}" for value in shown))))
     columns = [Column(("std over seeds", "points")), Column(("true std, 95 %", "points"))]
     columns += [Column((f"{n} seeds each show from", "points")) for n in SEEDS]
     seeds, categories = runs["seed"].nunique(), runs["category"].nunique()
@@ -290,7 +296,7 @@ def equal_budget_table(budgeted: pd.DataFrame) -> Table | None:
             continue
         compared = compare_variants(part.assign(variant=part["of"]).drop(columns="of"), base)
         for variant, own in compared.groupby("variant", sort=False):
-            of_metric = {row["metric"]: row for row in records(own)}
+            of_metric: dict[str, dict[Any, Any]] = {r["metric"]: r for r in own.to_dict("records")}
             cells = [_with_interval(of_metric.get(metric)) for metric in metrics]
             sections.setdefault(str(variant), []).append(Row(str(variant), (str(epochs), *cells)))
     if not sections:

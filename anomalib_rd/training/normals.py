@@ -31,7 +31,9 @@ def scored(
 
 
 @torch.inference_mode()
-def score_as_tested(module: "DistillationModule", trainer: L.Trainer, images: Tensor) -> ScoringOutput:
+def score_as_tested(
+    module: "DistillationModule", trainer: L.Trainer, images: Tensor
+) -> ScoringOutput:
     """Maps and scores of images (B, 3, H, W), on the trainer's device and in its precision."""
     # After fitting and testing Lightning leaves the module on the CPU.
     device = trainer.strategy.root_device

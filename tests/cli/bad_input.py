@@ -136,7 +136,10 @@ def cases(root, bad):
             ("data.transform", "'brigt'"),
         ),
         # Weights, devices, places
-        "weights missing": (train("model.teacher.weights=/no.pth"), ("model.teacher.weights=/no.pth", "embedded")),
+        "weights missing": (
+            train("model.teacher.weights=/no.pth"),
+            ("model.teacher.weights=/no.pth", "embedded"),
+        ),
         "weights of another": (
             train(f"model.teacher.weights={bad}/foreign.pth"),
             ("foreign.pth", "choose the model/teacher"),

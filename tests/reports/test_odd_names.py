@@ -38,7 +38,7 @@ TAGS = [
 
 def document(name):
     columns = [Column(("value", "%"))]
-    sections = [[Row(name, ("1",)), Row("strong", (name,), strong=True)]]
+    sections = [[Row(name, ("1",)), Row("strong", (name,), bold=True)]]
     return Document([Table(name, "Statement.", "name", columns, sections, Notes(), [name])], [name])
 
 

@@ -116,7 +116,7 @@ def test_a_row_with_another_number_of_cells_than_columns_is_refused():
         Table("t", "", "l", columns, [[Row("x", ("1",))]], Notes(), [])
 
 
-def test_below_chance_is_marked_in_every_format(tmp_path):
+def test_is_below_chance_is_marked_in_every_format(tmp_path):
     full_run(tmp_path / "a", "bottle", data="own", gallery=False, metrics={"image_auroc": 0.24})
     full_run(tmp_path / "b", "pill", data="own", gallery=False, metrics={"aupro": 0.24})
     for text in formats(tmp_path):

@@ -13,7 +13,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from anomalib_rd.reports.tables import HEADINGS
+from anomalib_rd.reports.tables import HEADINGS, metric_name
 from anomalib_rd.results.files import write_atomically
 
 WIDTH = 7.16  # inches: both columns of a page of IEEE's or CVPR's
@@ -83,7 +83,7 @@ def short(name: str, length: int) -> str:
 
 def heading(metric: str) -> str:
     """The metric's name, such as ``image AUROC``."""
-    name = HEADINGS[metric].name if metric in HEADINGS else metric
+    name = metric_name(metric) if metric in HEADINGS else metric
     return name.replace("<=", "≤")
 
 

@@ -16,7 +16,7 @@ from anomalib_rd.reports.figures.charts import (
 from anomalib_rd.reports.figures.curves import KINDS, cached_curves, curve_figure
 from anomalib_rd.reports.figures.gallery import ROWS, pictures, sheet
 from anomalib_rd.reports.figures.style import file_name, save, style
-from anomalib_rd.reports.tables import HEADLINE, why_undefined
+from anomalib_rd.reports.tables import HEADLINE, undefined_reasons
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.statistics import compare_variants
@@ -120,6 +120,6 @@ def _galleries(data: str, runs: pd.DataFrame) -> Iterator[Named]:
 
 def _undefined(runs: pd.DataFrame, metrics: Sequence[str], how: str = "Blank") -> list[str]:
     """Why cells of these metrics are blank, one line for each kind of reason."""
-    why = why_undefined(runs).items()
+    why = undefined_reasons(runs).items()
     texts = dict.fromkeys(text for (_, metric), text in why if metric in metrics)
     return [f"{how}: {text}; means are over the rest." for text in texts]

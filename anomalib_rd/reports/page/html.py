@@ -1,4 +1,4 @@
-"""All that the page shows, read from the runs' folders once."""
+"""The report page put together from templates, data and images."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,47 +18,46 @@ import anomalib_rd
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.formatting import format_duration, format_percent, format_rate
 from anomalib_rd.reports.heatmaps import COLORMAP
-from anomalib_rd.reports.page.images import group_pictures, images_each
-from anomalib_rd.reports.page.runs import Collected, Group
-from anomalib_rd.reports.page.sections import data_sections, headline_metrics, metric_name
-from anomalib_rd.reports.tables import below_chance, records, shown_metrics
+from anomalib_rd.reports.page.images import encode_images, images_per_category
+from anomalib_rd.reports.page.runs import PageData
+from anomalib_rd.reports.page.sections import headline_metrics, make_sections
+from anomalib_rd.reports.tables import is_below_chance, metric_name, metrics_to_show
 from anomalib_rd.results.files import one_line, to_json_types, write_atomically
 from anomalib_rd.results.published import Published
 from anomalib_rd.results.record import parent_run
 from anomalib_rd.results.table import metric_columns
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-# In the order of their use: each may call those before it.
-SCRIPTS = (
-    "tools.js",
-    "theme.js",
-    "sorting.js",
-    "metrics.js",
-    "plots.js",
-    "overview.js",
-    "pictures.js",
-    "lightbox.js",
-    "gallery.js",
-    "curves.js",
-    "run.js",
-    "router.js",
-)
-_COLOURS = 16
+SCRIPTS = ("page.js", "gallery.js", "views.js")  # each may call the ones before it
+COLOUR_STEPS = 16
 
 
-def write_page(
-    collected: Collected, published: Mapping[str, Published], out: Path, images: int
-) -> Path:
-    """Writes the page atomically; arguments and errors as for `build_page`."""
-    each = images_each(collected.groups, images)
-    parts = (
-        _environment()
-        .get_template("page.html.j2")
-        .generate(
-            **_context(collected, published),
-            pictures=_pictures(collected.groups, each),
-            images_each=each,
-        )
+def make_environment(**filters: Any) -> Environment:
+    """Templates that escape all text."""
+    environment = Environment(
+        loader=PackageLoader("anomalib_rd.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment
+
+
+def write_page(data: PageData, published: Mapping[str, Published], out: Path, images: int) -> Path:
+    """Write the page atomically; arguments and errors as for `build_page`."""
+    count = images_per_category(data.image_sets, images)
+    environment = make_environment(
+        json=_to_json,
+        percent=format_percent,
+        duration=format_duration,
+        rate=format_rate,
+        metric=metric_name,
+    )
+    environment.tests["below_chance"] = lambda value, metric: is_below_chance(metric, value)
+    parts = environment.get_template("page.html.j2").generate(
+        **_context(data, published), images=_encode_images(data, count), image_count=count
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,98 +66,66 @@ def write_page(
         )
     except OSError as error:
         raise UserError(
-            f"{out}: the page cannot be written ({one_line(error)}); give another place"
+            f"{out}: cannot write the page ({one_line(error)}); choose another folder"
         ) from error
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("anomalib_rd.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["below_chance"] = below_chance
-    environment.filters |= {
-        "json": _json,
-        "percent": format_percent,
-        "seconds": format_duration,
-        "rate": format_rate,
-        "metric": metric_name,
-    }
-    return environment
-
-
-def _context(collected: Collected, published: Mapping[str, Published]) -> dict[str, Any]:
-    runs = collected.runs
-    sections = data_sections(collected, published)
-    metrics = shown_metrics(runs)
-    keys = [run.key for run in collected.read]
+def _context(data: PageData, published: Mapping[str, Published]) -> dict[str, Any]:
+    sections = make_sections(data, published)
+    metrics = metrics_to_show(data.table)
+    headline = headline_metrics(metrics)
+    colours = colormaps[COLORMAP](np.linspace(0, 1, COLOUR_STEPS))
+    names = [Path(sweep.folder).resolve().name for sweep in data.sweeps]
     return {
         "version": anomalib_rd.__version__,
-        "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "title": _title(collected),
+        "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "title": ", ".join(dict.fromkeys(names)),
         "sections": sections,
-        "sweeps": collected.sweeps,
-        "runs": list(zip(keys, records(runs), strict=True)),
-        "complete": runs["run"].map(parent_run).nunique(),
+        "sweeps": data.sweeps,
+        "runs": [(run.key, run.row) for run in data.runs],
+        "complete": data.table["run"].map(parent_run).nunique(),
         "metrics": metrics,
-        "headline": headline_metrics(metrics),
-        "chosen_metric": [*headline_metrics(metrics), *metrics][0],
-        "colours": _colour_tables(),
-        "gradient": ", ".join(map(to_hex, _colours())),
+        "headline": headline,
+        "first_metric": [*headline, *metrics][0],
+        "gradient": ", ".join(map(to_hex, colours)),
+        # The colour map as tables of an SVG filter.
+        "colours": {
+            channel: " ".join(f"{value:.3f}" for value in colours[:, index])
+            for index, channel in enumerate("RGB")
+        },
         "style": Markup((TEMPLATES / "style.css").read_text()),
         "script": Markup("\n".join((TEMPLATES / name).read_text() for name in SCRIPTS)),
         "plotly": Markup(get_plotlyjs()),
         "payload": {
             "metrics": {name: metric_name(name) for name in metrics},
-            "names": {name: metric_name(name) for name in metric_columns(runs)},
-            "data": [section.drawn for section in sections],
-            "groups": [_group(group) for group in collected.groups],
-            "runs": {run.key: run.payload(metrics) for run in collected.read},
+            "names": {name: metric_name(name) for name in metric_columns(data.table)},
+            "headline": headline,
+            "data": [section.plots for section in sections],
+            "groups": [
+                {
+                    "data": each.data,
+                    "category": each.category,
+                    "runs": [run.key for run in each.runs],
+                    "images": [[path, *about] for path, about in each.images.items()],
+                }
+                for each in data.image_sets
+            ],
+            "runs": {run.key: run.payload(metrics) for run in data.runs},
         },
     }
 
 
-def _title(collected: Collected) -> str:
-    names = [Path(sweep.folder).resolve().name for sweep in collected.sweeps]
-    return ", ".join(dict.fromkeys(names))
+def _encode_images(data: PageData, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """One image set at a time: all of them would fill the memory."""
+    for index, image_set in enumerate(data.image_sets):
+        if images := encode_images(image_set, count):
+            yield index, images
 
 
-def _group(group: Group) -> dict[str, Any]:
-    return {
-        "data": group.data,
-        "category": group.category,
-        "runs": [run.key for run in group.runs],
-        "images": [[path, defect, label] for path, (defect, label) in group.images.items()],
-    }
+def _to_json(value: Any) -> Markup:
+    """JSON that is safe in a script element."""
 
+    def dump(content: Any, **_: Any) -> str:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
-def _pictures(groups: list[Group], count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """One group's pictures at a time: all together they would fill the memory."""
-    for index, group in enumerate(groups):
-        if pictures := group_pictures(group, count):
-            yield index, pictures
-
-
-def _colour_tables() -> dict[str, str]:
-    """The colour map as tables of an SVG filter: red, green, blue."""
-    return {
-        name: " ".join(f"{value:.3f}" for value in _colours()[:, channel])
-        for channel, name in enumerate(("R", "G", "B"))
-    }
-
-
-def _colours() -> np.ndarray:
-    """The colour map's steps, (16, 4) RGBA in [0, 1]."""
-    return colormaps[COLORMAP](np.linspace(0, 1, _COLOURS))
-
-
-def _json(value: Any) -> Markup:
-    """JSON that may stand in a script element, whatever text it holds."""
-    return htmlsafe_json_dumps(to_json_types(value), _dumps)
-
-
-def _dumps(value: Any, **_: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return htmlsafe_json_dumps(to_json_types(value), dump)

@@ -1,13 +1,13 @@
-"""The commands that made the runs, and the runs that are not complete."""
+"""The commands that started the runs, and the runs that are not complete."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.reports.formatting import NO_REASON
 from anomalib_rd.results.record import read_failure
 from anomalib_rd.results.sweeps import (
     CHECKPOINTS,
@@ -22,8 +22,8 @@ from anomalib_rd.results.sweeps import (
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A run without a result: its state, what was asked of it, and why it failed."""
+class IncompleteRun:
+    """A run without a result: its overrides, progress or reason of failure, and traceback."""
 
     folder: str
     state: str
@@ -34,78 +34,39 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, or a folder with runs that belong to none."""
+    """A sweep, or a folder with runs outside any sweep.
+
+    ``commands`` have ``text`` and ``started``; ``counts`` is state -> number of runs.
+    """
 
     folder: str
     commands: list[dict[str, str]]
     counts: dict[str, int]
-    unfinished: list[Unfinished]
+    incomplete: list[IncompleteRun]
 
 
 def find_sweeps(folders: Sequence[Path]) -> list[Sweep]:
-    """The sweeps in or under the folders, then the runs beside them.
+    """The sweeps in or under the folders, then the folders with runs outside of them.
 
     Raises:
         UserError: a folder does not exist, or a file is damaged.
     """
-    places = {p.resolve(): p for folder in folders for p in _with_commands(Path(folder))}
-    found = [_sweep(place, read_states(place)) for place in places.values()]
-    taken = set(places)
+    tops = {path.resolve(): path for folder in folders for path in _sweep_folders(Path(folder))}
+    sweeps = [_read_sweep(path, read_states(path)) for path in tops.values()]
+    covered = set(tops)
     for folder in map(Path, folders):
-        loose = [run for run in find_started_runs(folder) if not _inside(folder / run, taken)]
-        if loose:
-            found.append(_sweep(folder, [read_state(folder, run) for run in loose]))
-            taken.add(folder.resolve())
-    return found
+        single = [
+            run
+            for run in find_started_runs(folder)
+            if not covered & {(path := (folder / run).resolve()), *path.parents}
+        ]
+        if single:
+            sweeps.append(_read_sweep(folder, [read_state(folder, run) for run in single]))
+            covered.add(folder.resolve())
+    return sweeps
 
 
-def _sweep(folder: Path, states: Sequence[RunState]) -> Sweep:
-    commands = read_commands(folder)
-    asked = {run: words for command in commands for run, words in command["jobs"].items()}
-    return Sweep(
-        folder=str(folder),
-        commands=[{"text": c["command"], "started": _when(c.get("started"))} for c in commands],
-        counts={state: n for state, n in count_states(states).items() if n},
-        unfinished=[
-            _unfinished(folder, state, asked.get(state.run, []))
-            for state in states
-            if state.state != "done"
-        ],
-    )
-
-
-def _unfinished(folder: Path, state: RunState, overrides: Sequence[str]) -> Unfinished:
-    failed = state.state == "failed"
-    return Unfinished(
-        folder=state.run,
-        state=state.state,
-        overrides=" ".join(overrides),
-        reason=(state.reason or "no message on record") if failed else _progress(state),
-        traceback=_traceback(folder / state.run) if failed else "",
-    )
-
-
-def _progress(state: RunState) -> str:
-    running = state.running
-    if running is None:
-        return "not begun" if state.state == "missing" else ""
-    return f"epoch {running.epoch or 0} of {running.epochs or '?'} on {running.host}"
-
-
-def _traceback(folder: Path) -> str:
-    try:
-        return str(read_failure(folder).get("traceback", ""))
-    except UserError:
-        return ""
-
-
-def _when(started: Any) -> str:
-    if not isinstance(started, int | float):
-        return ""
-    return datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M")
-
-
-def _with_commands(top: Path) -> Iterator[Path]:
+def _sweep_folders(top: Path) -> Iterator[Path]:
     for folder, children, files in os.walk(top):
         if SWEEP in files:
             yield Path(folder)
@@ -114,5 +75,46 @@ def _with_commands(top: Path) -> Iterator[Path]:
         children[:] = sorted(name for name in children if not name.startswith("."))
 
 
-def _inside(run: Path, places: set[Path]) -> bool:
-    return any(place in (run.resolve(), *run.resolve().parents) for place in places)
+def _read_sweep(folder: Path, states: Sequence[RunState]) -> Sweep:
+    commands = read_commands(folder)
+    overrides = {run: words for command in commands for run, words in command["jobs"].items()}
+    return Sweep(
+        folder=str(folder),
+        commands=[
+            {"text": c["command"], "started": _format_time(c.get("started"))} for c in commands
+        ],
+        counts={state: number for state, number in count_states(states).items() if number},
+        incomplete=[
+            IncompleteRun(
+                folder=state.run,
+                state=state.state,
+                overrides=" ".join(overrides.get(state.run, [])),
+                reason=_describe(state),
+                traceback=_read_traceback(folder / state.run) if state.state == "failed" else "",
+            )
+            for state in states
+            if state.state != "done"
+        ],
+    )
+
+
+def _describe(state: RunState) -> str:
+    if state.state == "failed":
+        return state.reason or NO_REASON
+    if state.running is None:
+        return "not started" if state.state == "missing" else ""
+    running = state.running
+    return f"epoch {running.epoch or 0} of {running.epochs or '?'} on {running.host}"
+
+
+def _read_traceback(folder: Path) -> str:
+    try:
+        return str(read_failure(folder).get("traceback", ""))
+    except UserError:
+        return ""
+
+
+def _format_time(started: object) -> str:
+    if not isinstance(started, int | float):
+        return ""
+    return datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M")

@@ -1,33 +1,33 @@
 "use strict";
-// Keeps the index up to date: asks for the progress, and takes the page anew when it has changed.
-const EVERY = 3000; // milliseconds
+// Updates the server's index: polls the progress, and loads the page again when it has changed.
+const INTERVAL = 3000; // milliseconds
 
-async function answer(path) {
+async function load(path) {
   const response = await fetch(path, { cache: "no-store" });
   if (!response.ok) throw new Error(response.statusText);
   return response;
 }
 
-async function renew() {
-  const text = await (await answer("/")).text();
+async function reload() {
+  const text = await (await load("/")).text();
   const main = new DOMParser().parseFromString(text, "text/html").querySelector("main");
   const old = document.querySelector("main");
-  const open = new Set([...old.querySelectorAll("details[open]")].map((d) => d.dataset.sweep));
+  const open = new Set([...old.querySelectorAll("details[open]")].map((details) => details.dataset.sweep));
   for (const details of main.querySelectorAll("details")) details.open = open.has(details.dataset.sweep);
   const focused = document.activeElement?.getAttribute("href");
   old.replaceWith(main);
   if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
-async function look() {
+async function update() {
   try {
-    const { version } = await (await answer("/progress.json")).json();
-    if (version !== document.querySelector("main").dataset.version) await renew();
-    document.getElementById("lost").hidden = true;
+    const { version } = await (await load("/progress.json")).json();
+    if (version !== document.querySelector("main").dataset.version) await reload();
+    document.getElementById("disconnected").hidden = true;
   } catch {
-    document.getElementById("lost").hidden = false;
+    document.getElementById("disconnected").hidden = false;
   }
-  setTimeout(look, EVERY);
+  setTimeout(update, INTERVAL);
 }
 
-setTimeout(look, EVERY);
+setTimeout(update, INTERVAL);

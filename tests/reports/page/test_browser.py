@@ -1,50 +1,17 @@
-"""The page in a real browser, opened from disk as a researcher opens it."""
+"""The report page in a real browser, opened from disk."""
 
 import json
-import shutil
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH")
-
-SECTION = "section.data:has(h2:text-is('mvtec'))"
+SECTION = "section.data[data-name=mvtec]"
 MATRIX = f"{SECTION} table.matrix"
-BARS, FOREST = (f"{SECTION} [data-plot={name}]" for name in ("bars", "forest"))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+BARS, DIFFERENCES = (f"{SECTION} [data-plot={name}]" for name in ("categories", "differences"))
 
 
 @pytest.fixture
-def opened(chromium, page_file):
-    """Open the page; at the end nothing was complained about and nothing was asked for."""
-    contexts, complaints, requests = [], [], []
-
-    def start(hash="", **settings):
-        settings = {"viewport": {"width": 1200, "height": 900}, **settings}
-        contexts.append(chromium.new_context(**settings))
-        tab = contexts[-1].new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(page_file.as_uri() + hash)
-        return tab
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    pages = {url.partition("#")[0] for url in requests if url.startswith("file:")}
-    assert pages == {page_file.as_uri()}
+def opened(open_tab, page_file):
+    return lambda hash="", **settings: open_tab(page_file.as_uri() + hash, **settings)
 
 
 def labels(tab, table=MATRIX):
@@ -109,9 +76,9 @@ def test_the_metric_is_switched_in_table_and_plots(opened):
     assert tab.locator(MATRIX).locator("td[data-metric=image_auroc] >> visible=true").count() == 0
     tab.locator(BARS).scroll_into_view_if_needed()
     tab.wait_for_selector(f"{BARS} .ytitle:has-text('AUPRO')")
-    tab.locator(FOREST).scroll_into_view_if_needed()
-    tab.wait_for_selector(f"{FOREST} .xtitle:has-text('AUPRO')")
-    assert tab.locator(f"{FOREST} .xerror").count() == 1
+    tab.locator(DIFFERENCES).scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{DIFFERENCES} .xtitle:has-text('AUPRO')")
+    assert tab.locator(f"{DIFFERENCES} .xerror").count() == 1
 
 
 def test_the_theme_is_switched_and_kept(opened):
@@ -120,13 +87,13 @@ def test_the_theme_is_switched_and_kept(opened):
     light = tab.evaluate(paper)
     tab.click("#theme")
     tab.click("#theme")
-    assert tab.inner_text("#theme") == "Theme: dark"
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
     dark = tab.evaluate(paper)
     assert dark != light
     tab.reload()
     assert tab.evaluate(paper) == dark
     tab.click("#theme")
-    assert tab.inner_text("#theme") == "Theme: auto" and tab.evaluate(paper) == light
+    assert tab.evaluate(paper) == light
     tab.emulate_media(color_scheme="dark")
     assert tab.evaluate(paper) == dark
 
@@ -136,9 +103,7 @@ def test_a_number_opens_its_run_and_back_returns(opened):
     tab.locator(MATRIX).locator("td a >> visible=true").first.click()
     tab.wait_for_selector("#view-run h1:has-text('carpet · rd4ad · seed 0')")
     assert tab.title().startswith("carpet")
-    wanted = ["ROC", "Precision and recall", "Per-region overlap", "Scores", "Training loss"]
-    names = tab.locator("#view-run figcaption").all_inner_texts()
-    assert [name for name in wanted if not any(name in shown for shown in names)] == []
+    assert tab.locator("#view-run figure .plot").count() == 6
     tab.wait_for_selector("#view-run .annotation-text:has-text('limit 0.3')")
     tab.locator("#view-run .plot").last.scroll_into_view_if_needed()
     tab.wait_for_selector("#view-run .legendtext:has-text('oracle')")
@@ -153,29 +118,31 @@ def test_a_number_opens_its_run_and_back_returns(opened):
 
 
 def test_a_link_to_a_run_works_and_a_stale_one_says_so(opened):
-    assert "No such run" in opened("#/run/0123456789").inner_text("#view-run")
+    tab = opened("#/run/0123456789")
+    assert tab.locator("#view-run a[href='#/runs']").is_visible()
+    assert tab.locator("#view-run .facts").count() == 0
 
 
 def test_the_gallery_filters_and_orders_the_worst_first(opened):
     tab = opened("#/gallery?data=mvtec&category=bottle")
     assert cards(tab).count() == 15
-    choose(tab, kind="wrong")
+    choose(tab, result="wrong")
     wrong = cards(tab).count()
     assert 0 < wrong < 15
     assert cards(tab).locator(".verdict:not(.wrong)").count() == 0
-    choose(tab, kind="fp")
+    choose(tab, result="fp")
     alarms = cards(tab).all_inner_texts()
-    choose(tab, kind="fn")
+    choose(tab, result="fn")
     missed = cards(tab).all_inner_texts()
     assert len(alarms) + len(missed) == wrong
     assert all("good" in text for text in alarms) and not any("good" in text for text in missed)
-    choose(tab, kind="", defect="stain")
+    choose(tab, result="", defect="stain")
     assert cards(tab).count() == 3
-    choose(tab, defect="", sort="high")
-    scores = [float(text.split()[-2]) for text in cards(tab).all_inner_texts()]
+    choose(tab, defect="", order="high")
+    scores = [float(text) for text in cards(tab).locator(".score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
-    assert "sort=high" in tab.url and "category=bottle" in tab.url
-    choose(tab, sort="worst")
+    assert "order=high" in tab.url and "category=bottle" in tab.url
+    choose(tab, order="worst")
     assert shown_paths(tab) == worst_first(tab, "bottle")
 
 
@@ -216,7 +183,7 @@ def test_the_gallery_is_stepped_through_by_swipes(opened):
 
 def test_two_variants_are_side_by_side_on_the_same_image(opened):
     tab = opened("#/gallery?data=mvtec&category=bottle")
-    choose(tab, beside="fmg_rd resnet18")
+    choose(tab, compare="fmg_rd resnet18")
     card = cards(tab).first
     maps = card.locator("img.map")
     maps.nth(1).wait_for()
@@ -232,13 +199,13 @@ def test_two_variants_are_side_by_side_on_the_same_image(opened):
 
 
 def test_two_variants_can_be_ordered_by_what_changed(opened):
-    tab = opened("#/gallery?data=mvtec&category=bottle&sort=change&beside=fmg_rd+resnet18")
-    assert tab.input_value("[name=sort]") == "change" and cards(tab).count() == 15
+    tab = opened("#/gallery?data=mvtec&category=bottle&order=change&compare=fmg_rd+resnet18")
+    assert tab.input_value("[name=order]") == "change" and cards(tab).count() == 15
     by_change = cards(tab).all_inner_texts()
-    choose(tab, sort="worst")
+    choose(tab, order="worst")
     assert cards(tab).all_inner_texts() != by_change
-    choose(tab, sort="change", beside="")
-    assert tab.input_value("[name=sort]") == "worst"
+    choose(tab, order="change", compare="")
+    assert tab.input_value("[name=order]") == "worst"
 
 
 def test_pictures_are_decoded_and_the_maps_opacity_is_set(opened):
@@ -259,7 +226,7 @@ def test_without_javascript_the_tables_are_there(opened):
     assert "mean all" in tab.inner_text(MATRIX)
     for metric in ("image_auroc", "aupro"):
         assert tab.locator(MATRIX).locator(f"td[data-metric={metric}]").first.is_visible()
-    assert "out of memory" in tab.inner_text("#unfinished")
+    assert "out of memory" in tab.inner_text("#status")
     assert tab.locator("#runs-table tbody tr").count() == 10
     assert tab.locator("noscript").is_visible()
     assert tab.locator("#theme").is_hidden() and tab.locator("#view-gallery").is_hidden()
@@ -272,9 +239,9 @@ def test_hostile_names_are_shown_as_text(opened):
     row.locator("a").click()
     tab.wait_for_selector("#view-run h1")
     assert hostile in tab.inner_text("#view-run h1")
-    tab.locator("#view-run summary", has_text="Config").click()
+    tab.locator("#view-run summary", has_text="Config").first.click()
     assert hostile.partition('"')[0] in tab.inner_text("#view-run details[open] pre")
-    tab.locator("#view-run a", has_text="Filter").click()
+    tab.click("#view-run a.to-gallery")
     cards(tab).first.click()
     assert hostile in tab.inner_text("#lightbox .head p")
     assert tab.evaluate("window.hacked") is None
