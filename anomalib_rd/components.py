@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from anomalib_rd.data.sources.layouts import LAYOUTS
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home, one_line
 
@@ -39,9 +40,7 @@ OWN_PARTS = {
     "model.scoring": _names(_SCORING, "AnomalyScorer", "StandardisedScorer"),
     "model.tiling": _names(_SCORING, "Tiling"),
     "loss": _names(_NETWORKS, "FlattenedCosine", "HardCosine", "PixelCosine"),
-    "data.source": _names(
-        *(_DATA, "BTAD", "Demo", "Folder", "MPDD", "MVTecAD", "MVTecAD2", "MVTecLOCO", "VisA")
-    ),
+    "data.source": _names(_DATA, "Demo", "Folder", "VisA", *LAYOUTS),
 }
 """Key -> our classes that may stand there. `build` makes them without Hydra."""
 OTHER_PARTS = {

@@ -1,4 +1,4 @@
-"""The images of a category, or of several for one model, for Lightning."""
+"""The Lightning data module of one category, or of several for one model."""
 
 import math
 import os
@@ -15,49 +15,48 @@ from anomalib_rd.data.dataset import AnomalyDataset, TileDataset, index_and_epoc
 from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.masks import AUTO, check_mask_rule
 from anomalib_rd.data.sources.source import Source, Split
-from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, together
+from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, merge
 from anomalib_rd.data.workers import count_workers, start_method
 from anomalib_rd.errors import UserError
 from anomalib_rd.seeds import process_seed
 
 
 class AnomalyDataModule(L.LightningDataModule):
-    """Trains on the normal training images of a category and tests on its test images.
+    """Trains on a category's normal training images and tests on its test images.
 
-    Of several categories on all of their images together, none weighted; see ``splits``.
+    Several categories are one data set; none is weighted.
 
     Args:
-        source: where the images are.
-        category: one of the source's categories, or several of them for one model.
+        source: the data set on disk.
+        category: one of the source's categories, or several for one model.
         image_size: (H, W) in pixels, multiples of 32.
-        train_batch_size: images, or tiles, a step and process; the last short batch is kept.
-        test_batch_size: images a step; changes no result.
-        num_workers: processes that read images, on this machine; the processes of a distributed
-            run share them. None: each of these leaves a core of its share for the training and
-            takes at most 8, or as many as there is shared memory for.
-        transform: of the uint8 training images; its random numbers depend on ``seed``, the epoch
-            and the image.
-        cache: of decoded images, shared between runs; None decodes anew.
-        seed: of the order of the training images, and of what is held out.
-        val: ``"synthetic"`` holds normal training images out for validation and gives half of
-            them synthetic defects; None trains on all.
-        val_share: of each category's normal training images, to hold out.
-        test_curve: whether the test images are looked at between epochs.
-        mask_rule: which values of a mask are defect, see `anomalib_rd.data.masks`.
-        tiles: rows and columns of the tiles to train on in each image's place; None: whole images.
+        train_batch_size: images, or tiles, per step and process; the last short batch is kept.
+        test_batch_size: images per step; changes no result.
+        num_workers: processes on this machine that read images, shared by the processes of a
+            distributed run. None: each of these reserves a core for the training and starts at
+            most 8, or as many as shared memory allows.
+        transform: of the uint8 training images; its random numbers depend on ``seed``, epoch and
+            image.
+        seed: of the order of the training images, and of the held-out images.
+        cache: of decoded images, shared between runs; None decodes each time.
+        val: ``"synthetic"`` holds out normal training images for validation and gives half of them
+            synthetic defects; None trains on all.
+        val_share: fraction of each category's normal training images to hold out.
+        test_curve: whether to evaluate on the test images after each epoch.
+        tiles: rows and columns of the tiles to train on instead of images; None: images.
+        mask_rule: how masks are read, one of `masks.MASK_RULES`.
 
     Attributes:
-        splits: each category's, as the source has it, in the order asked for.
-        source: where the images are.
-        split: all of them, category by category; what is held out is still in ``split.train``.
-        train_set, val_set, test_set: what is read; ``val_set`` is None without ``val``.
-        train_items: what training batches are made of: ``train_set``, or its tiles.
+        splits: of each category, in the order of ``category``.
+        source: the data set on disk.
+        split: all categories together; held-out images are still in ``split.train``.
+        train_set, val_set, test_set: the datasets; ``val_set`` is None without ``val``.
+        train_items: the dataset of the training batches: ``train_set``, or its tiles.
         train_by_index: whether training batches are the items' indices alone, for a trainer
             that has their features already.
 
     Raises:
-        UserError: a size that the networks can't take, an unknown ``val`` or too few images for
-            it, or what the source finds wrong.
+        UserError: an invalid option, too few images for ``val``, or as the source.
     """
 
     def __init__(
@@ -83,38 +82,38 @@ class AnomalyDataModule(L.LightningDataModule):
             not isinstance(side, int) or side % 32 or side < 64 for side in sides
         ):
             raise UserError(
-                f"data.image_size={list(sides)}: give height and width, both multiples of 32, from "
-                "64 on, such as [256, 256]"
+                f"data.image_size={list(sides)}: give height and width, multiples of 32 of at least"
+                " 64, such as [256, 256]"
             )
         if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
-            raise UserError(f"data.num_workers={num_workers}: give a number from 0 on, or null")
-        height, width = sides
+            raise UserError(f"data.num_workers={num_workers}: give 0 or more, or null")
         for key, size in (("train", train_batch_size), ("test", test_batch_size)):
             if not isinstance(size, int) or size < 1:
                 raise UserError(f"data.{key}_batch_size={size}: must be at least 1")
         if val not in (None, SYNTHETIC):
             raise UserError(f"validation.kind={val}: choose {SYNTHETIC}, or null for no validation")
         check_mask_rule(mask_rule)
-        self.transform = transform
-        self.image_size, self.seed = (height, width), seed
+        self.transform, self.seed = transform, seed
+        self.image_size = height, width = sides[0], sides[1]
         self.train_batch_size, self.test_batch_size = train_batch_size, test_batch_size
-        item_bytes = 4 * height * width  # three colours and the mask
-        self.batch_bytes = max(train_batch_size, test_batch_size) * item_bytes
+        self.test_curve, self.train_by_index = test_curve, False
+        image_bytes = 4 * height * width  # three colours and the mask
+        self.batch_bytes = max(train_batch_size, test_batch_size) * image_bytes
         self.num_workers = num_workers
-        self.fitting_workers: int | None = None
+        self.default_workers: int | None = None
         if num_workers is not None:
             count_workers(num_workers, num_workers, self.batch_bytes)
+        self.source, self.root, self.textures = source, source.root, source.textures
         names = [category] if isinstance(category, str) else category
         self.splits = {name: source.split(name) for name in names}
         self.split = Split(
             train=[sample for split in self.splits.values() for sample in split.train],
             test=[sample for split in self.splits.values() for sample in split.test],
         )
-        self.source, self.root, self.textures = source, source.root, source.textures
         train = self.split.train
         self.val_set: SyntheticValidation | None = None
         if val is not None:
-            held_out = together(
+            held_out = merge(
                 hold_out(split.train, self.root, val_share, seed) for split in self.splits.values()
             )
             train = held_out.train
@@ -128,7 +127,6 @@ class AnomalyDataModule(L.LightningDataModule):
         self.test_set = AnomalyDataset(
             self.split.test, self.image_size, cache=cache, mask_rule=mask_rule
         )
-        self.test_curve, self.train_by_index = test_curve, False
 
     @property
     def categories(self) -> list[str]:
@@ -136,55 +134,60 @@ class AnomalyDataModule(L.LightningDataModule):
         return list(self.splits)
 
     def train_dataloader(self) -> DataLoader:
-        """All training images or tiles, in an order drawn anew each epoch from the seed alone."""
-        world, rank = self._processes()
-        sampler = WithEpoch(
-            self.train_items, num_replicas=world, rank=rank, shuffle=True, seed=self.seed
+        """All training images or tiles; the order of each epoch depends on the seed alone."""
+        world_size, rank = self._world()
+        sampler = EpochSampler(
+            self.train_items, num_replicas=world_size, rank=rank, shuffle=True, seed=self.seed
         )
         if self.trainer is not None:
-            # Of a resumed run the loader's workers ask for batches before Lightning says so.
+            # A resumed run's workers request batches before Lightning sets the epoch.
             current: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(current.processed)
         if self.train_by_index:
-            indices = OnlyIndices(len(self.train_items))
-            return self._loader(indices, self.train_batch_size, sampler, num_workers=0)
-        return self._loader(self.train_items, self.train_batch_size, sampler)
+            indices = IndexDataset(len(self.train_items))
+            return self._dataloader(indices, self.train_batch_size, sampler, num_workers=0)
+        return self._dataloader(self.train_items, self.train_batch_size, sampler)
 
     def ordered_train_dataloader(self) -> DataLoader:
-        """All training images or tiles in the data set's order, the same in every process."""
+        """All training images or tiles in the dataset's order, the same in every process."""
         return self.ordered_dataloader(self.train_items, self.train_batch_size)
 
     def ordered_dataloader(
         self, images: AnomalyDataset | TileDataset, batch_size: int | None = None
     ) -> DataLoader:
-        """Images in their data set's order, by default in the batches of the test."""
-        return self._loader(images, batch_size or self.test_batch_size, SequentialSampler(images))
+        """Images in their dataset's order; ``batch_size`` defaults to the test's."""
+        sampler = SequentialSampler(images)
+        return self._dataloader(images, batch_size or self.test_batch_size, sampler)
 
     def test_dataloader(self) -> DataLoader:
         """Every test image once, whatever the number of processes."""
-        return self._each_once(self.test_set)
+        return self._exact_dataloader(self.test_set)
 
     def val_dataloader(self) -> dict[str, DataLoader]:
-        """What is looked at between epochs, by the stage that its metrics are logged under.
+        """The images evaluated after each epoch, by the stage that their metrics are logged as.
 
-        ``val``: the held-out images, every one once; ``test_curve``: the test images, for the
-        opt-in curve alone: no choice is made on it.
+        ``val``: the held-out images; ``test_curve``: the test images, for the opt-in curve alone:
+        nothing is selected by it.
         """
-        looks = {} if self.val_set is None else {"val": self._each_once(self.val_set)}
-        return looks | ({"test_curve": self.test_dataloader()} if self.test_curve else {})
+        loaders = {} if self.val_set is None else {"val": self._exact_dataloader(self.val_set)}
+        return loaders | ({"test_curve": self.test_dataloader()} if self.test_curve else {})
 
-    def _each_once(self, dataset: AnomalyDataset) -> DataLoader:
-        world, rank = self._processes()
-        if world > len(dataset):
+    def _exact_dataloader(self, dataset: AnomalyDataset) -> DataLoader:
+        """Every image once, divided between the processes."""
+        world_size, rank = self._world()
+        if world_size > len(dataset):
             raise UserError(
-                f"trainer.devices: {world} processes can't share {len(dataset)} images; take fewer"
+                f"trainer.devices: {world_size} processes cannot share {len(dataset)} images; use"
+                " fewer"
             )
-        return self._loader(dataset, self.test_batch_size, EveryNth(len(dataset), rank, world))
+        sampler = StridedSampler(len(dataset), rank, world_size)
+        return self._dataloader(dataset, self.test_batch_size, sampler)
 
-    def _loader(
+    def _dataloader(
         self, dataset: Dataset, batch_size: int, sampler: Sampler, num_workers: int | None = None
     ) -> DataLoader:
-        workers = self._own_workers() if num_workers is None else num_workers
+        workers = self._workers() if num_workers is None else num_workers
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -192,42 +195,39 @@ class AnomalyDataModule(L.LightningDataModule):
             num_workers=workers,
             multiprocessing_context=start_method() if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=self._on_cuda(),
-            # A loader of its own: reading images must not move the training's random numbers.
-            generator=torch.Generator().manual_seed(process_seed(self.seed, self._processes()[1])),
+            pin_memory=on_cuda,  # on the CPU it would only cost
+            # Its own generator: reading images must not change the training's random numbers.
+            generator=torch.Generator().manual_seed(process_seed(self.seed, self._world()[1])),
         )
 
-    def _own_workers(self) -> int:
-        """This process's part of the workers, at least one where any are asked for."""
+    def _workers(self) -> int:
+        """This process's share of the workers, at least one if any were requested."""
         processes = 1 if self.trainer is None else self.trainer.num_devices
         if self.num_workers is not None:
             return math.ceil(self.num_workers / processes)
-        if self.fitting_workers is None:  # looked at once: all loaders have as many
+        if self.default_workers is None:  # once, so that all loaders have the same number
             each = min(8, max(0, usable_cores() // processes - 1))
-            # Jobs that share the machine are given threads, by launchers too: as many read images.
-            given = os.environ.get(THREADS, "")
-            each = min(each, max(1, int(given))) if given.isdecimal() else each
-            self.fitting_workers = count_workers(None, processes * each, self.batch_bytes)
-        return self.fitting_workers // processes
+            # Launchers limit the threads of jobs that share the machine; this limits workers too.
+            threads = os.environ.get(THREADS, "")
+            each = min(each, max(1, int(threads))) if threads.isdecimal() else each
+            self.default_workers = count_workers(None, processes * each, self.batch_bytes)
+        return self.default_workers // processes
 
-    def _on_cuda(self) -> bool:
-        """Whether the run is on a GPU; pinning memory for a run on the CPU would only cost."""
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-    def _processes(self) -> tuple[int, int]:
+    def _world(self) -> tuple[int, int]:
+        """Number of processes, and the rank of this one."""
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
 
 
-class WithEpoch(DistributedSampler[Any]):
-    """Draws ``(index, epoch)``: what is random about an image depends on the epoch."""
+class EpochSampler(DistributedSampler[Any]):
+    """Yields ``(index, epoch)``: the random numbers of a transform depend on the epoch."""
 
     def __iter__(self) -> Iterator[Any]:
         return ((index, self.epoch) for index in super().__iter__())
 
 
-class OnlyIndices(Dataset[dict[str, int]]):
+class IndexDataset(Dataset[dict[str, int]]):
     """Items ``{"index": i}`` for a trainer that has the features already."""
 
     def __init__(self, length: int) -> None:
@@ -240,11 +240,11 @@ class OnlyIndices(Dataset[dict[str, int]]):
         return {"index": index_and_epoch(index)[0]}
 
 
-class EveryNth(Sampler[int]):
-    """Items rank, rank + world, ...: unlike torch's DistributedSampler it repeats none."""
+class StridedSampler(Sampler[int]):
+    """Items rank, rank + world_size, ...: unlike torch's DistributedSampler it repeats none."""
 
-    def __init__(self, length: int, rank: int, world: int) -> None:
-        self.indices = range(rank, length, world)
+    def __init__(self, length: int, rank: int, world_size: int) -> None:
+        self.indices = range(rank, length, world_size)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

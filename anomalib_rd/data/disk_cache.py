@@ -12,28 +12,27 @@ from pathlib import Path
 import numpy as np
 from platformdirs import user_cache_dir
 
+ENTRY, PART = ".u8", ".part"  # a complete entry; one that is being written
+CHECKSUM_BYTES = 4  # of CRC-32, after the values
+DAY = 86400  # seconds
+
 
 def cache_folder() -> Path:
     """``ANOMALIB_RD_CACHE``, else the platform's cache folder for this program."""
     return Path(os.environ.get("ANOMALIB_RD_CACHE") or user_cache_dir("anomalib_rd")).expanduser()
 
 
-ENTRY, PART = ".u8", ".part"  # a whole entry; one that is being written
-CHECKSUM = 4  # bytes of CRC-32 behind the values
-DAY = 86400  # seconds
-
-
 def open_image_store() -> "ArrayStore":
-    """Where the decoded images are: a folder of their own in the program's cache folder."""
+    """The store of decoded images in the cache folder."""
     return ArrayStore(cache_folder() / "decoded-images")
 
 
 class ArrayStore:
-    """A folder of uint8 arrays under keys, each a file of the values and their CRC-32.
+    """A folder of uint8 arrays by key, each a file of the values and their CRC-32.
 
-    There are no locks. An entry is written under another name and renamed when whole, so whoever
-    looks finds all of it or nothing; of several writers of one key the last one's stands. A file
-    that was cut off or altered fails its check and counts as absent.
+    There are no locks. An entry is written under another name and renamed when complete, so
+    readers find all of it or nothing; of several writers of one key the last wins. A truncated or
+    altered file fails its check and counts as missing.
 
     Args:
         folder: made with the first entry.
@@ -44,54 +43,54 @@ class ArrayStore:
         self._checked: dict[str, tuple[int, ...]] = {}
 
     def get(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The array of this ``shape`` under ``key``; None if there is none that can be read."""
+        """The array of this ``shape``; None if it is missing or damaged."""
         try:
             content = np.fromfile(self._entry(key), np.uint8)
         except OSError:
             return None
-        values, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
+        values, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
         if values.size != math.prod(shape) or checksum.tobytes() != _checksum(values):
             return None
         return values.reshape(shape)
 
     def get_rows(self, key: str, shape: tuple[int, int, int], rows: slice) -> np.ndarray | None:
-        """Of the array that `get` gives, ``[:, rows]``, without reading the others.
+        """``[:, rows]`` of the array that `get` returns, without reading the other rows.
 
-        The whole is read and checked the first time, and again once the file is another one.
+        The first time, and whenever the file changed, all of it is read and checked.
         """
         path = self._entry(key)
         planes, height, width = shape
         start, stop, _ = rows.indices(height)
         try:
             state = path.stat()
-            file_now = (state.st_ino, state.st_size, state.st_mtime_ns)
-            if self._checked.get(key) != file_now:
-                whole = self.get(key, shape)
-                if whole is None:
+            version = (state.st_ino, state.st_size, state.st_mtime_ns)
+            if self._checked.get(key) != version:
+                array = self.get(key, shape)
+                if array is None:
                     return None
-                self._checked[key] = file_now
-                return whole[:, rows]
-            found = np.empty((planes, stop - start, width), np.uint8)
+                self._checked[key] = version
+                return array[:, rows]
+            part = np.empty((planes, stop - start, width), np.uint8)
             with path.open("rb", buffering=0) as file:
-                for plane, values in enumerate(found):
+                for plane, values in enumerate(part):
                     file.seek((plane * height + start) * width)
                     if file.readinto(values.data) != values.size:
                         return None
-            return found
+            return part
         except OSError:
             return None
 
     def put(self, key: str, values: np.ndarray) -> None:
-        """Keep uint8 ``values``, in the place of what ``key`` had.
+        """Store uint8 ``values``, replacing the entry of ``key``.
 
         Raises:
-            OSError: no space, or no right to write.
+            OSError: no space, or no permission to write.
         """
         values = np.ascontiguousarray(values)
         self.folder.mkdir(parents=True, exist_ok=True)
         _remove_stale_parts(self.folder)
         part = self.folder / f"{key}.{uuid.uuid4().hex}{PART}"
-        # Somebody clears the store at this moment: there is nothing to keep then.
+        # If another process clears the store at this moment, nothing is stored.
         with contextlib.suppress(FileNotFoundError):
             try:
                 with part.open("xb") as file:
@@ -110,13 +109,13 @@ class ArrayStore:
         return len(sizes), sum(sizes)
 
     def clear(self) -> tuple[int, int]:
-        """Remove all entries, and what killed processes left; nothing else in the folder.
+        """Remove all entries and the parts of killed processes, and no other files.
 
         Returns:
             Number of entries removed, and their bytes.
 
         Raises:
-            OSError: no right to.
+            OSError: no permission.
         """
         usage = self.usage()
         for path in (*self.folder.glob(f"*{PART}"), *self.folder.glob(f"*{ENTRY}")):
@@ -128,12 +127,12 @@ class ArrayStore:
 
 
 def _checksum(values: np.ndarray) -> bytes:
-    return zlib.crc32(values.data).to_bytes(CHECKSUM, "little")
+    return zlib.crc32(values.data).to_bytes(CHECKSUM_BYTES, "little")
 
 
 @cache
 def _remove_stale_parts(folder: Path) -> None:
-    """What was left by processes killed over a day ago; looked for once in a process."""
+    """Remove the parts of processes killed over a day ago, once in a process."""
     for part in folder.glob(f"*{PART}"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > DAY:

@@ -1,4 +1,4 @@
-"""MVTec AD from its makers: licence, resumable download, check, unpacking."""
+"""Download of MVTec AD: licence, resumable download, checksum, unpacking."""
 
 import hashlib
 import lzma
@@ -27,8 +27,8 @@ from anomalib_rd.data.sources.layouts import DOWNLOAD_COMMAND, MVTEC_OBJECTS, MV
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home
 
-# MVTec's share links change from time to time (one expired in November 2025); the archive, and so
-# its hash, stays. The current link is on MVTEC_PAGE.
+# MVTec's share links change at times (one expired in November 2025), the archive and its hash do
+# not. The current link is on MVTEC_PAGE.
 MVTEC_URL = (
     "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
     "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz"
@@ -41,7 +41,7 @@ MVTec AD, (c) MVTec Software GmbH, is licensed under CC BY-NC-SA 4.0
 (https://creativecommons.org/licenses/by-nc-sa/4.0/): not for commercial use; give credit;
 share alike. Cite: P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD - A Comprehensive
 Real-World Dataset for Unsupervised Anomaly Detection, CVPR 2019, 9584-9592."""
-_CHUNK = 1 << 15  # bytes; a cut connection loses at most one
+_CHUNK = 1 << 15  # bytes; a lost connection loses at most one
 
 
 def download_mvtec(
@@ -51,48 +51,50 @@ def download_mvtec(
     sha256: str = MVTEC_SHA256,
     keep: bool = False,
 ) -> list[str]:
-    """Put those of MVTec AD's 15 categories that are missing into ``root``; return their names.
+    """Download the categories of MVTec AD that are missing in ``root``; return their names.
 
-    The archive (5.3 GB) is downloaded beside ``root``; one already there under the name
-    ``mvtec_anomaly_detection.tar.xz`` is used instead, and a download that was cut off resumes.
+    The archive (5.3 GB) is stored next to ``root`` as ``mvtec_anomaly_detection.tar.xz``; one that
+    exists is used instead, and an interrupted download resumes.
 
     Args:
-        root: the folder that is to hold the categories.
-        accept_license: whether the user accepts the licence, which is shown.
-        url: where to load the archive from.
-        sha256: what the archive must hash to.
-        keep: leave the archive there afterwards.
+        root: the folder for the categories.
+        accept_license: whether the user accepts the licence, which is printed.
+        url: of the archive.
+        sha256: of the archive.
+        keep: keep the archive afterwards.
 
     Raises:
-        UserError: licence not accepted, server not reached or connection lost, no space left,
+        UserError: licence not accepted, server unreachable or connection lost, no space left,
             wrong or malicious archive.
     """
     root = expand_home(root).absolute()
     console = Console(stderr=True)
     console.print(MVTEC_LICENSE, highlight=False, soft_wrap=True)
     if not accept_license:
-        raise UserError(
-            f"the licence of MVTec AD is not accepted; to accept it: {DOWNLOAD_COMMAND.format(root=root)}"
-        )
+        command = DOWNLOAD_COMMAND.format(root=root)
+        raise UserError(f"the licence of MVTec AD is not accepted; to accept it: {command}")
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise UserError(f"--url {url}: give an address that begins with https:// or http://")
+    placed: list[str] = []
     try:
         if _missing(root):
             root.parent.mkdir(parents=True, exist_ok=True)
             archive = root.with_name(MVTEC_ARCHIVE)
-            with _alone(archive, console):
-                placed = _place(archive, root, url, sha256, keep, console)
-        else:
-            placed = []
+            with _locked(archive, console):
+                # Another process may have placed them meanwhile.
+                if missing := _missing(root):
+                    _provide(archive, url, sha256, console)
+                    placed = _unpack(archive, root, missing, console)
+                    if not keep:
+                        archive.unlink()
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename2 or error.filename or root.parent}:"
-            f" {error.strerror or error};"
-            " choose another root or make room"
+            f" {error.strerror or error}; choose another root or free some space"
         ) from error
-    said = f"MVTec AD is in {root}: {', '.join(placed)}"
-    nothing = f"all of MVTec AD is already in {root}: nothing done"
-    console.print(said if placed else nothing, soft_wrap=True, markup=False)
+    names = f"MVTec AD is in {root}: {', '.join(placed)}"
+    message = names if placed else f"all of MVTec AD is already in {root}: nothing to do"
+    console.print(message, soft_wrap=True, markup=False)
     return placed
 
 
@@ -103,22 +105,20 @@ def _missing(root: Path) -> set[str]:
 
 
 @contextmanager
-def _alone(archive: Path, console: Console) -> Iterator[None]:
-    """Wait until no other process of this user works on the archive or on what is unpacked of it.
+def _locked(archive: Path, console: Console) -> Iterator[None]:
+    """Wait until no other process of this user works on the archive or on its unpacked files.
 
-    The lock is not beside the archive: there it would be left behind for good.
+    The lock is in the cache folder: a lock file next to the archive would stay there.
     """
-    place = archive.parent.resolve() / archive.name
-    name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    path = archive.parent.resolve() / archive.name
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
+    lock = FileLock(folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        console.print(
-            f"another process downloads {place}: waiting for it", soft_wrap=True, markup=False
-        )
+        message = f"another process downloads {path}: waiting for it"
+        console.print(message, soft_wrap=True, markup=False)
         lock.acquire()
     try:
         yield
@@ -126,47 +126,37 @@ def _alone(archive: Path, console: Console) -> Iterator[None]:
         lock.release()
 
 
-def _place(
-    archive: Path, root: Path, url: str, sha256: str, keep: bool, console: Console
-) -> list[str]:
-    """Put what is missing into ``root``; nothing where another process has done so meanwhile."""
-    missing = _missing(root)
-    if not missing:
-        return []
-    if not archive.exists():
+def _provide(archive: Path, url: str, sha256: str, console: Console) -> None:
+    """Download the archive unless it exists, and verify it."""
+    if archive.exists():
+        _verify(archive, sha256, remove=False)
+    else:
         part = archive.with_name(f"{archive.name}.part")
         _fetch(url, part, archive, console)
         _verify(part, sha256, remove=True)
         part.rename(archive)
-    else:
-        _verify(archive, sha256, remove=False)
-    _check_space(archive.parent, _unpacked(archive.stat().st_size))
-    placed = _unpack(archive, root, missing, console)
-    if not keep:
-        archive.unlink()
-    return placed
+    _require_space(archive.parent, _unpacked_size(archive.stat().st_size))
 
 
 def _fetch(url: str, part: Path, archive: Path, console: Console) -> None:
-    """Load ``url`` into ``part``, from where ``part`` ends if the server can."""
-    have = part.stat().st_size if part.exists() else 0
-    with _request(url, have, archive) as response:
+    """Download ``url`` to ``part``, from its end if the server supports that."""
+    size = part.stat().st_size if part.exists() else 0
+    with _request(url, size, archive) as response:
         content_range = response.headers.get("Content-Range", "")
-        whole = response.status_code == 416 and content_range.endswith(f"/{have}")
-        foreign = response.status_code == 416 or (
-            response.status_code == 206 and not content_range.startswith(f"bytes {have}-")
-        )
-        if not foreign:
-            _receive(response, part, have, console)
-    if foreign and not whole:  # what is there is no part of this file: start anew
+        complete = response.status_code == 416 and content_range.endswith(f"/{size}")
+        wrong_range = response.status_code == 206 and not content_range.startswith(f"bytes {size}-")
+        restart = wrong_range or (response.status_code == 416 and not complete)
+        if not (complete or restart):
+            _receive(response, part, size, console)
+    if restart:  # the part belongs to another file
         part.unlink()
         _fetch(url, part, archive, console)
 
 
 def _request(url: str, start: int, archive: Path) -> requests.Response:
-    """The server's answer, which is the archive from byte ``start``, the whole, or a 416."""
-    by_hand = f"load it by hand from {MVTEC_PAGE} to {archive} and run the same command again"
-    # identity: the hash and the ranges are of the file as it is, not as compressed on the way.
+    """The server's response: the archive from byte ``start``, all of it, or status 416."""
+    by_hand = f"download it from {MVTEC_PAGE} to {archive} and run the same command again"
+    # identity: hash and ranges are of the file itself, not of a compressed transfer.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=(15, 60))
@@ -181,32 +171,28 @@ def _request(url: str, start: int, archive: Path) -> requests.Response:
         response.close()
         what = f"status {response.status_code}" if refused else "a web page, not the archive"
         raise UserError(
-            f"{url} answers with {what}: MVTec may have moved it;"
-            f" give the new link with --url, or {by_hand}"
+            f"{url} returns {what}: MVTec may have moved it; give the new link with --url, or"
+            f" {by_hand}"
         )
     return response
 
 
-def _receive(response: requests.Response, part: Path, have: int, console: Console) -> None:
-    """Write the body of a 206 behind the ``have`` bytes of ``part``, that of a 200 anew."""
+def _receive(response: requests.Response, part: Path, size: int, console: Console) -> None:
+    """Append the body of a 206 to the ``size`` bytes of ``part``; overwrite it by that of a 200."""
     resumed = response.status_code == 206
-    start = have if resumed else 0
+    start = size if resumed else 0
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
     if total is not None:
-        _check_space(part.parent, total - have + _unpacked(total))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+        _require_space(part.parent, total - size + _unpacked_size(total))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     lost = None
     try:
         with (
             part.open("ab" if resumed else "wb") as file,
-            Progress(*columns, console=console) as progress,
+            Progress(
+                *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console
+            ) as progress,
         ):
             task = progress.add_task("Downloading", total=total, completed=start)
             for chunk in response.iter_content(_CHUNK):
@@ -214,43 +200,44 @@ def _receive(response: requests.Response, part: Path, have: int, console: Consol
                 progress.advance(task, len(chunk))
     except requests.RequestException as error:
         lost = error
-    size = part.stat().st_size
-    if lost or (total is not None and size < total):
+    received = part.stat().st_size
+    if lost or (total is not None and received < total):
+        of_total = f" of {total / 1e6:.1f}" if total else ""
         raise UserError(
-            f"connection lost after {size / 1e6:.1f}{f' of {total / 1e6:.1f}' if total else ''} MB;"
-            f" run the same command again to resume ({part} holds what has come)"
+            f"connection lost after {received / 1e6:.1f}{of_total} MB; run the same command again"
+            f" to resume from {part}"
         ) from lost
 
 
-def _unpacked(size: int) -> int:
-    """Bytes that an archive of ``size`` takes unpacked: images hardly compress."""
+def _unpacked_size(size: int) -> int:
+    """Bytes of an archive of ``size`` once unpacked: images hardly compress."""
     return int(1.1 * size)
 
 
-def _check_space(folder: Path, need: int) -> None:
+def _require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < need:
+    if free < size:
         raise UserError(
-            f"not enough space in {folder}: {need / 1e9:.1f} GB needed to download and unpack,"
-            f" {free / 1e9:.1f} GB free; make room or choose another root"
+            f"not enough space in {folder}: {size / 1e9:.1f} GB needed to download and unpack,"
+            f" {free / 1e9:.1f} GB free; free some space or choose another root"
         )
 
 
 def _verify(archive: Path, sha256: str, remove: bool) -> None:
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != sha256:
         if remove:
             archive.unlink()
         raise UserError(
-            f"{archive} is not MVTec AD's archive: sha256 is {found}, expected {sha256};"
-            f" {'it is removed' if remove else 'delete it'}, run the same command again"
+            f"{archive} is not MVTec AD's archive: sha256 is {actual}, expected {sha256};"
+            f" {'it was removed' if remove else 'delete it'}, run the same command again"
         )
 
 
 def _unpack(archive: Path, root: Path, wanted: set[str], console: Console) -> list[str]:
-    """Unpack beside ``root``, then rename the wanted categories into it, each in one step."""
-    # A fixed name: what a killed run left is cleared away by the next. No other works there now.
+    """Unpack next to ``root``, then rename each wanted category into it."""
+    # A fixed name, so that the next run removes the files of a killed one.
     temporary = root.with_name(f".{root.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -274,5 +261,5 @@ def _unpack(archive: Path, root: Path, wanted: set[str], console: Console) -> li
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if not placed:
-        raise UserError(f"{archive} holds none of: {', '.join(sorted(wanted))}")
+        raise UserError(f"{archive} contains none of: {', '.join(sorted(wanted))}")
     return [path.name for path in placed]

@@ -1,4 +1,4 @@
-"""One hash for the very images and masks a run used."""
+"""Hashes of the images and masks that a run used."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ TRAIN = "train"
 
 
 def dataset_fingerprint(split: Split, root: Path) -> str:
-    """SHA-256 over what each file is for, its path relative to ``root``, and its content's hash.
+    """SHA-256 over each file's role, its path relative to ``root``, and the hash of its content.
 
-    It changes when a file is added, removed, renamed, altered or moved between train, test and
-    masks; not with where ``root`` is, nor with the order of the samples.
+    It changes if a file is added, removed, renamed, altered or moved between train, test and
+    masks; not with the location of ``root`` or the order of the samples.
 
     Raises:
         UserError: a file cannot be read.
@@ -28,15 +28,15 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
 
 
 def combine_hashes(hashes: Mapping[str, str]) -> str:
-    """The fingerprint of files whose hashes `hash_files` gives."""
+    """The fingerprint from the hashes of `hash_files`."""
     lines = sorted(f"{name}\0{content}\n" for name, content in hashes.items())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return _sha256("".join(lines))
 
 
 def hash_files(split: Split, root: Path) -> dict[str, str]:
-    """SHA-256 of each file's content, by what it is for and its path below ``root``.
+    """``ROLE\\0PATH`` -> SHA-256 of the content.
 
-    The keys are ``ROLE\\0PATH`` with the roles `TRAIN`, ``test`` and ``mask``.
+    Roles are `TRAIN`, ``test`` and ``mask``, paths relative to ``root``.
 
     Raises:
         UserError: a file cannot be read.
@@ -47,7 +47,7 @@ def hash_files(split: Split, root: Path) -> dict[str, str]:
         | {("mask", sample.mask) for sample in split.test if sample.mask is not None}
     )
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(_readable_hash, [path for _, path in files])
+        hashes = pool.map(_hash_readable, [path for _, path in files])
         return {
             f"{role}\0{PurePath(os.path.relpath(path, root)).as_posix()}": content
             for (role, path), content in zip(files, hashes, strict=True)
@@ -57,12 +57,7 @@ def hash_files(split: Split, root: Path) -> dict[str, str]:
 def find_changed_files(
     before: Mapping[str, str], now: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """The files that were added, removed or altered: those to train on, and the others.
-
-    Args:
-        before: of `hash_files`.
-        now: likewise.
-    """
+    """Files added, removed or altered between two results of `hash_files`: training, others."""
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     roles = [name.partition("\0") for name in changed]
     trained = [path for role, _, path in roles if role == TRAIN]
@@ -70,28 +65,32 @@ def find_changed_files(
 
 
 def hash_content(path: Path) -> str:
-    """SHA-256 of a file's bytes, not computed again in this process while the file is the same.
+    """SHA-256 of a file, cached in this process while the file does not change.
 
-    Of a folder of masks: over the names and the contents of its images.
+    Of a folder of masks: over the names and contents of its images.
 
     Raises:
         OSError: the file cannot be read.
     """
     state = path.stat()
     if S_ISDIR(state.st_mode):
-        parts = (f"{file.name}\0{hash_content(file)}\n" for file in list_images(path))
-        return hashlib.sha256("".join(parts).encode(errors="surrogateescape")).hexdigest()
-    # The time of change too: a copy that keeps the modification time moves it.
-    return _sha256(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        files = list_images(path)
+        return _sha256("".join(f"{file.name}\0{hash_content(file)}\n" for file in files))
+    # The change time too: a copy that keeps the modification time changes it.
+    return _hash_file(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 @cache
-def _sha256(path: Path, *state: int) -> str:  # noqa: ARG001
+def _hash_file(path: Path, *state: int) -> str:  # noqa: ARG001
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _readable_hash(path: Path) -> str:
+def _hash_readable(path: Path) -> str:
     try:
         return hash_content(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Validation without the test set: held-out normal images, half of them given synthetic defects."""
+"""Validation without the test set: held-out normal images, half of them with synthetic defects."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ import torch
 from anomalib_rd.data.dataset import AnomalyDataset, index_and_epoch
 from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.sources.source import Sample
-from anomalib_rd.data.synthetic import add_defect, draw, generator
+from anomalib_rd.data.synthetic import add_defect, hash_fraction, random_generator
 from anomalib_rd.errors import UserError
 
 SYNTHETIC = "synthetic"
-FEWEST = 4  # two normal images and two with defects: with one of a kind a metric says nothing
+MIN_HELD_OUT = 4  # two normal images and two with defects: with one of a kind no metric is defined
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Normal images parted: to train on, to judge as they are, to judge with synthetic defects."""
+    """Normal images, divided: to train on, to validate on, to give synthetic defects."""
 
     train: list[Sample]
     normal: list[Sample]
@@ -28,37 +28,39 @@ class HeldOut:
 
 
 def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> HeldOut:
-    """Take ``share`` of the normal images out of the training, at least `FEWEST`.
+    """Hold out ``share`` of the normal images, at least `MIN_HELD_OUT`; the order is kept.
 
-    Which ones depends on ``seed`` and their paths below ``root`` alone. The order is kept.
+    The selection depends on ``seed`` and the paths below ``root`` alone.
 
     Raises:
-        UserError: a share that is none, or fewer images left to train on than held out.
+        UserError: an invalid share, or fewer images left to train on than held out.
     """
     if not 0 < share <= 0.5:
         raise UserError(
-            f"validation.fraction={share}: must be more than 0 and at most 0.5, a share of the"
-            " normal training images, such as 0.2"
+            f"validation.fraction={share}: must be more than 0 and at most 0.5; it is the fraction of"
+            " the normal training images held out, such as 0.2"
         )
-    count = max(FEWEST, round(share * len(samples)))
+    count = max(MIN_HELD_OUT, round(share * len(samples)))
     if 2 * count > len(samples):
-        of = f" of '{samples[0].category}'" if samples else ""
+        category = f" of '{samples[0].category}'" if samples else ""
         raise UserError(
-            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images in {root}{of} are"
-            f" too few to hold out {count}; add some (at least {2 * FEWEST}), or set"
+            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images{category} in {root} are"
+            f" too few to hold out {count}; add some (at least {2 * MIN_HELD_OUT}) or set"
             " validation.kind=null"
         )
-    drawn = sorted(range(len(samples)), key=lambda i: draw(seed, path_in_dataset(root, samples[i])))
-    normal, defect = set(drawn[: count // 2]), set(drawn[count // 2 : count])
+    order = sorted(
+        range(len(samples)), key=lambda i: hash_fraction(seed, path_in_dataset(root, samples[i]))
+    )
+    normal, defect = set(order[: count // 2]), set(order[count // 2 : count])
     return HeldOut(
-        train=[s for i, s in enumerate(samples) if i not in normal | defect],
-        normal=[s for i, s in enumerate(samples) if i in normal],
-        defect=[s for i, s in enumerate(samples) if i in defect],
+        train=[sample for i, sample in enumerate(samples) if i not in normal | defect],
+        normal=[sample for i, sample in enumerate(samples) if i in normal],
+        defect=[sample for i, sample in enumerate(samples) if i in defect],
     )
 
 
-def together(parts: Iterable[HeldOut]) -> HeldOut:
-    """What is held out of several categories; each has given its own share."""
+def merge(parts: Iterable[HeldOut]) -> HeldOut:
+    """The held-out images of several categories together."""
     parts = list(parts)
     return HeldOut(
         train=[sample for part in parts for sample in part.train],
@@ -68,7 +70,7 @@ def together(parts: Iterable[HeldOut]) -> HeldOut:
 
 
 class SyntheticValidation(AnomalyDataset):
-    """Items as of `AnomalyDataset`: the normal images, then those with defects and masks.
+    """Items of `AnomalyDataset`: the normal images, then those with defects and masks.
 
     An image has the same defect in any process, order and epoch.
 
@@ -94,7 +96,7 @@ class SyntheticValidation(AnomalyDataset):
         self._made: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Read one sample, and give it its defect the first time.
+        """Read one sample; add its defect the first time.
 
         Raises:
             UserError: an unreadable file.
@@ -106,9 +108,8 @@ class SyntheticValidation(AnomalyDataset):
         if index not in self._made:
             item = super().__getitem__(index)
             pixels = item["image"].permute(1, 2, 0).numpy()
-            image, mask = add_defect(
-                pixels, generator(self.seed, path_in_dataset(self.root, sample))
-            )
+            rng = random_generator(self.seed, path_in_dataset(self.root, sample))
+            image, mask = add_defect(pixels, rng)
             made = torch.from_numpy(image).permute(2, 0, 1).contiguous()
             self._made[index] = {**item, "image": made, "mask": torch.from_numpy(mask)}
         return self._made[index]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from anomalib_rd.data.check import ERROR, NOTE, WARNING, look
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.images import load_mask, orientation, read_mask, read_pair
-from anomalib_rd.data.masks import check_mask_rule, lost_spots, mask_levels
+from anomalib_rd.data.masks import check_mask_rule, has_lost_spots, mask_levels
 from anomalib_rd.data.sources.source import Sample
 from anomalib_rd.errors import UserError
 
@@ -203,7 +203,7 @@ class TestCheck:
 
     def test_a_spot_below_half_is_noticed(self, seen):
         soft = np.array(drawn(1).resize(SIZE[::-1], Image.Resampling.BILINEAR))
-        assert lost_spots(soft) is False or seen(Image.fromarray(soft)).lost
+        assert has_lost_spots(soft) is False or seen(Image.fromarray(soft)).lost
         soft[0:2, 0:2] = [[30, 60], [20, 40]]
         assert seen(Image.fromarray(soft)).lost
 

@@ -10,7 +10,7 @@ from image_trees import mvtec_category, write_image, write_mask
 from omegaconf import OmegaConf
 
 from anomalib_rd.data.fingerprint import dataset_fingerprint
-from anomalib_rd.data.sources.folder import Folder, hold_back
+from anomalib_rd.data.sources.folder import Folder, select_test_images
 from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES, MVTecAD
 from anomalib_rd.data.sources.source import select_categories
 from anomalib_rd.errors import UserError
@@ -261,18 +261,20 @@ class TestFolder:
 
 def test_held_back_share_is_about_right_and_stable(tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(2000)]
-    held = set(hold_back(files, tmp_path, 0.2))
+    held = set(select_test_images(files, tmp_path, 0.2))
     assert 0.17 < len(held) / 2000 < 0.23
     fewer = files[:1500]
-    assert set(hold_back(fewer, tmp_path, 0.2)) == held & set(fewer)
+    assert set(select_test_images(fewer, tmp_path, 0.2)) == held & set(fewer)
     other_root = [Path("elsewhere") / path.name for path in files]
-    assert {p.name for p in hold_back(other_root, Path("elsewhere"), 0.2)} == {p.name for p in held}
+    assert {p.name for p in select_test_images(other_root, Path("elsewhere"), 0.2)} == {
+        p.name for p in held
+    }
 
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 def test_at_least_one_normal_image_each_side(tmp_path, share):
     files = [tmp_path / f"{i}.png" for i in range(5)]
-    assert len(hold_back(files, tmp_path, share)) == (1 if share < 0.5 else 4)
+    assert len(select_test_images(files, tmp_path, share)) == (1 if share < 0.5 else 4)
 
 
 class TestFingerprint:

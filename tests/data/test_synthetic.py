@@ -13,15 +13,15 @@ from anomalib_rd.data import synthetic as defects
 from anomalib_rd.data import synthetic as foreground
 from anomalib_rd.data.synthetic import (
     KINDS,
-    LEAST,
-    MOST,
-    VISIBLE,
+    MAX_SHARE,
+    MIN_CHANGE,
+    MIN_SHARE,
     add_defect,
     blob,
     difference,
-    draw,
-    generator,
+    hash_fraction,
     perlin,
+    random_generator,
     visible_change,
 )
 
@@ -63,27 +63,27 @@ def test_the_mask_is_where_the_image_changed(image, kind, seed):
     assert (image == before).all()
     assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
     assert (mask.shape, mask.dtype) == (image.shape[:2], bool)
-    assert LEAST <= mask.mean() <= MOST
+    assert MIN_SHARE <= mask.mean() <= MAX_SHARE
     moved = difference(image, changed)
     assert not moved[~mask].any()
     # The rest are pinholes that the mask closes.
-    assert (moved[mask] >= VISIBLE).mean() > 0.6
+    assert (moved[mask] >= MIN_CHANGE).mean() > 0.6
     assert moved[mask].mean() >= 20
 
 
 @settings(max_examples=20)
 @given(image=images(), kind=st.sampled_from(list(KINDS)), seed=st.integers(0, 2**32))
 def test_same_numbers_same_defect_and_others_another(image, kind, seed):
-    one, other = (add_defect(image, generator(seed, "a.png"), kind) for _ in range(2))
+    one, other = (add_defect(image, random_generator(seed, "a.png"), kind) for _ in range(2))
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
-    third = add_defect(image, generator(seed, "b.png"), kind)
+    third = add_defect(image, random_generator(seed, "b.png"), kind)
     assert image.std() == 0 or (one[0] != third[0]).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_defect_of_an_object_is_mostly_on_it(kind):
     image, inside = object_image((128, 128))
-    masks = [add_defect(image, generator(seed, kind), kind)[1] for seed in range(12)]
+    masks = [add_defect(image, random_generator(seed, kind), kind)[1] for seed in range(12)]
     assert np.mean([inside[mask].mean() for mask in masks]) > 0.75
     places = [ndimage.center_of_mass(mask) for mask in masks]
     assert np.std(places, axis=0).min() > 5  # and not always at one place
@@ -101,9 +101,9 @@ def test_where_no_defect_will_do_there_is_a_plain_spot(image):
 
 def test_kinds_are_all_drawn_and_sizes_spread():
     image = texture_image((128, 128))
-    made = [add_defect(image, generator(seed, "x"))[1].mean() for seed in range(40)]
+    made = [add_defect(image, random_generator(seed, "x"))[1].mean() for seed in range(40)]
     assert min(made) < 0.01 and max(made) > 0.03
-    drawn = {str(generator(seed, "x").choice(list(KINDS))) for seed in range(40)}
+    drawn = {str(random_generator(seed, "x").choice(list(KINDS))) for seed in range(40)}
     assert drawn == set(KINDS)
 
 
@@ -147,11 +147,11 @@ def test_a_blob_has_its_size_and_surrounds_its_place(pixels, seed):
 
 
 FRESH = """
-from anomalib_rd.data.synthetic import add_defect, draw, generator
+from anomalib_rd.data.synthetic import add_defect, hash_fraction, random_generator
 import hashlib, sys, numpy as np
 image = np.load(sys.argv[1])
-changed, mask = add_defect(image, generator(5, "c/train/good/000.png"))
-print(hashlib.sha256(changed.tobytes() + mask.tobytes()).hexdigest(), draw(5, "x"))
+changed, mask = add_defect(image, random_generator(5, "c/train/good/000.png"))
+print(hashlib.sha256(changed.tobytes() + mask.tobytes()).hexdigest(), hash_fraction(5, "x"))
 assert "torch" not in sys.modules
 """
 
@@ -165,11 +165,11 @@ def test_another_process_makes_the_same_and_needs_no_torch(tmp_path):
         ).stdout
         for hashing in ("1", "2")
     }
-    assert len(outputs) == 1 and outputs.pop().endswith(f" {draw(5, 'x')}\n")
+    assert len(outputs) == 1 and outputs.pop().endswith(f" {hash_fraction(5, 'x')}\n")
 
 
 def test_draws_are_spread_over_the_unit_interval():
-    draws = [draw(0, f"{i}.png") for i in range(500)]
+    draws = [hash_fraction(0, f"{i}.png") for i in range(500)]
     assert 0 <= min(draws) < 0.02 and 0.98 < max(draws) < 1
     assert np.mean(draws) == pytest.approx(0.5, abs=0.05)
-    assert draw(1, "0.png") != draws[0]
+    assert hash_fraction(1, "0.png") != draws[0]
