@@ -70,7 +70,7 @@ class CategoryCheck:
 
 
 @dataclass(frozen=True)
-class _DecodedSample:
+class DecodedSample:
     """What is checked of a decoded image and its mask.
 
     Attributes:
@@ -158,7 +158,7 @@ def check_category(
     decoded = []
     # Decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for one in pool.map(partial(_decode, mask_rule=mask_rule), samples):
+        for one in pool.map(partial(decode_sample, mask_rule=mask_rule), samples):
             decoded.append(one)
             if step is not None:
                 step(len(decoded), len(samples))
@@ -186,17 +186,17 @@ def check_category(
     return result
 
 
-def _decode(sample: Sample, mask_rule: str) -> _DecodedSample:
+def decode_sample(sample: Sample, mask_rule: str = AUTO) -> DecodedSample:
     """Decode and check a sample's image and mask."""
     try:
         image = load_image(sample.path)
         with Image.open(sample.path, formats=FORMATS) as stored:
             mode = stored.mode
     except UserError as error:
-        return _DecodedSample(None, "", ((ERROR, str(error)),))
+        return DecodedSample(None, "", ((ERROR, str(error)),))
     digest = sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     highest = int(np.asarray(image).max()) if mode[0] in "IF" else None
-    decoded = _DecodedSample((*image.size, mode), digest, highest=highest)
+    decoded = DecodedSample((*image.size, mode), digest, highest=highest)
     if sample.mask is None:
         return decoded
     try:
@@ -258,7 +258,7 @@ def _missing_masks(category: str, split: Split) -> Iterator[Finding]:
 
 
 def _ambiguous_masks(
-    category: str, samples: Iterable[Sample], decoded: Iterable[_DecodedSample]
+    category: str, samples: Iterable[Sample], decoded: Iterable[DecodedSample]
 ) -> Iterator[Finding]:
     pairs = list(zip(samples, decoded, strict=True))
     if lost := [sample for sample, one in pairs if one.lost]:
@@ -277,7 +277,7 @@ def _ambiguous_masks(
         yield Finding(WARNING, category, text, rotated[0].path)
 
 
-def _dark_images(category: str, decoded: Iterable[_DecodedSample]) -> Iterator[Finding]:
+def _dark_images(category: str, decoded: Iterable[DecodedSample]) -> Iterator[Finding]:
     """10, 12 or 14 bit stored as 16 without scaling leave few of the 256 levels."""
     highest = [one.highest for one in decoded if one.highest is not None]
     if highest and max(highest) < 64:
@@ -290,7 +290,7 @@ def _dark_images(category: str, decoded: Iterable[_DecodedSample]) -> Iterator[F
 
 
 def _duplicates(
-    samples: list[Sample], decoded: Iterable[_DecodedSample], train_count: int
+    samples: list[Sample], decoded: Iterable[DecodedSample], train_count: int
 ) -> Iterator[Finding]:
     """Images with the same pixels; an error if that affects the results."""
     same = defaultdict(list)

@@ -6,7 +6,7 @@ import torch
 from image_trees import write_image
 from PIL import Image, ImageDraw
 
-from anomalib_rd.data.check import ERROR, NOTE, WARNING, look
+from anomalib_rd.data.check import ERROR, NOTE, WARNING, decode_sample
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.images import load_mask, orientation, read_mask, read_pair
 from anomalib_rd.data.masks import check_mask_rule, has_lost_spots, mask_levels
@@ -188,7 +188,7 @@ class TestCheck:
             path = tmp_path / "a.png"
             (image or Image.new("RGB", SIZE[::-1])).save(path)
             mask.save(tmp_path / "m.png")
-            return look(Sample(path, "c", "crack", 1, tmp_path / "m.png"))
+            return decode_sample(Sample(path, "c", "crack", 1, tmp_path / "m.png"))
 
         return examine
 
@@ -212,7 +212,7 @@ class TestCheck:
 
         path = write_image(tmp_path / "a.png")
         sample = Sample(path, "c", "crack", 1, tmp_path / "m.png")
-        seen = look(Sample(path, "c", "good", 0))
+        seen = decode_sample(Sample(path, "c", "good", 0))
         from dataclasses import replace
 
         views = [replace(seen, lost=True), replace(seen, lost=True, doubtful=True)]
@@ -269,7 +269,7 @@ class TestExif:
         image = turned(stored, turn, tmp_path / "a.png")
         assert orientation(image) == turn
         Image.fromarray((stored[..., 0] > 0).astype(np.uint8) * 255).save(tmp_path / "m.png")
-        assert look(Sample(image, "c", "crack", 1, tmp_path / "m.png")).doubtful is doubtful
+        assert decode_sample(Sample(image, "c", "crack", 1, tmp_path / "m.png")).ambiguous is doubtful
 
     def test_sizes_that_fit_in_no_way(self, tmp_path, stored, one_line):
         image = turned(stored, 6, tmp_path / "a.png")
