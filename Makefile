@@ -24,16 +24,11 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(RUN) train -m data.category=all sweep=demo $(ARGS)
 
-# What loads ONNX Runtime, OpenVINO and NNCF: these disturb the tests that come after them in a process.
-RUNTIMES = tests/inference/test_readme.py tests/cli/test_export.py
-
 # One process per core; the tests of a file run in the same one, so that they share fixtures.
 test test-slow: SLOW = not slow
 test-slow: SLOW = slow
 test test-slow: setup
-	$(BIN)/python -m pytest -m "$(SLOW)" --numprocesses auto --maxprocesses 4 --dist loadfile \
-	  $(addprefix --ignore=,$(RUNTIMES)) $(ARGS)
-	$(BIN)/python -m pytest -m "$(SLOW)" $(RUNTIMES)
+	$(BIN)/python -m pytest -m "$(SLOW)" --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # The tests of each of these packages must cover 90 % of its lines.
 COVERED = metrics results data scoring

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from hypothesis import settings
+from own_process import OwnProcessPlugin
 from small_data import make_mvtec
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -18,6 +19,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("ci", deadline=None)
 settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(OwnProcessPlugin(config))
 
 
 def pytest_collection_modifyitems(items):
