@@ -23,6 +23,8 @@ from anomalib_rd.inference.graph import fold
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.results.record import read_record, read_scores
 
+pytestmark = pytest.mark.own_process  # loads ONNX Runtime and OpenVINO
+
 KINDS = list(FORMATS)
 # Runs the command line where nothing can import torch, or what brings it.
 WITHOUT_TORCH = """

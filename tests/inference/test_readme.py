@@ -12,6 +12,8 @@ from small_data import draw
 
 from anomalib_rd.cli import main
 
+pytestmark = pytest.mark.own_process  # loads ONNX Runtime and OpenVINO
+
 README = Path(__file__).parents[2] / "README.md"
 SMALL = ["data.image_size=[64,64]", "trainer.max_epochs=1", "data.num_workers=0", "logger=none"]
 
