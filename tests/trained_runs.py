@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from small_data import make_mvtec
 
 from anomalib_rd.cli.config import conf_dir, register_resolvers
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 SMALL = [
     "data=mvtec",

@@ -109,7 +109,7 @@ def load_data(trained: "Trained", overrides: list[str], trust: bool) -> "Anomaly
 
     from anomalib_rd.cli.evaluate import evaluation_config
     from anomalib_rd.components import require_known_code
-    from anomalib_rd.training.data import make_data
+    from anomalib_rd.training.build import make_data
 
     cfg = evaluation_config(trained, overrides, trained.folder, None, changeable=("data",))
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -163,7 +163,7 @@ def report_differences(reproduction: Reproduction, cfg: DictConfig) -> list[str]
             execute foreign code.
     """
     from anomalib_rd.data import dataset_fingerprint
-    from anomalib_rd.training.data import make_data
+    from anomalib_rd.training.build import make_data
 
     path, record = reproduction.path, reproduction.record
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)

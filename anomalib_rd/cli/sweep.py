@@ -160,7 +160,7 @@ class SweepCallback(Callback):
         """Check the jobs and write their list; returns them, or None for a search."""
         from anomalib_rd.results.provenance import command_line, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, find_started_runs
-        from anomalib_rd.training.model_selection import check_choices
+        from anomalib_rd.training.checks import check_model_selection
 
         ignored = [name for name in SINGLE_RUN_VARIABLES if os.environ.pop(name, None)]
         if ignored:
@@ -174,7 +174,7 @@ class SweepCallback(Callback):
                 config.hydra.sweeper.params = quoted_params(config)
         if config.optimized_metric is not None:
             # Later the sweeper would see only a trial without a value, and no reason.
-            check_choices(config)
+            check_model_selection(config)
         self.shared_overrides = list(config.hydra.overrides.task)
         local = runs_locally(config.hydra.launcher)
 

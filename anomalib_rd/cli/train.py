@@ -220,14 +220,21 @@ def train_or_skip(cfg: DictConfig) -> float | None:
             log.warning(changed_data_warning(run_dir, []))
         return None
     with claim_run(run_dir):
-        from anomalib_rd.cli.processes import train
+        from anomalib_rd.cores import limit_threads
+        from anomalib_rd.training.ddp import processes_to_start, train_in_processes
+        from anomalib_rd.training.train import train
 
         # Another process may have finished it in the meantime.
         if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
             log.info("%s is complete: skipped", cfg.name)
             return None
         try:
-            objective = train(cfg)
+            count = processes_to_start(cfg)
+            if count > 1:
+                objective = train_in_processes(cfg, count, register_resolvers, error_line)
+            else:
+                limit_threads(cfg.trainer.accelerator)
+                objective = train(cfg)
             if is_multirun():
                 report_result(cfg)
             return objective

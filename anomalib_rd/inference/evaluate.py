@@ -40,15 +40,23 @@ from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, category_folder, read_scores
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.artifacts import (
-    leave_results,
+    category_rows,
     map_scale,
-    of_category,
-    require_counts,
-    show_images,
+    save_heatmaps,
+    save_results,
 )
-from anomalib_rd.training.data import make_data
-from anomalib_rd.training.run import make_module, make_trainer, plain, stoppable, timed
-from anomalib_rd.training.run_record import Outcome
+from anomalib_rd.training.build import (
+    identify_run,
+    make_callbacks,
+    make_data,
+    make_evaluator,
+    make_module,
+    make_trainer,
+)
+from anomalib_rd.training.checkpoints import propagate_signals
+from anomalib_rd.training.checks import check_evaluation_config
+from anomalib_rd.training.run_record import EvaluatedRun
+from anomalib_rd.training.train import timed
 
 EVALUATION = "evaluation.json"
 OF_TRAINING = (
@@ -87,31 +95,32 @@ def evaluate(
     if (folder / EVALUATION).is_file():
         raise UserError(f"{folder}: holds an evaluation; take another --name, or remove that one")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    require_counts(cfg.report.gallery, cfg.report.heatmaps)
-    config = plain(cfg)
-    data = make_data(cfg)
-    module = make_module(cfg, data, config)
-    require_own_teacher(trained, module.teacher_sha256, config["model"]["teacher"], other_teacher)
-    trainer = make_trainer(cfg, loggers=[])
-    outcome = Outcome(module=module, data=data, config=config, trainer=trainer)
-    with stoppable():
-        outcome.test_s = timed(
+    check_evaluation_config(cfg)
+    data, module = make_data(cfg), make_module(cfg)
+    identity = identify_run(cfg, module, data)
+    teacher = identity.config["model"]["teacher"]
+    require_own_teacher(trained, identity.teacher_sha256, teacher, other_teacher)
+    evaluator = make_evaluator(cfg, data)
+    trainer = make_trainer(cfg, [*make_callbacks(cfg), evaluator])
+    run = EvaluatedRun(module, data, evaluator, trainer, identity)
+    with propagate_signals():
+        run.test_s = timed(
             lambda: trainer.test(module, datamodule=data, ckpt_path=trained.path, verbose=False)
         )
-    outcome.map_scale = trained.map_scale or map_scale(outcome)
-    show_images(outcome, [], folder, count=cfg.report.heatmaps)
-    outcome.total_s = time.perf_counter() - started
+    run.map_scale = trained.map_scale or map_scale(run)
+    save_heatmaps(run, [], folder, count=cfg.report.heatmaps)
+    run.total_s = time.perf_counter() - started
     if len(data.categories) == 1:
         trained = part_of(trained, data.categories[0])
-    scores = outcome.scores
+    scores = run.scores
 
     def finished(result: dict[str, Any], category: str | None) -> dict[str, Any]:
         if category is None:
             return record_of(result, scores, trained, folder, overrides)
-        own, part = of_category(scores, category), part_of(trained, category)
+        own, part = category_rows(scores, category), part_of(trained, category)
         return record_of(result, own, part, category_folder(folder, category), overrides)
 
-    return leave_results(outcome, folder, EVALUATION, finished)
+    return save_results(run, folder, EVALUATION, finished)
 
 
 def part_of(trained: Trained, category: str) -> Trained:

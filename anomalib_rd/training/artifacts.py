@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,266 +28,157 @@ from anomalib_rd.results.gallery import MAP_SIDE, fit_within, write_gallery
 from anomalib_rd.results.record import RESULT, category_folder, write_record
 from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.tracking.wandb_logger import log_evaluation
-from anomalib_rd.training.normals import score_as_tested
-from anomalib_rd.training.run_record import Outcome, by_defect, group, pixels_judged, validation
+from anomalib_rd.training.evaluation import score_as_tested
+from anomalib_rd.training.run_record import (
+    EvaluatedRun,
+    count_by_defect,
+    group,
+    pixels_evaluated,
+    validation_images,
+    without_epoch,
+)
 
-if TYPE_CHECKING:
-    from anomalib_rd.training.run_record import Outcome
+BATCH = 16  # images
+SCALE_IMAGES = 8
+"""Images that give the scale of the heatmaps if none are drawn."""
 
 log = logging.getLogger(__name__)
 
-BATCH = 16  # images
+
+@contextmanager
+def warn_on_error(consequence: str) -> Iterator[None]:
+    """Make errors warnings: the metrics are known, and must not be lost for want of a picture."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s (%s)", consequence, one_line(error))
+        log.debug("", exc_info=True)
 
 
-def require_counts(gallery: Any, heatmaps: Any) -> None:
-    """Refuse config values that are no numbers of images, before anything is trained.
-
-    Raises:
-        UserError: less than 0, or of another type; the gallery may be ``all``.
-    """
-    if gallery != "all" and not _is_count(gallery):
-        raise UserError(
-            f"report.gallery={gallery}: how many test images to keep; give all, 0 or a number"
-        )
-    if not _is_count(heatmaps):
-        raise UserError(
-            f"report.heatmaps={heatmaps}: how many test images to draw; give 0 or a number"
-        )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def leave_gallery(
-    outcome: "Outcome", run_dir: Path, threshold: float | None, scores: pd.DataFrame
-) -> None:
-    """Write ``gallery.zip``: of all test images, or of as many as the config says.
-
-    The scale of the maps is from their median up, so that what is as usual is drawn dark.
-
-    Args:
-        outcome: what was judged.
-        run_dir: where to write.
-        threshold: a map value for drawing, None where there is none.
-        scores: the rows of ``outcome.scores`` to show, with their index there.
-    """
-    count = outcome.config["report"]["gallery"]
-    places = choose_examples(scores, len(scores) if count == "all" else count)
-    if not places:
-        return
-    maps = small_maps(outcome, [int(row) for row in scores.index[places]])
-    low, high = float(np.median(maps)), float(maps.max())
-    shown = _shown(outcome, scores, places, maps)
-    write_gallery(run_dir, shown, low, high, threshold)
-
-
-def small_maps(outcome: "Outcome", rows: Sequence[int]) -> np.ndarray:
-    """The maps of test images by area means at the gallery's size: float32 (N, H', W').
-
-    Where the pixel metrics were streamed no maps were kept: the images are scored once more.
-    """
-    size = fit_within(outcome.data.image_size, MAP_SIDE)
-    small = []
-    for start in range(0, len(rows), BATCH):
-        maps = anomaly_maps(outcome, rows[start : start + BATCH])
-        small.append(F.interpolate(maps.unsqueeze(1), size, mode="area").squeeze(1).cpu().numpy())
-    return np.concatenate(small)
-
-
-def anomaly_maps(outcome: "Outcome", rows: Sequence[int]) -> torch.Tensor:
-    """The maps (N, H, W) of test images: those of the test or, where none were kept, made again."""
-    module = outcome.module
-    assert module.predictions is not None
-    if len(module.predictions.maps):
-        return module.predictions.maps_at(rows)
-    images = torch.stack([outcome.data.test_set[row]["image"] for row in rows])
-    return score_as_tested(module, outcome.trainer, images).maps
-
-
-def _shown(
-    outcome: "Outcome", scores: pd.DataFrame, places: Sequence[int], maps: np.ndarray
-) -> Iterator[ScoredImage]:
-    for place, anomaly_map in zip(places, maps, strict=True):
-        row = int(scores.index[place])
-        sample = outcome.data.split.test[row]
-        try:
-            item = outcome.data.test_set[row]
-        except (UserError, OSError) as error:  # gone since it was judged
-            log.warning("%s: not in the gallery (%s)", sample.path, one_line(error))
-            continue
-        has_truth = sample.label == 0 or sample.mask is not None
-        yield ScoredImage(
-            row=place,
-            path=scores["path"].iloc[place],
-            image=item["image"].permute(1, 2, 0).numpy(),
-            mask=item["mask"].numpy() if has_truth else None,
-            anomaly_map=anomaly_map,
-        )
-
-
-DRAWN = 8
-"""Images that the scale of the heatmaps is from where none are drawn."""
-
-
-def leave_record(outcome: Outcome, run_dir: Path) -> None:
-    """Write scores, curves and, last, the result."""
-    leave_results(outcome, run_dir, RESULT, lambda result, _: result)
-
-
-def leave_results(
-    outcome: Outcome,
-    run_dir: Path,
-    name: str,
-    finished: Callable[[dict[str, Any], str | None], dict[str, Any]],
+def save_results(
+    run: EvaluatedRun,
+    folder: Path,
+    name: str = RESULT,
+    finish: Callable[[dict[str, Any], str | None], dict[str, Any]] = lambda record, _: record,
 ) -> dict[str, Any]:
-    """Write records, scores and curves: of several categories each one's, and the run's last.
+    """Write scores, curves and, last, the record; with several categories for each of them too.
 
     Args:
-        outcome: what was judged.
-        run_dir: where to write; each of several categories has a folder in it.
+        run: the evaluated run.
+        folder: where to write; each of several categories has a subfolder.
         name: of the records' files.
-        finished: makes the record of a result and its category, None for the run's.
+        finish: completes a record; it also gets the category, None for the run's.
 
     Returns:
         The run's record.
     """
-    result, scores, judged = outcome.result, outcome.scores, outcome.module.judged
-    for category, folder in folders(outcome, run_dir).items():
-        if folder != run_dir:
-            record = finished(result_of(outcome, result, category), category)
-            own = of_category(scores, category)
-            write_record(folder, record, own, judged[category].curves, name)
-    record = finished(result, None)
-    write_record(run_dir, record, scores, outcome.module.judgement.curves, name)
-    return record
+    record, scores = run.record, run.scores
+    for category, subfolder in category_folders(run, folder).items():
+        if subfolder != folder:
+            own = finish(category_record(run, record, category), category)
+            curves = run.evaluator.results[category].curves
+            write_record(subfolder, own, category_rows(scores, category), curves, name)
+    finished = finish(record, None)
+    write_record(folder, finished, scores, run.evaluator.result.curves, name)
+    return finished
 
 
-def folders(outcome: Outcome, run_dir: Path) -> dict[str, Path]:
-    """Where what is of each category goes: of a single one into the run's own folder."""
-    names = outcome.data.categories
-    return {n: run_dir if len(names) == 1 else category_folder(run_dir, n) for n in names}
+def category_folders(run: EvaluatedRun, folder: Path) -> dict[str, Path]:
+    """The folder of each category; the run's own for a single one."""
+    names = run.data.categories
+    return {n: folder if len(names) == 1 else category_folder(folder, n) for n in names}
 
 
-def of_category(scores: pd.DataFrame, category: str) -> pd.DataFrame:
-    """The category's rows; their index is still the place in the data set."""
+def category_rows(scores: pd.DataFrame, category: str) -> pd.DataFrame:
+    """The category's rows; their index is still the one in the data set."""
     return scores[scores["category"] == category]
 
 
-def result_of(outcome: Outcome, result: dict[str, Any], category: str) -> dict[str, Any]:
-    """The record of one of several categories, as a run of it alone would leave it.
+def category_record(run: EvaluatedRun, record: dict[str, Any], category: str) -> dict[str, Any]:
+    """The record of one of several categories, like that of a run of it alone.
 
     Its oracle is at the epoch of the run's: one model has one best epoch.
     """
-    data, module = outcome.data, outcome.module
-    split, judgement = data.splits[category], module.judged[category]
-    curve, oracle = module.curves.get(category, []), result["oracle"]
-    looked = module.validations.get(category, {})
-    kept = result["checkpoint"]
-    place = os.path.relpath(".", category_folder(".", category))
+    data, evaluator, oracle = run.data, run.evaluator, record["oracle"]
+    split, result = data.splits[category], evaluator.results[category]
+    curve = evaluator.test_curves.get(category, [])
+    checkpoint = record["checkpoint"]
+    to_run = os.path.relpath(".", category_folder(".", category))
     own = {
-        "data": result["data"]
+        "data": record["data"]
         | {
             "category": category,
             "group": group(data, [category]),
             "fingerprint": dataset_fingerprint(split, data.root),
             "train_images": sum(s.category == category for s in data.train_set.samples),
-            "test_images": by_defect(split.test),
+            "test_images": count_by_defect(split.test),
         },
-        "protocol": result["protocol"]
+        "protocol": record["protocol"]
         | {
-            "validation": validation(outcome, [category]),
-            "pixels_judged": pixels_judged(outcome, [category]),
+            "validation": validation_images(run, [category]),
+            "pixels_judged": pixels_evaluated(run, [category]),
         },
-        "metrics": judgement.metrics,
-        "undefined": judgement.undefined,
-        "bounds": judgement.bounds,
+        "metrics": result.metrics,
+        "undefined": result.undefined,
+        "bounds": result.bounds,
         "oracle": next((p for p in curve if oracle and p["epoch"] == oracle["epoch"]), None),
         "test_curve": curve,
-        "validation": {k: v for k, v in looked.items() if k != "epoch"} or None,
-        "checkpoint": kept and kept | {"path": Path(place, kept["path"]).as_posix()},
+        "validation": without_epoch(evaluator.validations.get(category, {})),
+        "checkpoint": checkpoint
+        and checkpoint | {"path": Path(to_run, checkpoint["path"]).as_posix()},
     }
-    return {k: v for k, v in (result | own).items() if k != "categories"}
+    return {k: v for k, v in (record | own).items() if k != "categories"}
 
 
-def show_images(outcome: Outcome, loggers: list[Logger], run_dir: Path, count: int) -> None:
-    """Draw heatmaps of ``count`` test images a category, spread over its defects, and log them.
+def save_heatmaps(run: EvaluatedRun, loggers: list[Logger], folder: Path, count: int) -> None:
+    """Write heatmaps and gallery, and log the evaluation.
 
-    All test images, small, go into the gallery.
+    Args:
+        run: the evaluated run.
+        loggers: get the heatmaps, too.
+        folder: where to write.
+        count: heatmaps per category, spread over its defect types.
     """
     images = []
-    for category, folder in folders(outcome, run_dir).items():
-        images += draw(outcome, category, folder, count)
+    for category, subfolder in category_folders(run, folder).items():
+        images += save_category_heatmaps(run, category, subfolder, count)
     for logger in loggers:
-        with contained(f"{type(logger).__name__}: the test is not logged"):
+        with warn_on_error(f"{type(logger).__name__}: the test is not logged"):
             log_evaluation(
                 logger,
-                categories=outcome.by_category,
-                metrics=outcome.module.judgement.metrics,
-                scores=outcome.scores,
+                categories=run.by_category,
+                metrics=run.evaluator.result.metrics,
+                scores=run.scores,
                 images=images,
             )
 
 
-@contextmanager
-def contained(what: str) -> Iterator[None]:
-    """Make a warning of an error: the metrics are known, and are not to be lost to a picture.
-
-    Args:
-        what: is lacking then.
-    """
-    try:
-        yield
-    except Exception as error:
-        log.warning("%s (%s)", what, one_line(error))
-        log.debug("", exc_info=True)
-
-
-def map_scale(outcome: Outcome) -> tuple[float, float] | None:
-    """Map values of the darkest and brightest colour, for all heatmaps of the model.
-
-    From the median up, so that what is as usual is drawn dark; of the images that are drawn, or
-    would be. None where they have no range.
-    """
-    maps = []
-    for category in outcome.data.categories:
-        scores = of_category(outcome.scores, category)
-        count = outcome.config["report"]["heatmaps"] or DRAWN
-        rows = list(scores.index[choose_examples(scores, count)])
-        if rows:
-            maps.append(anomaly_maps(outcome, rows).cpu().numpy())
-    if not maps:
-        return None
-    drawn = np.concatenate(maps)
-    low, high = float(np.median(drawn)), float(drawn.max())
-    return (low, high) if low < high < float("inf") else None
-
-
-def draw(outcome: Outcome, category: str, folder: Path, count: int) -> list[ScoredImage]:
-    """Leave the heatmaps and the gallery of one category; gives what was drawn."""
-    scores = of_category(outcome.scores, category)
-    chosen = scores.index[choose_examples(scores, count)]
+def save_category_heatmaps(
+    run: EvaluatedRun, category: str, folder: Path, count: int
+) -> list[ScoredImage]:
+    """Write heatmaps and gallery of one category, and return the heatmaps' images."""
+    scores = category_rows(run.scores, category)
     examples = []
-    for row in chosen:
-        with contained(f"{scores['path'][row]}: no heatmap"):
-            examples.append(example(outcome, scores, row))
+    for row in scores.index[choose_examples(scores, count)]:
+        with warn_on_error(f"{scores['path'][row]}: no heatmap"):
+            examples.append(make_example(run, scores, row))
     if examples:
-        low, high = outcome.map_scale or (None, None)
-        with contained(f"{folder}: no heatmaps"):
+        low, high = run.map_scale or (None, None)
+        with warn_on_error(f"{folder}: no heatmaps"):
             write_heatmaps(folder, examples, vmin=low, vmax=high)
-    threshold = best_f1_threshold_of_curve(outcome.module.judged[category].curves)
-    with contained(f"{folder}: no gallery"):
-        leave_gallery(outcome, folder, threshold if threshold < float("inf") else None, scores)
+    threshold = best_f1_threshold_of_curve(run.evaluator.results[category].curves)
+    with warn_on_error(f"{folder}: no gallery"):
+        save_gallery(run, folder, threshold if threshold < float("inf") else None, scores)
     return [replace(e, predicted_mask=e.anomaly_map >= threshold) for e in examples]
 
 
-def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> ScoredImage:
-    """A test image as it was seen, with its map and ground truth."""
-    sample, item = outcome.data.split.test[row], outcome.data.test_set[row]
+def make_example(run: EvaluatedRun, scores: pd.DataFrame, row: int) -> ScoredImage:
+    """A test image as the networks saw it, with its map and ground truth."""
+    sample, item = run.data.split.test[row], run.data.test_set[row]
     mask = item["mask"].numpy() if sample.label == 0 or sample.mask is not None else None
     if mask is not None and sample.mask is not None:
         size = load_image(sample.path).size[::-1]
-        stored = load_mask(sample.mask, size, sample.path, outcome.data.test_set.mask_rule)
+        stored = load_mask(sample.mask, size, sample.path, run.data.test_set.mask_rule)
         mask = with_small_parts(mask, np.asarray(stored) >= 128)
     return ScoredImage(
         path=scores["path"][row],
@@ -295,5 +186,86 @@ def example(outcome: Outcome, scores: pd.DataFrame, row: int) -> ScoredImage:
         score=scores["score"][row],
         image=item["image"].permute(1, 2, 0).numpy(),
         mask=mask,
-        anomaly_map=anomaly_maps(outcome, [row])[0].cpu().numpy(),
+        anomaly_map=anomaly_maps(run, [row])[0].cpu().numpy(),
     )
+
+
+def map_scale(run: EvaluatedRun) -> tuple[float, float] | None:
+    """Map values of the darkest and brightest colour, for all heatmaps of the model.
+
+    From the median up, so that normal regions are dark; of the images that are drawn, or would
+    be. None if they have no range.
+    """
+    maps = []
+    for category in run.data.categories:
+        scores = category_rows(run.scores, category)
+        count = run.config["report"]["heatmaps"] or SCALE_IMAGES
+        rows = list(scores.index[choose_examples(scores, count)])
+        if rows:
+            maps.append(anomaly_maps(run, rows).cpu().numpy())
+    if not maps:
+        return None
+    values = np.concatenate(maps)
+    low, high = float(np.median(values)), float(values.max())
+    return (low, high) if low < high < float("inf") else None
+
+
+def anomaly_maps(run: EvaluatedRun, rows: Sequence[int]) -> torch.Tensor:
+    """The maps (N, H, W) of test images; computed again if the pixel metrics were streamed."""
+    if len(run.predictions.maps):
+        return run.predictions.maps_at(rows)
+    images = torch.stack([run.data.test_set[row]["image"] for row in rows])
+    return score_as_tested(run.module, run.trainer, images).maps
+
+
+def save_gallery(
+    run: EvaluatedRun, folder: Path, threshold: float | None, scores: pd.DataFrame
+) -> None:
+    """Write ``gallery.zip``, with as many small test images as the config asks for.
+
+    The scale of the maps begins at their median, so that normal regions are dark.
+
+    Args:
+        run: the evaluated run.
+        folder: where to write.
+        threshold: a map value for drawing, or None.
+        scores: the rows of ``run.scores`` to include, with their index there.
+    """
+    count = run.config["report"]["gallery"]
+    positions = choose_examples(scores, len(scores) if count == "all" else count)
+    if not positions:
+        return
+    maps = small_maps(run, [int(row) for row in scores.index[positions]])
+    low, high = float(np.median(maps)), float(maps.max())
+    write_gallery(folder, _gallery_images(run, scores, positions, maps), low, high, threshold)
+
+
+def small_maps(run: EvaluatedRun, rows: Sequence[int]) -> np.ndarray:
+    """The maps of test images by area means at the gallery's size: float32 (N, H', W')."""
+    size = fit_within(run.data.image_size, MAP_SIDE)
+    small = []
+    for start in range(0, len(rows), BATCH):
+        maps = anomaly_maps(run, rows[start : start + BATCH])
+        small.append(F.interpolate(maps.unsqueeze(1), size, mode="area").squeeze(1).cpu().numpy())
+    return np.concatenate(small)
+
+
+def _gallery_images(
+    run: EvaluatedRun, scores: pd.DataFrame, positions: Sequence[int], maps: np.ndarray
+) -> Iterator[ScoredImage]:
+    for position, anomaly_map in zip(positions, maps, strict=True):
+        row = int(scores.index[position])
+        sample = run.data.split.test[row]
+        try:
+            item = run.data.test_set[row]
+        except (UserError, OSError) as error:  # removed since it was evaluated
+            log.warning("%s: not in the gallery (%s)", sample.path, one_line(error))
+            continue
+        has_truth = sample.label == 0 or sample.mask is not None
+        yield ScoredImage(
+            row=position,
+            path=scores["path"].iloc[position],
+            image=item["image"].permute(1, 2, 0).numpy(),
+            mask=item["mask"].numpy() if has_truth else None,
+            anomaly_map=anomaly_map,
+        )

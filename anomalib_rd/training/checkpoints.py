@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and the one that a run goes on from."""
+"""Checkpoints: written atomically, saved on signals, and the one that a run resumes from."""
 
 import logging
 import signal
@@ -16,10 +16,11 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_rd.data.fingerprint import TRAIN, find_changed_files
+from anomalib_rd.data.fingerprint import TRAIN, combine_hashes, find_changed_files
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line, printable, write_atomically
 from anomalib_rd.results.identity import RESUME_HINT, require_same_run, require_same_teacher
@@ -28,7 +29,7 @@ from anomalib_rd.training.module import DistillationModule
 
 CHECKPOINT = "checkpoints/last.ckpt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds that the first Ctrl-C or SIGTERM leaves for an epoch to end and be saved. Slurm kills a
+# Seconds after the first Ctrl-C or SIGTERM in which an epoch may end and be saved. Slurm kills a
 # job 30 s after its SIGTERM, and torch's launcher its processes 30 s after a signal.
 GRACE = 10.0
 # A terminal sends Ctrl-C to each process of a DDP run, and torch's launcher sends it once more.
@@ -37,16 +38,41 @@ SAME_SIGNAL = 1.0  # seconds
 log = logging.getLogger(__name__)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint and renames; reads tensors and plain types alone.
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run consists of; saved in its checkpoints and its record.
 
-    Lightning writes into the system's temporary folder and moves: from another disk that is a
-    copy, which a killed process leaves half done.
-
+    Attributes:
+        config: resolved, in plain types.
+        config_digest: see `anomalib_rd.results.identity`.
+        teacher_sha256: of the teacher's state.
+        data_files: hashes of the images when the run began, see `data.fingerprint.hash_files`.
     """
 
-    def __init__(self) -> None:
+    config: dict[str, Any]
+    config_digest: str
+    teacher_sha256: str
+    data_files: dict[str, str]
+
+    @property
+    def data_fingerprint(self) -> str:
+        """The fingerprint of the images."""
+        return combine_hashes(self.data_files)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes to a new file and renames it; reads only tensors and plain types.
+
+    Lightning writes into the system's temporary folder and moves the file: from another disk that
+    is a copy, which a killed process would not complete.
+
+    Args:
+        identity: of the run, saved in each checkpoint; None for an evaluation.
+    """
+
+    def __init__(self, identity: RunIdentity | None = None) -> None:
         super().__init__()
+        self.identity = identity
         self._in_memory = False
         self._held: tuple[Path, BytesIO] | None = None
 
@@ -56,7 +82,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,  # noqa: ARG002
     ) -> None:
-        """Write a checkpoint so that whoever looks sees the old one or the whole new one."""
+        """Write a checkpoint; a reader finds the old one or the complete new one."""
+        if self.identity is not None:
+            checkpoint = checkpoint | vars(self.identity)
+            checkpoint["data_fingerprint"] = self.identity.data_fingerprint
         if self._in_memory:
             buffer = BytesIO()
             torch.save(checkpoint, buffer)
@@ -84,8 +113,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint into host memory."""
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return found
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
 
     def _write(self, path: Path, write: Callable[[BinaryIO], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +122,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last epoch, and on the way there an earlier one to go on from.
+    """Saves the last epoch, and during the training an earlier one to resume from.
 
-    On a GPU an epoch can be shorter than the writing of its checkpoint, so not every epoch has
-    one. Still no finished epoch is lost when the training is stopped: a first Ctrl-C or SIGTERM
-    lets a short epoch end and saves it; after a long epoch (`GRACE`) its state is held in memory,
-    and written when the training ends by a signal or an error. A second signal stops at once.
+    On a GPU an epoch can be shorter than writing its checkpoint, so not every epoch has one. Still
+    no finished epoch is lost when the training is stopped: after a first Ctrl-C or SIGTERM a short
+    epoch ends and is saved; after a long epoch (`GRACE`) its state is held in memory, and written
+    when a signal or an error ends the training. A second signal stops at once.
 
     Args:
-        every_s: least seconds from one checkpoint to the next; the last epoch's is always written.
+        every_s: least seconds between two checkpoints; the last epoch's is always written.
         **options: of ModelCheckpoint.
     """
 
@@ -109,15 +138,15 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(save_on_train_epoch_end=True, **options)
         self.every_s, self.written, self.epoch_began = every_s, 0.0, 0.0
         # Epochs finished, and those that are on disk or held in memory.
-        self.finished = self.kept = 0
+        self.finished = self.saved = 0
         self.stop_signal: int | None = None
         self.signalled = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The first checkpoint is due when that much has been trained."""
+        """Start the clock of the first checkpoint, and handle signals."""
         super().on_train_start(trainer, pl_module)
         self.written = self.epoch_began = time.monotonic()
-        self.finished = self.kept = trainer.current_epoch
+        self.finished = self.saved = trainer.current_epoch
         self.stop_signal = None
         if in_main_thread():
             # Lightning has set its own handlers by now, and restores the earlier ones at the end.
@@ -126,11 +155,11 @@ class LastCheckpoint(ModelCheckpoint):
                     signal.signal(number, self._on_signal)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write a checkpoint if it is time to, or the end; stop if a signal asked for it."""
+        """Write a checkpoint if one is due, or at the end; stop after a signal."""
         self.finished += 1
         cancel_alarm()
         now = time.monotonic()
-        ends = (
+        due = (
             trainer.should_stop,
             trainer.current_epoch + 1 == trainer.max_epochs,
             trainer.global_step == trainer.max_steps,
@@ -140,40 +169,40 @@ class LastCheckpoint(ModelCheckpoint):
         long = now - self.epoch_began >= GRACE
         io = trainer.strategy.checkpoint_io
         # Every process must come to the same decision: saving takes all of them.
-        write, hold, stop = trainer.strategy.broadcast((any(ends), long, self.stop_signal))
+        write, hold, stop = trainer.strategy.broadcast((any(due), long, self.stop_signal))
         if write or hold:
             with io.holding(not write) if isinstance(io, AtomicCheckpointIO) else nullcontext():
                 super().on_train_epoch_end(trainer, pl_module)
-            self.kept = self.finished
+            self.saved = self.finished
         if write:
             self.written = time.monotonic()
         self.epoch_began = time.monotonic()
         if stop is None and write:
-            stop = self.stop_signal  # came while the checkpoint was written
+            stop = self.stop_signal  # received while the checkpoint was written
         if stop is not None:
-            self._leave(stop)
+            self._exit(stop)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Write the state of the last finished epoch, if it is in memory alone."""
+        """Write the state of the last finished epoch if it is only in memory."""
         cancel_alarm()
         super().on_exception(trainer, pl_module, exception)
         io = trainer.strategy.checkpoint_io
         if trainer.is_global_zero and isinstance(io, AtomicCheckpointIO):
             try:
                 io.write_held()
-            except OSError as error:  # not to hide what the run ended by
+            except OSError as error:  # must not hide the error that ended the run
                 log.warning("the last finished epoch cannot be saved: %s", one_line(error))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         now = time.monotonic()
         if self.stop_signal is not None and now - self.signalled < SAME_SIGNAL:
             return
-        if self.stop_signal is not None or self.kept == self.finished:
-            self._leave(number)
+        if self.stop_signal is not None or self.saved == self.finished:
+            self._exit(number)
         self.stop_signal, self.signalled = number, now
-        signal.signal(signal.SIGALRM, lambda *_: self._leave(number))
+        signal.signal(signal.SIGALRM, lambda *_: self._exit(number))
         signal.setitimer(signal.ITIMER_REAL, GRACE)
         if is_main_process():
             log.warning(
@@ -182,7 +211,7 @@ class LastCheckpoint(ModelCheckpoint):
             )
 
     @staticmethod
-    def _leave(number: int) -> NoReturn:
+    def _exit(number: int) -> NoReturn:
         cancel_alarm()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -195,60 +224,83 @@ def in_main_thread() -> bool:
 
 
 def cancel_alarm() -> None:
-    """Take back the time limit of a signal's grace."""
+    """Cancel the time limit that follows a signal."""
     if in_main_thread():
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@contextmanager
+def propagate_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process as usual, instead of by Lightning's own exits."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if in_main_thread() and callable(handler):
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores it by now
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        if isinstance(stop, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from stop
+        raise
+
+
+def epochs_in(checkpoint: Mapping[str, Any]) -> int:
+    """Epochs trained before Lightning wrote the checkpoint; 0 for one written without training."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+    return int(progress["current"]["processed"])
+
+
 def saved_epochs(run_dir: Path) -> int:
-    """Epochs that the run's checkpoint has behind it: where it goes on; 0 if there is none."""
+    """Epochs in the run's checkpoint, after which it resumes; 0 without a readable one."""
     try:
         path = run_dir / CHECKPOINT
-        return epochs_behind(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        return epochs_in(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except Exception:  # missing, damaged or of another version: torch and zipfile raise their own
         return 0
 
 
-def keep(path: Path, **facts: Any) -> None:
-    """Put plain values into a checkpoint; all else in it stays as it is.
+def update_checkpoint(path: Path, state: Mapping[str, Tensor] | None = None, **values: Any) -> None:
+    """Replace parts of a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        state: entries of its state.
+        **values: plain values by their keys.
 
     Raises:
         OSError: the file cannot be written.
     """
-    # Mapped: whatever its size, it goes from file to file.
-    kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if any(kept.get(name) != value for name, value in facts.items()):
-        AtomicCheckpointIO().save_checkpoint({**kept, **facts}, path)
-
-
-def keep_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Put tensors that training has not made into a checkpoint's state.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    own = {**kept["state_dict"], **{name: value.cpu() for name, value in state.items()}}
-    AtomicCheckpointIO().save_checkpoint({**kept, "state_dict": own}, path)
+    # Memory-mapped, a checkpoint of any size is copied from file to file.
+    old: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    new = {**old, **values}
+    if state is not None:
+        new["state_dict"] = old["state_dict"] | {name: v.cpu() for name, v in state.items()}
+    elif all(old.get(name) == value for name, value in values.items()):
+        return
+    AtomicCheckpointIO().save_checkpoint(new, path)
 
 
 @dataclass(frozen=True)
-class Restart:
-    """Where a run goes on: the checkpoint and the epochs that it has behind it."""
+class ResumePoint:
+    """The checkpoint that a run resumes from, and the epochs in it."""
 
     path: Path
     epoch: int
 
 
-def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> Restart | None:
-    """The checkpoint that a run was cut off with, or None to start anew.
+def find_resume_point(
+    run_dir: Path, cfg: DictConfig, module: DistillationModule, identity: RunIdentity
+) -> ResumePoint | None:
+    """The checkpoint of a run that was cut off, or None to start anew.
 
-    One that is damaged, or does not fit the networks of this version, gets a warning.
+    One that is damaged, or does not fit the networks of this version, is reported and ignored.
 
     Args:
         run_dir: the run's folder.
         cfg: its config.
         module: made from the config.
+        identity: of the run that is about to start.
 
     Raises:
         UserError: the checkpoint is of another config, other training images or another teacher.
@@ -257,72 +309,62 @@ def find_restart(run_dir: Path, cfg: DictConfig, module: DistillationModule) -> 
     if not path.is_file():
         return None
     try:
-        kept = AtomicCheckpointIO().load_checkpoint(path)
-        config, digest, epoch = kept["config"], kept["config_digest"], epochs_behind(kept)
-        misfit = why_unfit(kept, module)
+        checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+        saved = RunIdentity(**{name: checkpoint[name] for name in vars(identity)})
+        epoch, misfit = epochs_in(checkpoint), why_unfit(checkpoint, module)
     except Exception as error:  # torch, zipfile and pickle each raise their own
         misfit = f"it is damaged or of another version ({one_line(error)[:100]})"
-    else:
-        if misfit is None:
-            require_same_run(run_dir, cfg, config, digest)
-            require_same_images(path, kept.get("data_files") or {}, module.data_files)
-            require_same_teacher(
-                path,
-                kept.get("teacher_sha256"),
-                module.teacher_sha256,
-                config["model"]["teacher"],
-                cfg.model.teacher,
-                RESUME_HINT,
-            )
-            return Restart(path, epoch)
-    if is_main_process():
-        log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)
-    return None
+    if misfit is not None:
+        if is_main_process():
+            log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)
+        return None
+    require_same_run(run_dir, cfg, saved.config, saved.config_digest)
+    require_same_images(path, saved.data_files, identity.data_files)
+    require_same_teacher(
+        path,
+        saved.teacher_sha256,
+        identity.teacher_sha256,
+        saved.config["model"]["teacher"],
+        cfg.model.teacher,
+        RESUME_HINT,
+    )
+    return ResumePoint(path, epoch)
 
 
 def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to go on with other training images; other test images get a warning.
+    """Refuse to resume with other training images; warn of other test images.
 
     Args:
         path: the checkpoint.
-        before: what it was trained on, of `hash_files`; empty where it does not tell.
-        now: what is on disk.
+        before: the images that it was trained on, of `hash_files`.
+        now: the images on disk.
 
     Raises:
-        UserError: training images were added, removed or altered.
+        UserError: training images were added, removed or changed.
     """
-    if not before or not now:
-        return
     trained, others = find_changed_files(before, now)
     if trained:
         count = sum(name.partition("\0")[0] == TRAIN for name in before.keys() | now.keys())
         raise UserError(
-            f"{path}: the data fingerprint differs: {len(trained)} of {count} training images were"
-            f" added, removed or altered since the run was cut off, such as"
-            f" {printable(trained[0])}; put them back, or take another folder (hydra.run.dir=...)"
-            " or remove the checkpoint to train anew"
+            f"{path}: {len(trained)} of {count} training images were added, removed or changed"
+            f" since the run was cut off, such as {printable(trained[0])}; restore them, or to"
+            " train anew choose another folder (hydra.run.dir=...) or remove the checkpoint"
         )
     if others and is_main_process():
         log.warning(
-            "%s: %d test images or masks were added, removed or altered since the run was cut off, "
-            "such as %s; the metrics will be of what is there now",
+            "%s: %d test images or masks were added, removed or changed since the run was cut off, "
+            "such as %s; the metrics will be of the current files",
             path,
             len(others),
             printable(others[0]),
         )
 
 
-def epochs_behind(checkpoint: Mapping[str, Any]) -> int:
-    """Epochs trained before Lightning wrote the checkpoint; 0 for one written without training."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-    return int(progress["current"]["processed"])
-
-
 def why_unfit(checkpoint: Mapping[str, Any], module: DistillationModule) -> str | None:
-    """Why the checkpoint does not fit the module, None if it does."""
-    if not checkpoint["randomness"] or not checkpoint.get("optimizer_states"):
-        return "it holds no state of a training"
-    kept = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-    own = {name: tuple(value.shape) for name, value in module.own_state().items()}
-    wrong = sorted(name for name in kept.keys() | own.keys() if kept.get(name) != own.get(name))
-    return f"its networks are others ({wrong[0]})" if wrong else None
+    """Why the checkpoint does not fit the module; None if it does."""
+    if not checkpoint["random_states"] or not checkpoint.get("optimizer_states"):
+        return "it holds no training state"
+    saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    own = {name: tuple(value.shape) for name, value in module.state_without_teacher().items()}
+    wrong = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+    return f"its networks differ ({wrong[0]})" if wrong else None

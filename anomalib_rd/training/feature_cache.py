@@ -6,8 +6,9 @@ Without random transforms they never change: the cache gives the same bits as th
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import lightning as L
 import psutil
 import torch
 from rich.progress import track
@@ -17,13 +18,14 @@ from anomalib_rd.cores import own_groups
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Teacher
 
-Place = Literal["auto", "device", "host", "off"]
-PLACES = ("auto", "device", "host", "off")
-# The rest is for the networks, their gradients and what else runs on the machine.
-SHARE = 0.5
-# Files of a cgroup: its limit, what is used of it, and what in memory.stat counts droppable pages.
-V2 = ("memory.max", "memory.current", "inactive_file")
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+CacheDevice = Literal["auto", "device", "host", "off"]
+# The rest is for the networks, their gradients and other programs.
+MAX_SHARE = 0.5
+# Files of a memory cgroup: limit, usage, and the key in memory.stat that counts droppable pages.
+CGROUP_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,12 @@ class FeatureCache:
 
     Args:
         features: for each scale (N, Ck, Hk, Wk), on the training device or in host memory.
-        device: where a batch is wanted.
+        device: where batches are needed.
     """
 
     def __init__(self, features: list[Tensor], device: torch.device) -> None:
-        # Picked out of channels-last storage, a batch would come out contiguous: keep the
-        # channels last in the shape, too.
+        # A selection from channels-last storage would be contiguous: store channels last in the
+        # shape too.
         self.last = [f.is_contiguous(memory_format=torch.channels_last) for f in features]
         pairs = zip(features, self.last, strict=True)
         self.stored = [f.permute(0, 2, 3, 1) if last else f for f, last in pairs]
@@ -52,23 +54,63 @@ class FeatureCache:
     def __getitem__(self, index: Tensor) -> list[Tensor]:
         """Features [(B, Ck, Hk, Wk)] of the images (B,), on the device."""
         index = index.to(self.stored[0].device)
-        batch = [self._moved(stored.index_select(0, index)) for stored in self.stored]
-        return [
-            f.permute(0, 3, 1, 2) if last else f for f, last in zip(batch, self.last, strict=True)
-        ]
+        batch = [stored.index_select(0, index) for stored in self.stored]
+        if batch[0].device != self.device:
+            # From pinned memory the copy does not make the host wait for the device.
+            batch = [f.pin_memory().to(self.device, non_blocking=True) for f in batch]
+        pairs = zip(batch, self.last, strict=True)
+        return [f.permute(0, 3, 1, 2) if last else f for f, last in pairs]
 
-    def _moved(self, features: Tensor) -> Tensor:
-        if features.device == self.device:
-            return features
-        # Pinned, the copy does not make the host wait for the device.
-        return features.pin_memory().to(self.device, non_blocking=True)
+
+class FeatureCaching(L.Callback):
+    """Gives the module a `FeatureCache` for the duration of the training.
+
+    Args:
+        target: where to keep the features.
+    """
+
+    def __init__(self, target: CacheDevice) -> None:
+        self.target = target
+
+    def on_load_checkpoint(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Compute nothing if no epoch is left to train."""
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
+            self.target = "off"
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Run the teacher over all training images; not after a training that ended early."""
+        if self.target == "off" or trainer.should_stop:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Under the trainer's precision, which decides the type of the features.
+        with trainer.precision_plugin.forward_context():
+            pl_module.feature_cache = cache_features(
+                pl_module.distiller.teacher,
+                data.ordered_train_dataloader(),
+                count=len(data.train_items),
+                target=self.target,
+                device=pl_module.device,
+                processes=trainer.num_devices,
+                silent=trainer.progress_bar_callback is None or not trainer.is_global_zero,
+            )
+        data.train_by_index = pl_module.feature_cache is not None
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        """Free the memory before the test."""
+        pl_module.feature_cache = None
 
 
 def cache_features(
     teacher: Teacher,
     batches: Iterable[dict[str, Tensor]],
     count: int,
-    place: Place,
+    target: CacheDevice,
     device: torch.device,
     processes: int = 1,
     silent: bool = False,
@@ -79,67 +121,64 @@ def cache_features(
         teacher: on ``device``.
         batches: the data set's items, each image once: ``index`` (B,) and ``image`` (B, 3, H, W).
         count: number of images.
-        place: ``device``, ``host``, ``off``, or ``auto``: the first of them that has room.
-        device: where the training is.
-        processes: that share this machine's host memory, each with a cache of its own.
+        target: ``device``, ``host``, ``off``, or ``auto``: the first of them with enough memory.
+        device: where the training runs.
+        processes: that share this machine's host memory, each with its own cache.
         silent: show no progress bar.
 
     Returns:
-        None where ``auto`` found no room.
+        None if ``auto`` finds too little memory.
 
     Raises:
-        UserError: no room in the place asked for.
+        UserError: too little memory on the requested target.
     """
     cache: list[Tensor] = []
-    home: torch.device | None = None
     for batch in track(batches, description="teacher features", transient=True, disable=silent):
         index = batch["index"]
         features = teacher(batch["image"].to(device, non_blocking=True))
         if not cache:
             needed = count * sum(f[0].nbytes for f in features)
-            home = choose_place(place, needed, device, processes)
-            if home is None:
+            cache_device = choose_device(target, needed, device, processes)
+            if cache_device is None:
                 return None
-            cache = [empty_cache(count, f, home) for f in features]
+            cache = [empty_like_batch(count, f, cache_device) for f in features]
         for stored, scale in zip(cache, features, strict=True):
             stored[index.to(stored.device)] = scale.to(stored.device)
     return FeatureCache(cache, device)
 
 
-def empty_cache(count: int, like: Tensor, home: torch.device) -> Tensor:
-    """Room for ``count`` rows of a batch's features, in their type and memory format."""
-    last = like.is_contiguous(memory_format=torch.channels_last)
+def empty_like_batch(count: int, batch: Tensor, device: torch.device) -> Tensor:
+    """An empty tensor of ``count`` rows with the type and memory format of a batch."""
+    last = batch.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    shape = (count, *like.shape[1:])
-    return torch.empty(shape, dtype=like.dtype, device=home, memory_format=layout)
+    shape = (count, *batch.shape[1:])
+    return torch.empty(shape, dtype=batch.dtype, device=device, memory_format=layout)
 
 
-def choose_place(
-    place: Place, needed: int, device: torch.device, processes: int = 1
+def choose_device(
+    target: CacheDevice, needed: int, device: torch.device, processes: int = 1
 ) -> torch.device | None:
-    """Where ``needed`` bytes go; None if they fit nowhere that ``place`` allows."""
+    """The device for ``needed`` bytes; None if ``auto`` finds too little memory."""
     host = torch.device("cpu")
-    candidates = {"auto": (device, host), "device": (device,), "host": (host,), "off": ()}[place]
-    room = {}
-    for home in dict.fromkeys(candidates):
-        # Processes on one machine share its memory; each has a GPU of its own.
-        share = SHARE / (processes if home.type == "cpu" else 1)
-        room[home] = int(free_bytes(home) * share)
-        if needed <= room[home]:
-            log.debug("teacher features: %.2f GiB on %s", needed / 2**30, home)
-            return home
-    found = ", ".join(
-        f"{bytes_ / 2**30:.2f} GiB may be used on {home}" for home, bytes_ in room.items()
-    )
-    what = f"the teacher's features need {needed / 2**30:.2f} GiB, and {found}"
-    if place == "auto":
-        log.warning("%s: computed anew each epoch", what)
+    candidates = {"auto": (device, host), "device": (device,), "host": (host,), "off": ()}[target]
+    usable = {}
+    for candidate in dict.fromkeys(candidates):
+        # Processes on one machine share its memory; each has its own GPU.
+        share = MAX_SHARE / (processes if candidate.type == "cpu" else 1)
+        usable[candidate] = int(free_bytes(candidate) * share)
+        if needed <= usable[candidate]:
+            log.debug("teacher features: %.2f GiB on %s", needed / 2**30, candidate)
+            return candidate
+    limits = ", ".join(f"{n / 2**30:.2f} GiB may be used on {name}" for name, n in usable.items())
+    reason = f"the teacher's features need {needed / 2**30:.2f} GiB, and {limits}"
+    if target == "auto":
+        log.warning("%s: they are computed in every epoch", reason)
         return None
-    raise UserError(f"speed.feature_cache={place}: {what}; choose auto or off")
+    raise UserError(f"speed.feature_cache={target}: {reason}; choose auto or off")
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that new tensors could take on the device, what torch has in reserve included."""
+    """Memory available to new tensors on the device, including torch's reserve."""
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
@@ -147,22 +186,22 @@ def free_bytes(device: torch.device) -> float:
 
 
 def cgroup_free_bytes(root: Path = Path("/")) -> float:
-    """What a container or batch system leaves of its limits; infinite without one.
+    """Memory left of the limits of a container or batch system; infinite without one.
 
     File pages that can be dropped count as free.
 
     Args:
         root: of the file system, with ``proc/self/cgroup`` and ``sys/fs/cgroup``.
     """
-    files = {1: V1, 2: V2}
     groups = own_groups("memory", root)
-    return min([float("inf"), *(_group_free_bytes(path, *files[kind]) for path, kind in groups)])
+    free = [_group_free_bytes(path, *CGROUP_FILES[version]) for path, version in groups]
+    return min([float("inf"), *free])
 
 
 def _group_free_bytes(folder: Path, limit: str, used: str, droppable: str) -> float:
     try:
         free = int((folder / limit).read_text()) - int((folder / used).read_text())
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # no such file, or "max"
         return float("inf")
     try:
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -171,23 +210,21 @@ def _group_free_bytes(folder: Path, limit: str, used: str, droppable: str) -> fl
         return free
 
 
-def usable_place(place: Any, transform: Any) -> Place:
-    """Check ``speed.feature_cache`` against the data's transform.
+def check_feature_cache(target: Any, transform: Any) -> CacheDevice:
+    """Check ``speed.feature_cache`` against ``data.transform``.
 
     Raises:
-        UserError: an unknown place, or one asked for although the images are transformed.
+        UserError: an unknown target, or one requested although the images are transformed.
     """
-    place = "off" if place is False else place  # YAML's bare off
-    if place not in PLACES:
-        raise UserError(f"speed.feature_cache={place}: choose one of {', '.join(PLACES)}")
-    if transform is None or place == "off":
-        return place
-    if place == "auto":
-        log.warning(
-            "speed.feature_cache: off, for data.transform may change an image from epoch to epoch"
-        )
+    target = "off" if target is False else target  # YAML's bare off
+    choices = get_args(CacheDevice)
+    if target not in choices:
+        raise UserError(f"speed.feature_cache={target}: choose one of {', '.join(choices)}")
+    checked: CacheDevice = target
+    if transform is None or checked == "off":
+        return checked
+    reason = "data.transform may change a training image from epoch to epoch"
+    if checked == "auto":
+        log.warning("speed.feature_cache: off, because %s", reason)
         return "off"
-    raise UserError(
-        f"speed.feature_cache={place}: with data.transform set, a training image may change from "
-        "epoch to epoch, so its features can't be kept; choose auto or off"
-    )
+    raise UserError(f"speed.feature_cache={checked}: {reason}; choose auto or off")

@@ -23,7 +23,7 @@ from outputs import exact_outputs, half_written
 # Imported here once for all children.
 import anomalib_rd.reports.page
 import anomalib_rd.reports.report
-import anomalib_rd.training.run  # noqa: F401
+import anomalib_rd.training.train  # noqa: F401
 from anomalib_rd.results.record import read_record
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))

@@ -19,7 +19,7 @@ def serve():
 
     import anomalib_rd.inference.load
     import anomalib_rd.reports.page
-    import anomalib_rd.training.run  # noqa: F401
+    import anomalib_rd.training.train  # noqa: F401
 
     print("ready", flush=True)
     for line in sys.stdin:
@@ -53,7 +53,7 @@ def run(request):
     os.environ |= request["env"]
     sys.argv = ["anomalib-rd", *request["words"]]
     if request["until_training"]:
-        from anomalib_rd.training import run as training
+        from anomalib_rd.training import train as training
 
         training.fit = lambda *_: os._exit(0)
     try:

@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from anomalib_rd.cli.config import conf_dir, config_hash, register_resolvers, stem
 from anomalib_rd.networks import Distiller
 from anomalib_rd.results.record import read_record
-from anomalib_rd.training.run import make_module, plain, train
+from anomalib_rd.training.build import make_module
+from anomalib_rd.training.train import train
 
 CONF = conf_dir()
 GROUPS = {
@@ -151,10 +152,8 @@ def test_configs_have_no_machine_paths():
 
 
 def test_optimizer_takes_all_that_can_learn(compose_config):
-    from anomalib_rd.training.run import make_data
-
     cfg = compose_config("model=fmg_rd")
-    module = make_module(cfg, make_data(cfg), plain(cfg))
+    module = make_module(cfg)
     (group,) = module.configure_optimizers().param_groups
     count = sum(p.numel() for p in group["params"])
     parts = (module.distiller.masking, module.distiller.fusion, module.distiller.student)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from anomalib_rd import load_run
-from anomalib_rd.cli import main, processes
+from anomalib_rd.cli import main
 from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.evaluate import evaluation_config
 from anomalib_rd.components import OTHER_PARTS, OWN_PARTS, is_known, require_known_code
@@ -22,9 +22,16 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.inference import checkpoint
 from anomalib_rd.inference.runtimes import Metadata, from_json
 from anomalib_rd.results.files import read_json
-from anomalib_rd.training.data import make_data
-from anomalib_rd.training.loggers import make_loggers
-from anomalib_rd.training.run import make_module, make_trainer, plain
+from anomalib_rd.training import train as training
+from anomalib_rd.training.build import (
+    make_callbacks,
+    make_data,
+    make_evaluator,
+    make_loggers,
+    make_module,
+    make_trainer,
+    plain_config,
+)
 
 BIRD = {"_target_": canary.TARGET}
 MADE = f"${{oc.create:{{_target_:{canary.TARGET}}}}}"
@@ -161,7 +168,7 @@ def silence():
 def configs(compose_config):
     """A small run's config, resolved and as written."""
     cfg = compose_config(*TINY)
-    return plain(cfg), plain(cfg, resolve=False)
+    return plain_config(cfg), plain_config(cfg, resolve=False)
 
 
 @pytest.fixture
@@ -188,8 +195,10 @@ def a_record(resolved, written):
 def make_all(cfg):
     """In the place of a training: make all that it makes."""
     data = make_data(cfg)
-    make_module(cfg, data, plain(cfg)).configure_optimizers()
-    make_trainer(cfg, make_loggers(cfg, Path(cfg.run_dir), resumed=False))
+    make_module(cfg).configure_optimizers()
+    make_evaluator(cfg, data)
+    loggers = make_loggers(cfg.logger, Path(cfg.run_dir), resumed=False)
+    make_trainer(cfg, make_callbacks(cfg), loggers)
     raise UserError("everything was made")
 
 
@@ -213,7 +222,7 @@ def repeat(record_of, tmp_path, monkeypatch):
     """``train --from`` up to where the training would begin: the status."""
     monkeypatch.chdir(tmp_path)
 
-    monkeypatch.setattr(processes, "train", make_all)
+    monkeypatch.setattr(training, "train", make_all)
 
     def start(by, *words):
         folder = f"hydra.run.dir={tmp_path / 'run'}"
@@ -420,7 +429,7 @@ def base(mvtec_root, tmp_path_factory):
     words += ["data.num_workers=0", "logger=none", f"data.root={mvtec_root}", *TINY]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[*words, f"run_dir={folder}"])
-    return plain(cfg), plain(cfg, resolve=False), folder
+    return plain_config(cfg), plain_config(cfg, resolve=False), folder
 
 
 # Shrinking a failure would make detectors for minutes.
@@ -444,9 +453,9 @@ def test_a_canary_anywhere_in_a_checkpoints_config_never_sings(base, data):
         trained = checkpoint.read_run(path)
         cfg = evaluation_config(trained, [], folder, "random")
         require_known_code(path, OmegaConf.to_container(cfg, resolve=True), trust=False)
-        module = make_module(cfg, make_data(cfg), plain(cfg))
-        module.configure_optimizers()
-        make_trainer(cfg, loggers=[])
+        make_evaluator(cfg, make_data(cfg))
+        make_module(cfg).configure_optimizers()
+        make_trainer(cfg, make_callbacks(cfg))
     assert canary.CALLS == []
 
 
@@ -460,6 +469,6 @@ def test_a_canary_anywhere_in_a_record_never_sings(base, data):
     path.write_text(json.dumps(a_record(base[0], config)))
     with pytest.MonkeyPatch.context() as patch, suppress(Exception):
         patch.chdir(folder)
-        patch.setattr(processes, "train", make_all)
+        patch.setattr(training, "train", make_all)
         main(["train", "--from", str(path), f"hydra.run.dir={folder / 'run'}"])
     assert canary.CALLS == []

@@ -20,7 +20,7 @@ from anomalib_rd.inference.detector import Prediction
 from anomalib_rd.inference.predict import Output, Table, drawn_size, find_images, picture
 from anomalib_rd.reports.heatmaps import CAPTION, GAP
 from anomalib_rd.results.threshold import Threshold
-from anomalib_rd.training.checkpoints import keep
+from anomalib_rd.training.checkpoints import update_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_output_folder_that_cannot_be_created(run, images, capsys, tmp_path):
 
 
 def test_run_without_threshold_gives_no_verdict(images, predict, table, run_copy, capsys):
-    keep(run_copy / "checkpoints/last.ckpt", threshold=None)
+    update_checkpoint(run_copy / "checkpoints/last.ckpt", threshold=None)
     (run_copy / "result.json").unlink()
     assert predict(images / "rgb.png", run=run_copy) == 0
     assert "--threshold" in capsys.readouterr().out

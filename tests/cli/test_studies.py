@@ -16,7 +16,7 @@ from anomalib_rd.cli.points import register_points
 from anomalib_rd.cli.study import planned
 from anomalib_rd.results.record import read_record
 from anomalib_rd.scoring import StandardisedScorer
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 TOP = conf_dir().parent
 # How many variants each asks about, how often each is run, and the epochs of the longest run.

@@ -7,7 +7,8 @@ import torch
 
 from anomalib_rd.networks import DistillationOutput, FlattenedCosine
 from anomalib_rd.results.record import read_record
-from anomalib_rd.training.run import make_data, make_module, plain, train
+from anomalib_rd.training.build import make_data, make_module, plain_config
+from anomalib_rd.training.train import train
 from experiments.speed.bench.plain_loop import CompleteTeacher, PlainImages, rd4ad_loss
 from experiments.speed.bench.train import VARIANTS, compete, select_variants
 
@@ -56,7 +57,7 @@ def contest(compose, tmp_path):
 
     def start(name, *overrides):
         (variant,) = select_variants([name], cuda=False)
-        config = plain(compose(*overrides, *variant.overrides, f"run_dir={tmp_path / name}"))
+        config = plain_config(compose(*overrides, *variant.overrides, f"run_dir={tmp_path / name}"))
         recorder = Recorder()
         return compete(recorder, variant.loop, config), recorder.calls
 
@@ -103,7 +104,7 @@ def test_plain_loss_equals_ours_up_to_rounding():
 def test_the_complete_teacher_gives_the_same_features(compose, mvtec_root):
     cfg = compose("model=rd4ad")
     data = make_data(cfg)
-    teacher = make_module(cfg, data, {}).distiller.teacher
+    teacher = make_module(cfg).distiller.teacher
     before = torch.get_rng_state()
     complete = CompleteTeacher(teacher)
     assert torch.equal(torch.get_rng_state(), before)

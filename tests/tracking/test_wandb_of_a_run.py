@@ -6,7 +6,7 @@ from wandb_file import read_runs
 
 from anomalib_rd.results.record import read_record
 from anomalib_rd.tracking.workspace import CONFIG, define_workspace
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 
 def test_a_run_can_be_read_in_the_dashboard(compose_config, tmp_path, monkeypatch):

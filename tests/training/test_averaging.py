@@ -7,9 +7,10 @@ from small_data import make_mvtec
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
-from anomalib_rd.training.callbacks import MovingAverage
+from anomalib_rd.training.build import make_callbacks, make_data, make_module, make_trainer
+from anomalib_rd.training.callbacks import LossMonitor, MovingAverage
 from anomalib_rd.training.module import TEACHER
-from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
+from anomalib_rd.training.train import train
 
 BASE = ("model=fmg_rd", "data.train_batch_size=2", "trainer.max_epochs=3", "model.ema_decay=0.98")
 
@@ -21,10 +22,10 @@ class Watching(Callback):
         self.after, self.judged = [], []
 
     def on_train_batch_end(self, trainer, module, *_):
-        self.after.append({k: v.clone() for k, v in module.own_state().items()})
+        self.after.append({k: v.clone() for k, v in module.state_without_teacher().items()})
 
     def on_validation_epoch_start(self, trainer, module):
-        self.judged.append({k: v.clone() for k, v in module.own_state().items()})
+        self.judged.append({k: v.clone() for k, v in module.state_without_teacher().items()})
 
 
 def expected(after, decay):
@@ -47,15 +48,15 @@ def same(state, average):
 def test_what_is_judged_and_left_is_the_average_by_hand(compose_config, decay):
     cfg = compose_config(*BASE, f"model.ema_decay={decay}", "test_during_training=true")
     torch.manual_seed(0)
-    module = make_module(cfg, data := make_data(cfg), plain(cfg))
-    trainer = make_trainer(cfg, [])
+    module = make_module(cfg)
+    trainer = make_trainer(cfg, make_callbacks(cfg))
     trainer.callbacks.append(watching := Watching())
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=make_data(cfg))
     steps = len(watching.after) // 3
     assert steps > 1 and len(watching.judged) == 3
     for epoch, judged in enumerate(watching.judged, 1):
         same(judged, expected(watching.after[: epoch * steps], decay))
-    same(module.own_state(), expected(watching.after, decay))
+    same(module.state_without_teacher(), expected(watching.after, decay))
 
 
 def test_it_trains_on_with_the_weights_of_the_last_step(compose_config):
@@ -64,9 +65,11 @@ def test_it_trains_on_with_the_weights_of_the_last_step(compose_config):
     def losses(*words):
         cfg = compose_config(*BASE[:3], *words)
         torch.manual_seed(0)
-        module = make_module(cfg, data := make_data(cfg), plain(cfg))
-        make_trainer(cfg, []).fit(module, datamodule=data)
-        return module.loss_curve
+        module = make_module(cfg)
+        losses = LossMonitor()
+        trainer = make_trainer(cfg, [*make_callbacks(cfg), losses])
+        trainer.fit(module, datamodule=make_data(cfg))
+        return losses.curve
 
     plainly = losses()
     assert (

@@ -10,7 +10,7 @@ from small_data import make_mvtec
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 METRICS = {"image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max"}
 METRICS |= {"aupro", "aupro_5"}

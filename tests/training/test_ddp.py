@@ -18,11 +18,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from small_data import make_mvtec
 
 from anomalib_rd.cli.config import conf_dir, register_resolvers
-from anomalib_rd.cli.processes import in_processes, processes_to_start
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.sweeps import read_running
-from anomalib_rd.training import run
+from anomalib_rd.training import build
+from anomalib_rd.training import train as run
+from anomalib_rd.training.callbacks import LossMonitor
 from anomalib_rd.training.checkpoints import saved_epochs
+from anomalib_rd.training.ddp import processes_to_start, run_in_processes
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 # With one image a batch there are none of the other category in it.
@@ -45,14 +47,19 @@ def composed(words):
 def judged(words, checkpoint):
     """Scores and metrics of a checkpoint on the seven test images."""
     cfg = composed(words)
-    data = run.make_data(cfg)
-    module = run.make_module(cfg, data, run.plain(cfg))
-    kept = torch.load(checkpoint, weights_only=True)
-    module.on_load_checkpoint(kept)
-    module.load_state_dict(kept["state_dict"])
-    run.make_trainer(cfg, []).test(module, datamodule=data, verbose=False)
-    parts = {f"{c}/{name}": v for c, j in module.judged.items() for name, v in j.metrics.items()}
-    return module.predictions.scores.tolist(), module.judgement.metrics | parts
+    data = build.make_data(cfg)
+    evaluator, module = build.make_evaluator(cfg, data), load_module(cfg, checkpoint)
+    build.make_trainer(cfg, [evaluator]).test(module, datamodule=data, verbose=False)
+    parts = {f"{c}/{n}": v for c, r in evaluator.results.items() for n, v in r.metrics.items()}
+    return evaluator.predictions.scores.tolist(), evaluator.result.metrics | parts
+
+
+def load_module(cfg, checkpoint):
+    module = build.make_module(cfg)
+    saved = torch.load(checkpoint, weights_only=True)
+    module.on_load_checkpoint(saved)
+    module.load_state_dict(saved["state_dict"])
+    return module
 
 
 def trained(words, folder):
@@ -72,14 +79,11 @@ def validated(words, checkpoint):
             "test_during_training=true",
         ]
     )
-    data = run.make_data(cfg)
-    module = run.make_module(cfg, data, run.plain(cfg))
-    kept = torch.load(checkpoint, weights_only=True)
-    module.on_load_checkpoint(kept)
-    module.load_state_dict(kept["state_dict"])
-    run.make_trainer(cfg, []).validate(module, datamodule=data, verbose=False)
+    data = build.make_data(cfg)
+    evaluator, module = build.make_evaluator(cfg, data), load_module(cfg, checkpoint)
+    build.make_trainer(cfg, [evaluator]).validate(module, datamodule=data, verbose=False)
     seen = list(data.val_dataloader()["val"].sampler)
-    return module.validation, module.curve[-1], seen
+    return evaluator.validation, evaluator.test_curve[-1], seen
 
 
 class Seen(L.Callback):
@@ -102,9 +106,9 @@ def seen_in_training(words, folder, resume=None):
     words += ["trainer.max_epochs=4", "model.masking.ratio=0.4", f"run_dir={folder}"]
     cfg = composed(words)
     L.seed_everything(cfg.seed, verbose=False)
-    data = run.make_data(cfg)
-    module = run.make_module(cfg, data, run.plain(cfg))
-    trainer, seen = run.make_trainer(cfg, []), Seen()
+    data = build.make_data(cfg)
+    module, losses, seen = build.make_module(cfg), LossMonitor(), Seen()
+    trainer = build.make_trainer(cfg, [*build.make_callbacks(cfg), losses])
     each = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
     trainer.callbacks += [seen, each]
     trainer.fit(module, datamodule=data, ckpt_path=resume)
@@ -113,9 +117,9 @@ def seen_in_training(words, folder, resume=None):
         "losses": seen.losses,
         "sizes": seen.sizes,
         "masks": [mask.numpy() for mask in seen.masks],
-        "curve": module.loss_curve,
+        "curve": losses.curve,
         "logged": float(trainer.callback_metrics["train/loss"]),
-        "weights": {name: value.numpy() for name, value in module.own_state().items()},
+        "weights": {name: value.numpy() for name, value in module.state_without_teacher().items()},
         "next": torch.rand(3).tolist(),
     }
 
@@ -156,7 +160,7 @@ def one_and_two(mvtec_root, tmp_path_factory):
         "validated": validated(["trainer=cpu", f"data.root={ten}"], checkpoint),
     }
     before = signal.getsignal(signal.SIGINT)
-    two = in_processes(2, in_one_process, mvtec_root, ten, checkpoint, folder)
+    two = run_in_processes(2, in_one_process, mvtec_root, ten, checkpoint, folder)
     assert signal.getsignal(signal.SIGINT) is before
     return one, two
 
@@ -242,7 +246,7 @@ def test_the_threads_are_divided_among_the_processes(one_and_two):
 )
 def test_a_process_that_fails_ends_the_others_and_is_heard_here(kind, error, said):
     with pytest.raises(error, match=said) as caught:
-        in_processes(2, fail_in_second, kind, None)
+        run_in_processes(2, fail_in_second, kind, None)
     if kind == "defect":
         assert "fail_in_second" in "".join(caught.value.__notes__)
 
@@ -255,7 +259,7 @@ def test_ctrl_c_ends_the_processes(tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        in_processes(2, wait_long, tmp_path)
+        run_in_processes(2, wait_long, tmp_path)
 
 
 @pytest.mark.parametrize(

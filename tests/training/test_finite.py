@@ -9,8 +9,8 @@ import torch
 
 from anomalib_rd.cli import main
 from anomalib_rd.errors import NotFiniteError
-from anomalib_rd.training import finite
-from anomalib_rd.training.run import train
+from anomalib_rd.training.callbacks import require_finite_training
+from anomalib_rd.training.train import train
 
 # 6 training images: three batches an epoch; 7 test images: three batches.
 BASE = ["model=rd4ad", "data.train_batch_size=2", "data.test_batch_size=3", "report.heatmaps=0"]
@@ -70,7 +70,7 @@ def test_a_lost_loss_names_epoch_and_batch_and_keeps_what_there_was(stopped, mor
     assert 0 < first_epoch < 6 and all(0 < loss < 6 for loss in fine) and lost is None
     state = torch.load(kept, weights_only=True)
     assert all(value.isfinite().all() for value in state["state_dict"].values())
-    assert state["epoch"] == 0 and state["loss_curve"] == [first_epoch]
+    assert state["epoch"] == 0 and state["callbacks"]["LossMonitor"]["curve"] == [first_epoch]
     assert not (stopped.folder / "result.json").exists()
 
 
@@ -113,9 +113,11 @@ def test_in_a_multirun_the_losses_stay_in_the_failure(mvtec_root, tmp_path, capf
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("where", [0, 2])
-def test_the_first_that_is_not_finite(bad, where):
-    values = [1.0, 2.0, 3.0, bad]
-    values[where] = bad
-    assert finite.first_not_finite(values) == where
-    assert finite.first_not_finite([1.0, 2.0]) is None
+@pytest.mark.parametrize("batch", [0, 2])
+def test_the_first_bad_batch_is_named(bad, batch):
+    losses = [torch.tensor(value) for value in (1.0, 2.0, 3.0, bad)]
+    losses[batch] = torch.tensor(bad)
+    with pytest.raises(NotFiniteError, match=f"batch {batch + 1} of 4 of epoch 7") as error:
+        require_finite_training(losses, [torch.ones(2)], 7, [0.5], "advice")
+    assert error.value.details["loss_curve"] == [0.5]
+    require_finite_training(losses[:1] if batch else losses[1:3], [torch.ones(2)], 7, [], "")

@@ -12,9 +12,9 @@ from PIL import Image
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import read_scores
-from anomalib_rd.training.artifacts import leave_gallery
+from anomalib_rd.training.artifacts import save_gallery
 from anomalib_rd.training.module import DistillationModule
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
 
 def test_none_is_left_if_none_is_asked_for(tmp_path):
     scores = pd.DataFrame({"path": ["a", "b"], "defect": ["good", "crack"]})
-    leave_gallery(SimpleNamespace(config={"report": {"gallery": 0}}), tmp_path, None, scores)
+    save_gallery(SimpleNamespace(config={"report": {"gallery": 0}}), tmp_path, None, scores)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["-1", "some", "1.5", "true", "null"])
 def test_what_is_no_number_is_refused_before_the_training(compose_config, value):
-    with pytest.raises(UserError, match=r"report.gallery=.*: how many test images"):
+    with pytest.raises(UserError, match="gallery="):
         train(compose_config(f"report.gallery={value}"))
 
 

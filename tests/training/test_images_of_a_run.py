@@ -18,7 +18,7 @@ from anomalib_rd.data.dataset import AnomalyDataset, TileDataset
 from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 QUICK = ("report.heatmaps=0", "report.gallery=0", "callbacks.checkpoint.every_s=0")
 
@@ -84,14 +84,14 @@ class TestChanged:
         assert kept["data_fingerprint"] == dataset_fingerprint(split, tmp_path / "moved")
 
     def test_changed_while_the_run_went_on(self, run, caplog, monkeypatch):
-        from anomalib_rd.training import run as module
+        from anomalib_rd.training import train as module
 
         def test_and_exchange(*words, **options):
             exchange(run.data / "train/good/003.png")
             return show(*words, **options)
 
-        show = module.show_images
-        monkeypatch.setattr(module, "show_images", test_and_exchange)
+        show = module.save_heatmaps
+        monkeypatch.setattr(module, "save_heatmaps", test_and_exchange)
         run("run", "trainer.max_epochs=1")
         assert len([text for text in warnings(caplog) if "train/good/003.png" in text]) == 1
 

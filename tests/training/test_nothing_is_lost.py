@@ -10,8 +10,8 @@ from anomalib_rd.results.gallery import has_gallery
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.training import artifacts as gallery
 from anomalib_rd.training import artifacts as leave
-from anomalib_rd.training import run
-from anomalib_rd.training.run import train
+from anomalib_rd.training import train as run
+from anomalib_rd.training.train import train
 
 BASE = ("trainer.max_epochs=1", "report.heatmaps=4", "logger=csv")
 

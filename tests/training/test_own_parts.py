@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 
 class Vector(nn.Module):

@@ -11,7 +11,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores, trainer_limits
 from anomalib_rd.results.sweeps import read_state
 from anomalib_rd.results.table import category_table, load_runs
-from anomalib_rd.training.run import train
+from anomalib_rd.training.train import train
 
 # 6 training images are two batches an epoch; 3 normal and 4 defective test images are three.
 BASE = ("data.train_batch_size=4", "data.test_batch_size=3", "report.heatmaps=7")

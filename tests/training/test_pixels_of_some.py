@@ -10,8 +10,8 @@ from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import category_folder, read_record, read_scores
-from anomalib_rd.training.evaluation import PredictionGatherer, judge
-from anomalib_rd.training.run import train
+from anomalib_rd.training.evaluation import PredictionGatherer, evaluate_predictions
+from anomalib_rd.training.train import train
 
 QUICK = ("report.heatmaps=0", "report.gallery=0", "trainer.max_epochs=1", "model=untrained")
 PIXELS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")
@@ -118,12 +118,12 @@ def test_neither_batches_nor_their_order_change_it(bins):
             gatherer.update(batch, maps[rows], maps[rows].amax((1, 2)))
         ((_, own, streamed),) = gatherer.by_category(gatherer.predictions())
         assert len(own.scores) == 6
-        found.append(judge(own, streamed, None, False).metrics)
+        found.append(evaluate_predictions(own, streamed, None, False).metrics)
     rows = [0, 2, 3, 4]
     gatherer = PredictionGatherer()
     batch = {"index": torch.tensor(rows), "label": labels[rows], "mask": masks[rows]}
     gatherer.update(batch, maps[rows], maps[rows].amax((1, 2)))
     ((_, own, _),) = gatherer.by_category(gatherer.predictions())
-    alone = judge(own, None, None, False).metrics
+    alone = evaluate_predictions(own, None, None, False).metrics
     for name in PIXELS:
         assert found[0][name] == found[1][name] == pytest.approx(alone[name], abs=1e-9)

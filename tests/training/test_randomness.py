@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_rd.training.callbacks import capture, capture_all, restore
+from anomalib_rd.training.callbacks import (
+    all_random_states,
+    random_state,
+    set_random_state,
+)
 
 
 def draw():
@@ -23,23 +27,23 @@ def draw():
 def test_all_go_on_where_they_were_left(tmp_path):
     # An odd number of normal draws: the second of a pair is part of the state.
     draw()
-    torch.save({"randomness": capture()}, tmp_path / "states.pt")
+    torch.save({"randomness": random_state()}, tmp_path / "states.pt")
     expected = [draw(), draw()]
     draw()
-    restore(torch.load(tmp_path / "states.pt", weights_only=True)["randomness"])
+    set_random_state(torch.load(tmp_path / "states.pt", weights_only=True)["randomness"])
     assert [draw(), draw()] == expected
 
 
 def test_alone_there_is_one_process():
-    (mine,) = capture_all()
+    (mine,) = all_random_states()
     assert torch.equal(mine["torch"], torch.get_rng_state())
 
 
 @pytest.mark.gpu
 def test_a_gpu_goes_on_too():
     torch.rand(1, device="cuda")
-    states = capture()
+    states = random_state()
     expected = torch.rand(5, device="cuda")
     torch.rand(5, device="cuda")
-    restore(states)
+    set_random_state(states)
     assert torch.equal(torch.rand(5, device="cuda"), expected)

@@ -13,8 +13,9 @@ from interrupting import PowerCutError, stopping
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
 from anomalib_rd.training import checkpoints
-from anomalib_rd.training.checkpoints import AtomicCheckpointIO, find_restart, saved_epochs
-from anomalib_rd.training.run import make_data, make_module, plain, train
+from anomalib_rd.training.build import identify_run, make_data, make_module
+from anomalib_rd.training.checkpoints import AtomicCheckpointIO, find_resume_point, saved_epochs
+from anomalib_rd.training.train import train
 
 # 6 training images: two batches an epoch, the second is short.
 BASE = (
@@ -125,7 +126,7 @@ def test_cut_off_at_the_test_it_trains_no_more(run, tmp_path, monkeypatch, decay
     def refuse(*_, **__):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr("anomalib_rd.training.module.cache_features", refuse)
+    monkeypatch.setattr("anomalib_rd.training.feature_cache.cache_features", refuse)
     cut = run("cut", f"model.ema_decay={decay}")
     assert leaving(cut) == whole
     record = read_record(cut)
@@ -150,7 +151,7 @@ DAMAGES = {
         (folder / "checkpoints/last.ckpt").read_bytes()[:5000]
     ),
     "empty": lambda folder: (folder / "checkpoints/last.ckpt").write_bytes(b""),
-    "of another version": lambda folder: rewrite(folder, lambda kept: kept.pop("randomness")),
+    "of another version": lambda folder: rewrite(folder, lambda kept: kept.pop("random_states")),
     "of other networks": lambda folder: rewrite(folder, shrink),
     "without the training's state": lambda folder: rewrite(
         folder, lambda kept: kept.pop("optimizer_states")
@@ -164,9 +165,10 @@ def test_a_checkpoint_that_is_no_good_is_not_resumed_and_gets_one_warning(
 ):
     DAMAGES[damage](cut)
     cfg = compose_config(*BASE, f"run_dir={cut}")
-    module = make_module(cfg, make_data(cfg), plain(cfg))
+    module = make_module(cfg)
+    identity = identify_run(cfg, module, make_data(cfg))
     with caplog.at_level(logging.WARNING, "anomalib_rd"):
-        assert find_restart(cut, cfg, module) is None
+        assert find_resume_point(cut, cfg, module, identity) is None
     (warning,) = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
     assert "last.ckpt can't be resumed" in warning and "starts anew" in warning
 

@@ -12,7 +12,8 @@ from PIL import Image
 from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_curves, read_record
-from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
+from anomalib_rd.training.build import make_data, make_evaluator, make_module, make_trainer
+from anomalib_rd.training.train import train
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def test_checkpoint_restores_the_judged_network_without_the_teacher(run, compose
     assert not any("teacher" in key for key in weights(folder))
     cfg = compose_config("model=fmg_rd", "seed=5")
     data = make_data(cfg)
-    module = make_module(cfg, data, plain(cfg))
-    make_trainer(cfg, []).test(
-        module, datamodule=data, ckpt_path=folder / "checkpoints/last.ckpt", verbose=False
+    evaluator = make_evaluator(cfg, data)
+    make_trainer(cfg, [evaluator]).test(
+        make_module(cfg), datamodule=data, ckpt_path=folder / "checkpoints/last.ckpt", verbose=False
     )
-    assert module.judgement.metrics == record["metrics"]
+    assert evaluator.result.metrics == record["metrics"]
 
 
 def test_looking_at_the_test_set_changes_nothing(run):

@@ -9,7 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from anomalib_rd.data import images
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
-from anomalib_rd.training.run import make_data, make_module, make_trainer, plain, train
+from anomalib_rd.training.build import make_callbacks, make_data, make_module, make_trainer
+from anomalib_rd.training.callbacks import LossMonitor
+from anomalib_rd.training.checks import check_config
+from anomalib_rd.training.feature_cache import FeatureCaching
+from anomalib_rd.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +80,8 @@ def test_inexact_switches_change_the_rounding_alone(compose_config, switch):
     def first_loss_and_step(*overrides):
         cfg = compose_config("model=rd4ad", "speed.feature_cache=off", *overrides)
         torch.manual_seed(0)
-        module = make_module(cfg, data := make_data(cfg), plain(cfg))
-        make_trainer(cfg, []).fit(module, datamodule=data)
+        module = make_module(cfg)
+        make_trainer(cfg, make_callbacks(cfg)).fit(module, datamodule=make_data(cfg))
         return module.trainer.callback_metrics["train/loss"]
 
     one_epoch = ["trainer.max_epochs=1", "optimizer.lr=0.0001"]
@@ -88,7 +92,7 @@ def test_inexact_switches_change_the_rounding_alone(compose_config, switch):
 
 def test_channels_last_reaches_the_students_features(compose_config):
     cfg = compose_config("model=rd4ad", "speed=fast")
-    module = make_module(cfg, make_data(cfg), plain(cfg))
+    module = make_module(cfg)
     distilled = module.distiller(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
     for scale in (*distilled.teacher_features, *distilled.student_features):
         assert scale.is_contiguous(memory_format=torch.channels_last)
@@ -97,7 +101,7 @@ def test_channels_last_reaches_the_students_features(compose_config):
 
 def test_loss_is_float32_under_bf16(compose_config):
     cfg = compose_config("model=rd4ad", "speed=fast")
-    module = make_module(cfg, make_data(cfg), plain(cfg))
+    module = make_module(cfg)
     with torch.autocast("cpu", torch.bfloat16):
         distilled = module.distiller(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
         loss = module.loss(*distilled)
@@ -113,8 +117,8 @@ def test_compiled_training_has_the_same_loss(compose_config):
         words = ["model=rd4ad", "model/masking=random", "optimizer.lr=0.0001"]
         cfg = compose_config(*words, *overrides)
         torch.manual_seed(0)
-        module = make_module(cfg, data := make_data(cfg), plain(cfg))
-        make_trainer(cfg, []).fit(module, datamodule=data)
+        module = make_module(cfg)
+        make_trainer(cfg, make_callbacks(cfg)).fit(module, datamodule=make_data(cfg))
         return module.trainer.callback_metrics["train/loss"].item(), set(module.state_dict())
 
     (eager, keys), (compiled, compiled_keys) = loss(), loss("speed.compile=true")
@@ -126,9 +130,9 @@ def test_transform_and_feature_cache_do_not_go_together(compose_config):
     flip = "data.transform={_target_: torchvision.transforms.v2.RandomHorizontalFlip}"
     cfg = compose_config(flip, "speed.feature_cache=device")
     with pytest.raises(UserError, match=r"speed\.feature_cache=device"):
-        make_module(cfg, make_data(cfg), plain(cfg))
-    auto = compose_config(flip)
-    assert make_module(auto, make_data(auto), plain(auto)).feature_cache == "off"
+        make_callbacks(cfg)
+    auto = make_callbacks(compose_config(flip))
+    assert [c.target for c in auto if isinstance(c, FeatureCaching)] == ["off"]
 
 
 class Reads(TorchDispatchMode):
@@ -151,10 +155,10 @@ def test_no_step_waits_for_its_loss(compose_config):
             f"data.train_batch_size={batch_size}",
         )
         cfg.optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01}
-        module = make_module(cfg, data := make_data(cfg), plain(cfg))
-        trainer = make_trainer(cfg, [])
+        module = make_module(cfg)
+        trainer = make_trainer(cfg, [*make_callbacks(cfg), LossMonitor()])
         with Reads() as mode:
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=make_data(cfg))
         return mode.count, trainer.global_step
 
     (few, steps), (many, more_steps) = reads(6), reads(2)
@@ -184,4 +188,4 @@ def test_streamed_metrics_say_why_they_are_undefined(run, mvtec_copy):
 def test_per_image_pro_needs_the_maps_that_streaming_drops(compose_config):
     cfg = compose_config("metrics.max_bins=1000", "metrics.pro_rd4ad=true")
     with pytest.raises(UserError, match=r"pro_rd4ad.*max_bins"):
-        make_module(cfg, make_data(cfg), plain(cfg))
+        check_config(cfg)

@@ -8,7 +8,8 @@ import torch
 from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.load import load_run
 from anomalib_rd.results.record import read_record, read_scores
-from anomalib_rd.training.run import make_data, train
+from anomalib_rd.training.build import make_data
+from anomalib_rd.training.train import train
 
 STANDARDISED = ("model/scoring=standardised", "report.gallery=0", "report.heatmaps=0")
 

@@ -15,9 +15,10 @@ from anomalib_rd.results.threshold import (
     images_needed,
     parse_threshold,
 )
-from anomalib_rd.training.checkpoints import keep
-from anomalib_rd.training.fit_threshold import tell_possible_rate
-from anomalib_rd.training.run import make_data, train
+from anomalib_rd.training.build import make_data
+from anomalib_rd.training.checkpoints import update_checkpoint
+from anomalib_rd.training.checks import log_possible_rate
+from anomalib_rd.training.train import train
 
 
 @pytest.fixture
@@ -162,15 +163,15 @@ def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
     kept = {"state_dict": {"weight": torch.arange(4.0)}, "config": {"seed": 0}, "nothing": None}
     path = tmp_path / "last.ckpt"
     torch.save(kept, path)
-    keep(path, threshold={"kind": "quantile", "image": 0.1})
+    update_checkpoint(path, threshold={"kind": "quantile", "image": 0.1})
     found = torch.load(path, weights_only=True)
     assert torch.equal(found["state_dict"].pop("weight"), kept["state_dict"].pop("weight"))
     assert found == {**kept, "threshold": {"kind": "quantile", "image": 0.1}}
     bits = path.read_bytes()
-    keep(path, threshold={"kind": "quantile", "image": 0.1})
+    update_checkpoint(path, threshold={"kind": "quantile", "image": 0.1})
     assert path.read_bytes() == bits
     # A run resumed after its training, and told otherwise.
-    keep(path, threshold=None)
+    update_checkpoint(path, threshold=None)
     assert torch.load(path, weights_only=True)["threshold"] is None
 
 
@@ -196,7 +197,9 @@ def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, la
 def test_what_training_images_allow_is_told_too(compose_config, caplog, words, allowed):
     cfg = compose_config(*words)
     with caplog.at_level("INFO", "anomalib_rd"):
-        tell_possible_rate(cfg, make_data(cfg))
+        log_possible_rate(
+            cfg.threshold.false_positive_rate, cfg.threshold.train_images, make_data(cfg)
+        )
     (told,) = caplog.records
     assert allowed in told.message
     assert (told.levelname == "INFO") == (allowed == "14 %")

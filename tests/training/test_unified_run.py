@@ -17,8 +17,8 @@ from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import category_folder, read_curves, read_record, read_scores
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import load_runs
-from anomalib_rd.training.evaluation import Judgement, mean
-from anomalib_rd.training.run import train
+from anomalib_rd.training.evaluation import EvaluationResult, mean_over_categories
+from anomalib_rd.training.train import train
 
 NAMES = ["cloth", "cable"]
 WORDS = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
@@ -191,12 +191,12 @@ def test_each_category_holds_out_what_it_would_alone(root):
 
 
 def test_a_metric_that_one_category_lacks_has_no_mean():
-    full = Judgement({"image_auroc": 0.5, "aupro": 0.25}, bounds={"aupro": (0.2, 0.3)})
-    lacking = Judgement({"image_auroc": 1.0, "aupro": float("nan")}, {"aupro": "no masks"})
-    found = mean({"a": full, "b": lacking})
+    full = EvaluationResult({"image_auroc": 0.5, "aupro": 0.25}, bounds={"aupro": (0.2, 0.3)})
+    lacking = EvaluationResult({"image_auroc": 1.0, "aupro": float("nan")}, {"aupro": "no masks"})
+    found = mean_over_categories({"a": full, "b": lacking})
     assert found.metrics["image_auroc"] == 0.75 and np.isnan(found.metrics["aupro"])
     assert found.undefined == {"aupro": "b: no masks"} and found.bounds == {}
-    assert mean({"a": full}) is full
+    assert mean_over_categories({"a": full}) is full
 
 
 def test_streamed_pixels_are_each_categorys(run, root, compose_config, tmp_path):

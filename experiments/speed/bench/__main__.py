@@ -22,7 +22,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
 from anomalib_rd.results.files import to_json_types, write_json
 from anomalib_rd.scoring import AnomalyScorer
-from anomalib_rd.training.run import make_data, make_module
+from anomalib_rd.training.build import make_data, make_module
 
 from . import commands, display, infer, metrics, train
 from .measuring import machine
@@ -91,7 +91,7 @@ class MeasuredRun:
         """Untrained networks of the run, and its scorer."""
         cfg = OmegaConf.create(self.config())
         L.seed_everything(cfg.seed, workers=True, verbose=False)
-        module = make_module(cfg, self.data, {})
+        module = make_module(cfg)
         return module.distiller, module.scorer
 
     def test_images(self, count: int) -> Tensor:

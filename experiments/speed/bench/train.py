@@ -20,8 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomalib_rd.data import AnomalyDataModule
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import DistillationOutput
+from anomalib_rd.training.build import (
+    make_callbacks,
+    make_data,
+    make_evaluator,
+    make_module,
+    make_trainer,
+)
+from anomalib_rd.training.callbacks import LossMonitor
 from anomalib_rd.training.module import DistillationModule
-from anomalib_rd.training.run import make_data, make_module, make_trainer
 
 from .ceilings import highest, measure_ceilings, share, synchronize
 from .measuring import peak_rss
@@ -221,19 +228,20 @@ def compete(turn: Turn, loop: Loop, config: dict[str, Any]) -> dict[str, Any]:
     """
     cfg = OmegaConf.create(config)
     os.environ["ANOMALIB_RD_CACHE"] = str(Path(cfg.run_dir) / "cache")
-    # From here as in training.run.train, so that equal seeds give equal networks.
+    # From here as in training.train.train, so that equal seeds give equal networks.
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
-    module = make_module(cfg, data, config)
+    module = make_module(cfg)
     if loop == "lightning":
         facts = _train_with_lightning(turn, cfg, module, data)
     else:
         loss = rd4ad_loss if loop == "plain" else lambda distilled: module.loss(*distilled)
         facts = _train_with_plain_loop(turn, cfg, module, data, loss)
-    make_trainer(cfg, []).test(module, datamodule=data, verbose=False)
+    evaluator = make_evaluator(cfg, data)
+    make_trainer(cfg, [evaluator]).test(module, datamodule=data, verbose=False)
     return {
-        "metrics": module.judgement.metrics,
-        "undefined": module.judgement.undefined,
+        "metrics": evaluator.result.metrics,
+        "undefined": evaluator.result.undefined,
         "precision": cfg.trainer.precision,
         **facts,
     }
@@ -242,7 +250,7 @@ def compete(turn: Turn, loop: Loop, config: dict[str, Any]) -> dict[str, Any]:
 def _train_with_lightning(
     turn: Turn, cfg: DictConfig, module: DistillationModule, data: AnomalyDataModule
 ) -> dict[str, Any]:
-    trainer = make_trainer(cfg, [])
+    trainer = make_trainer(cfg, [*make_callbacks(cfg), LossMonitor()])
     epochs = EpochTurns(turn)
     # First, so that the work of other callbacks at an epoch's end counts for that epoch.
     trainer.callbacks.insert(0, epochs)  # type: ignore[attr-defined]

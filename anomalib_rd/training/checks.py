@@ -1,0 +1,474 @@
+"""Checks of a run before it trains: each error names the key and what to do."""
+
+import difflib
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from anomalib_rd.components import OWN_PARTS
+from anomalib_rd.data import AnomalyDataModule
+from anomalib_rd.data.check import (
+    compare_counts,
+    count_images,
+    has_ambiguous_orientation,
+    published_counts,
+)
+from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.fingerprint import find_changed_files, hash_content, hash_files
+from anomalib_rd.data.masks import covers_border
+from anomalib_rd.data.sources.source import Split
+from anomalib_rd.data.sources.unused import find_unused, plural
+from anomalib_rd.errors import UserError
+from anomalib_rd.metrics.streaming import MIN_BINS
+from anomalib_rd.results.files import one_line, printable
+from anomalib_rd.results.sweeps import is_main_process
+from anomalib_rd.results.table import METRICS
+from anomalib_rd.results.threshold import images_needed
+from anomalib_rd.training.module import DistillationModule
+
+# Test images of the pixel metrics: all, and undefined if a mask is missing; or those whose pixels
+# are known, which are normal images and those with a mask.
+ALL_IMAGES, MASKED = PIXELS_ON = ("all", "masked")
+QUANTILE, F1MAX, NO_THRESHOLD = THRESHOLD_KINDS = ("quantile", "f1max", "none")
+MODEL_PARTS = ("teacher", "masking", "fusion", "student")
+VALIDATION, ON_TEST = "val/", ("test/", "test_curve/")
+
+log = logging.getLogger(__name__)
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Check the values of a run's config that no class checks.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: must be an integer from 0 to {2**32 - 1}")
+    check_evaluation_config(cfg)
+    check_model_selection(cfg)
+    check_threshold_config(
+        **{key: cfg.threshold.get(key) for key in ("kind", "false_positive_rate", "train_images")},
+        has_validation=cfg.validation.kind is not None,
+    )
+
+
+def check_evaluation_config(cfg: DictConfig) -> None:
+    """Check the part that an evaluation uses: metrics, heatmaps and gallery.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if cfg.report.gallery != "all" and not _is_count(cfg.report.gallery):
+        raise UserError(
+            f"report.gallery={cfg.report.gallery}: number of test images; must be all, 0 or more"
+        )
+    if not _is_count(cfg.report.heatmaps):
+        raise UserError(
+            f"report.heatmaps={cfg.report.heatmaps}: number of test images; must be 0 or more"
+        )
+    bins, pixels_on = cfg.metrics.max_bins, cfg.metrics.pixels_on
+    if bins is not None and (not isinstance(bins, int) or bins < MIN_BINS):
+        raise UserError(
+            f"metrics.max_bins={bins}: must be at least {MIN_BINS}, or null for exact metrics"
+        )
+    if cfg.metrics.pro_rd4ad and bins is not None:
+        raise UserError(
+            "metrics.pro_rd4ad=true needs all anomaly maps, and metrics.max_bins drops them:"
+            " set one of the two"
+        )
+    if pixels_on not in PIXELS_ON:
+        raise UserError(f"metrics.pixels_on={pixels_on}: choose one of {', '.join(PIXELS_ON)}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def check_model_selection(cfg: DictConfig) -> None:
+    """Check that the objective and monitored metrics are logged, and are not of the test set.
+
+    Raises:
+        UserError: a validation that is not configured, or the test set without permission.
+    """
+    for name, spec in cfg.callbacks.items():
+        monitor = str((spec or {}).get("monitor", ""))  # null removes a callback
+        key = f"callbacks.{name}.monitor={monitor}"
+        if on_test(monitor):
+            raise UserError(
+                f"{key}: the test set must not steer the training; use val/... with"
+                " validation.kind=synthetic"
+            )
+        _require_logged(key, monitor, cfg, only=VALIDATION)
+    objective = str(cfg.optimized_metric or "")
+    _require_logged(f"optimized_metric={objective}", objective, cfg)
+    if not on_test(objective):
+        return
+    if not cfg.optimize_on_test:
+        raise UserError(
+            f"optimized_metric={objective}: this would select on the test set; use val/... with"
+            " validation.kind=synthetic, or add optimize_on_test=true, which the record notes"
+        )
+    if is_main_process():
+        log.warning("optimized_metric=%s: the search selects on the test set", objective)
+
+
+def on_test(metric: str | None) -> bool:
+    """Whether a logged metric is of the test set."""
+    return (metric or "").startswith(ON_TEST)
+
+
+def _require_logged(key: str, metric: str, cfg: DictConfig, only: str = "") -> None:
+    """Refuse a metric that nothing logs, unless a callback of the user's may log it."""
+    if metric.startswith(VALIDATION) and cfg.validation.kind is None:
+        raise UserError(f"{key}: there is no validation; set validation.kind=synthetic")
+    if not metric or not metric.startswith(only):
+        return
+    stages = {
+        "val": bool(cfg.validation.kind),
+        "test_curve": bool(cfg.test_during_training),
+        "test": True,
+    }
+    names = [name for name in METRICS if name != "pro_rd4ad" or cfg.metrics.pro_rd4ad]
+    logged = [f"{stage}/{name}" for stage, used in stages.items() if used for name in names]
+    logged.append("train/loss")
+    stage, _, rest = metric.partition("/")
+    # With several categories each has its own: val/CATEGORY/METRIC.
+    if f"{stage}/{rest.rpartition('/')[2]}" in logged:
+        return
+    targets = [str((spec or {}).get("_target_") or "lightning.") for spec in cfg.callbacks.values()]
+    if not all(target.startswith(("anomalib_rd.", "lightning.")) for target in targets):
+        return
+    nearest = difflib.get_close_matches(metric, logged, n=1)
+    hint = f", did you mean {nearest[0]}?" if nearest else ""
+    raise UserError(f"{key}: is not logged{hint}; choose one of {', '.join(logged)}")
+
+
+def check_threshold_config(
+    kind: object, false_positive_rate: object, train_images: object, has_validation: bool
+) -> None:
+    """Check ``threshold``.
+
+    Raises:
+        UserError: naming the key.
+    """
+    rate, count = false_positive_rate, train_images
+    if kind not in THRESHOLD_KINDS:
+        raise UserError(f"threshold.kind={kind}: choose one of {', '.join(THRESHOLD_KINDS)}")
+    if kind == F1MAX and not has_validation:
+        raise UserError(
+            "threshold.kind=f1max: needs images with defects; set validation.kind=synthetic"
+        )
+    if kind != QUANTILE:
+        return
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise UserError(
+            f"threshold.false_positive_rate={rate}: must be between 0 and 1, such as 0.05"
+        )
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UserError(f"threshold.train_images={count}: must be at least 1, or null for all")
+
+
+def check_run(
+    module: DistillationModule, data: AnomalyDataModule, model: DictConfig, loss: DictConfig
+) -> None:
+    """Try what would otherwise fail during or after the training, and warn of doubtful data.
+
+    Args:
+        module: with its networks as they are before the training; they are not changed.
+        data: the images.
+        model: the config of the networks, whose classes may be the user's.
+        loss: the config of the loss.
+
+    Raises:
+        UserError: custom parts do not fit, the optimizer refuses its arguments, a test image can't
+            be read, or the transform fails.
+    """
+    if names := custom_parts({**model, "loss": loss}):
+        check_custom_parts(module, data, ", ".join(names))
+    try:
+        module.configure_optimizers()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"optimizer, scheduler: {one_line(error)}") from error
+    if is_main_process():
+        check_test_images(data)
+        check_transform(data)
+        warn_of_data(data)
+
+
+def custom_parts(specs: Mapping[Any, Any]) -> list[str]:
+    """Key and class of each network, and of the loss, that is not from this package.
+
+    Args:
+        specs: the config of the model, perhaps with the loss.
+    """
+    keys = {part: f"model.{part}" for part in MODEL_PARTS} | {"loss": "loss"}
+    targets = {key: str(specs[name]._target_) for name, key in keys.items() if name in specs}
+    return [f"{key} ({target})" for key, target in targets.items() if target not in OWN_PARTS[key]]
+
+
+def check_custom_parts(module: DistillationModule, data: AnomalyDataModule, names: str) -> None:
+    """Try one step with two black images; networks and random numbers are not changed.
+
+    Raises:
+        UserError: the parts do not fit together, or the loss can't be minimised.
+    """
+    size = module.tiling.size or data.image_size
+    try:
+        distiller, loss = deepcopy((module.distiller, module.loss))
+        with torch.random.fork_rng(devices=[]):
+            output = distiller.train()(torch.zeros(2, 3, *size, dtype=torch.uint8))
+            value = loss(*output)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(f"{names}: fails in a trial step: {one_line(error)}") from error
+    shapes = [[tuple(f.shape) for f in features] for features in reversed(output)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{names}: the student's features have the shapes {shapes[0]}, the teacher's"
+            f" {shapes[1]}"
+        )
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else ""
+        raise UserError(
+            f"{names}: the loss must be a tensor of one number that depends on the student's"
+            f" features, not {type(value).__name__}{shape}"
+        )
+
+
+def check_test_images(data: AnomalyDataModule) -> None:
+    """Read each test image and mask once, so that an unreadable one is not found too late.
+
+    Decoded images are cached, so this is little work. Warns of masks that mark nothing, everything
+    or the whole border, or are turned in another way than their image.
+
+    Raises:
+        UserError: naming the file.
+    """
+    at = "at {}x{} pixels".format(*data.image_size)
+    empty = (
+        f"mark nothing {at}",
+        "the defects count as normal; draw them again or delete them",
+    )
+    full = f"mark all pixels {at}", "is black their background? see `anomalib-rd data check`"
+    border = "mark the whole border of the image as defect", "is black their background?"
+    turned = (
+        "are turned by EXIF data but their images are not, or the other way round",
+        "both are read as if drawn upright; if that is wrong, store both without EXIF orientation",
+    )
+    findings: dict[tuple[str, str], list[str]] = {empty: [], full: [], border: [], turned: []}
+    masks = sum(sample.mask is not None for sample in data.test_set.samples)
+    with ThreadPoolExecutor() as pool:
+        items = pool.map(data.test_set.__getitem__, range(len(data.test_set)))
+        for sample, item in zip(data.test_set.samples, items, strict=True):
+            if sample.mask is None:
+                continue
+            mask = item["mask"]
+            if not mask.any():
+                findings[empty].append(printable(sample.mask))
+            elif mask.all():
+                findings[full].append(printable(sample.mask))
+            elif covers_border(mask.numpy()):
+                findings[border].append(printable(sample.mask))
+            if has_ambiguous_orientation(sample.mask, sample.path):
+                findings[turned].append(printable(sample.mask))
+    for (fault, advice), paths in findings.items():
+        if paths:
+            log.warning(
+                "%d of %d masks %s, such as %s: %s", len(paths), masks, fault, paths[0], advice
+            )
+
+
+def check_transform(data: AnomalyDataModule) -> None:
+    """Try ``data.transform`` on one training image.
+
+    Raises:
+        UserError: it fails, or changes the image's size.
+    """
+    if data.transform is None:
+        return
+    one = AnomalyDataset(data.split.train[:1], data.image_size, data.transform, masks=False)
+    try:
+        image = one[0]["image"]
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        path = one.samples[0].path
+        raise UserError(f"data.transform: fails on {path}: {one_line(error)}") from error
+    shape, expected = tuple(getattr(image, "shape", ())), (3, *data.image_size)
+    if shape != expected:
+        raise UserError(
+            f"data.transform: returns {type(image).__name__} {shape}; it must keep the shape"
+            f" {expected} of data.image_size"
+        )
+
+
+def warn_of_data(data: AnomalyDataModule) -> None:
+    """Warn of what `anomalib-rd data check` finds without decoding, one line for each kind."""
+    for category, split in data.splits.items():
+        for kind in find_unused(data.source, category, split):
+            level = logging.INFO if kind.expected else logging.WARNING
+            log.log(level, "%s: %s", category, kind.text)
+        published = published_counts(data.source).get(category)
+        for finding in compare_counts(category, count_images(split), published):
+            log.warning("%s", finding.text)
+        for text in find_copies(category, split):
+            log.warning("%s", text)
+    for category, kinds in masks_by_defect(data).items():
+        if any(masks < images for masks, images in kinds.values()):
+            parts = ", ".join(f"{kind} {masks} of {n}" for kind, (masks, n) in kinds.items())
+            log.warning("%s: defect images with masks: %s (metrics.pixels_on)", category, parts)
+
+
+def find_copies(category: str, split: Split) -> Iterator[str]:
+    """Test images that are copies of training images, or of a test image of the other label."""
+    trained = {hash_content(sample.path): sample for sample in split.train}
+    normal = {hash_content(s.path): s for s in split.test if not s.label}
+    pairs = [(s, trained.get(hash_content(s.path))) for s in split.test]
+    both = [(s, normal.get(hash_content(s.path))) for s in split.test if s.label]
+    for found, fault in (
+        (pairs, "copied from the training images"),
+        (both, "both normal and defect"),
+    ):
+        copies = [(copy.path, original.path) for copy, original in found if original is not None]
+        if copies:
+            copy, original = map(printable, copies[0])
+            text = f"{category}: {plural(len(copies), 'test image')} {fault}"
+            yield f"{text}, such as {copy} of {original}; delete one of each"
+
+
+def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
+    """Warn of images that were changed during the run.
+
+    Args:
+        before: of `hash_files`, when the run began.
+        data: the run's.
+    """
+    trained, others = find_changed_files(before, hash_files(data.split, data.root))
+    changed = [*trained, *others]
+    if changed:
+        log.warning(
+            "%d images or masks in %s were changed during the run, such as %s: its results may be"
+            " of both versions; run it again",
+            len(changed),
+            data.root,
+            printable(changed[0]),
+        )
+
+
+def masks_by_defect(data: AnomalyDataModule) -> dict[str, dict[str, tuple[int, int]]]:
+    """Category -> defect type -> number of its test images with a mask, and of all of them."""
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
+    for category, split in data.splits.items():
+        kinds = counts.setdefault(category, {})
+        for sample in split.test:
+            if sample.label:
+                masks, images = kinds.get(sample.defect, (0, 0))
+                kinds[sample.defect] = (masks + (sample.mask is not None), images + 1)
+    return counts
+
+
+def log_possible_rate(
+    false_positive_rate: float, train_images: int | None, data: AnomalyDataModule
+) -> None:
+    """Log which false positive rate the available normal images allow."""
+    rate, needed = false_positive_rate, images_needed(false_positive_rate)
+    if data.val_set is not None:
+        count, source = len(data.val_set), "held-out"
+        advice = "raise validation.fraction (at most 0.5)"
+    else:
+        count = min(len(data.train_set), train_images or len(data.train_set))
+        source, advice = "training", "raise threshold.train_images"
+    line = (
+        f"threshold.false_positive_rate={rate} needs {needed} normal images; the {count} {source} "
+        f"images allow {100 / (count + 1):.2g} %"
+    )
+    if count < needed:
+        log.warning("%s: %s, add images, or choose another rate", line, advice)
+    else:
+        log.info("%s", line)
+
+
+# Lightning's Trainer has these attributes, but its type does not declare them: hence Any.
+
+
+def check_limits(trainer: Any, data: AnomalyDataModule, fit: bool) -> None:
+    """Refuse Lightning's limits if no batch remains.
+
+    Args:
+        trainer: with the config's limits.
+        data: the images.
+        fit: whether anything is trained.
+
+    Raises:
+        UserError: naming the limit.
+    """
+    for stage, count in batches_per_stage(trainer, data).items():
+        name = f"limit_{stage}_batches"
+        limit = getattr(trainer, name)
+        if limited(limit, count) == 0 and (fit or stage != "train"):
+            if trainer.overfit_batches and stage != "test":
+                name, limit = "overfit_batches", trainer.overfit_batches
+            hint = (
+                "; for none, set validation.kind=null and test_during_training=false"
+                if stage == "val"
+                else ""
+            )
+            raise UserError(
+                f"trainer.{name}={limit}: none of {count} {stage} batches remains; give a number"
+                f" from 1, or a share of at least {1 / count:.2g}{hint}"
+            )
+
+
+def limits_in_force(trainer: Any, data: AnomalyDataModule) -> dict[str, Any]:
+    """The trainer's arguments that cut a run short, with their values; empty for a full run."""
+    if trainer.fast_dev_run:
+        return {"fast_dev_run": trainer.fast_dev_run}
+    limits: dict[str, Any] = {}
+    counts = batches_per_stage(trainer, data)
+    if trainer.overfit_batches:
+        limits["overfit_batches"] = trainer.overfit_batches
+        counts = {"test": counts["test"]}
+    for stage, count in counts.items():
+        name = f"limit_{stage}_batches"
+        if limited(getattr(trainer, name), count) < count:
+            limits[name] = getattr(trainer, name)
+    if (seconds := elapsed_max_time(trainer)) is not None:
+        limits["max_time"] = f"{seconds:g} s"
+    return limits
+
+
+def batches_per_stage(trainer: L.Trainer, data: AnomalyDataModule) -> dict[str, int]:
+    """The batches of each stage in one process; ``val`` only if something is validated."""
+
+    def count(items: int, size: int) -> int:
+        return math.ceil(math.ceil(items / trainer.world_size) / size)
+
+    counts = {
+        "train": count(len(data.train_items), data.train_batch_size),
+        "test": count(len(data.test_set), data.test_batch_size),
+    }
+    validated = [len(data.val_set)] if data.val_set is not None else []
+    validated += [len(data.test_set)] if data.test_curve else []
+    return counts | ({"val": count(max(validated), data.test_batch_size)} if validated else {})
+
+
+def limited(limit: int | float, count: int) -> int:
+    """How many of ``count`` batches Lightning uses: an int is a number, a float a share."""
+    return min(limit, count) if isinstance(limit, int) else int(limit * count)
+
+
+def elapsed_max_time(trainer: Any) -> float | None:
+    """The seconds of ``max_time`` if it ended the training, else None."""
+    if trainer.max_epochs is None or 0 <= trainer.max_epochs <= trainer.current_epoch:
+        return None
+    for timer in trainer.callbacks:
+        if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None and left <= 0:
+            return timer.time_elapsed() + left
+    return None
