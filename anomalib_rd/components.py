@@ -71,7 +71,7 @@ NESTED = "data.transform."
 MAPPINGS = ("data", "model", "optimizer", "loss", "trainer", "speed", "callbacks", "logger")
 """Parts of any config that hold keys."""
 
-RESOLVERS = ("oc.env", "hydra", "now", "stem", "category_set_name", "config_hash")
+RESOLVERS = ("oc.env", "hydra", "now", "stem", "set_name", "config_hash")
 # Each interpolation, nested ones too, begins with "${": what follows must be one of these.
 _HARMLESS = re.compile(
     rf"\$\{{(?:(?:{'|'.join(map(re.escape, RESOLVERS))}):|[\w.\-]+(?:\[\w+\][\w.\-]*)*\}})"
