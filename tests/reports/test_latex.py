@@ -59,7 +59,7 @@ def test_names_are_plain_text():
     assert (
         escape_latex("\\alpha ~ ^") == r"\textbackslash{}alpha \textasciitilde{} \textasciicircum{}"
     )
-    assert escape_latex("p <0.001 <=1") == r"p $<$0.001 $\leq$1"
+    assert escape_latex("p <0.001 ≤1 –") == r"p $<$0.001 $\leq$1 \textendash{}"
     assert escape_latex("-0.21 to +0.1, 5-10 RD4AD-2") == "$-$0.21 to +0.1, 5-10 RD4AD-2"
     assert escape_latex("95.9†, 1¹²") == r"95.9\dag{}, 1\textsuperscript{12}"
 

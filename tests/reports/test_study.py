@@ -65,8 +65,8 @@ def test_summary_has_differences_and_how_validation_ranks(tmp_path):
     assert best[2] == "+4.00" and best[5].startswith("4")
     agreement = rows(text, "Does the synthetic validation rank")
     found = {tuple(row[:2]): row[2:] for row in agreement}
-    assert found["bottle", "AUPRO FPR<=0.3".replace("<", r"\<")][0] == "+1.00"
-    assert found["pill", "AUPRO FPR<=0.3".replace("<", r"\<")] == ["-1.00", "0.333", "3", "2"]
+    assert found["bottle", "AUPRO FPR≤0.3"][0] == "+1.00"
+    assert found["pill", "AUPRO FPR≤0.3"] == ["-1.00", "0.333", "3", "2"]
     assert found["pill", "image AUROC"][0].startswith("–")
     assert "all variants are equal in one of both" in text
 
