@@ -37,16 +37,16 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
     """
     if not 0 < share <= 0.5:
         raise UserError(
-            f"validation.fraction={share}: must be more than 0 and at most 0.5; it is the fraction of"
-            " the normal training images held out, such as 0.2"
+            f"validation.fraction={share}: must be more than 0 and at most 0.5, a fraction of the"
+            " normal training images, such as 0.2"
         )
     count = max(MIN_HELD_OUT, round(share * len(samples)))
     if 2 * count > len(samples):
         category = f" of '{samples[0].category}'" if samples else ""
         raise UserError(
-            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images{category} in {root} are"
-            f" too few to hold out {count}; add some (at least {2 * MIN_HELD_OUT}) or set"
-            " validation.kind=null"
+            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images{category} in"
+            f" {root} are too few to hold out {count}; add some (at least {2 * MIN_HELD_OUT}), or"
+            " set validation.kind=null"
         )
     order = sorted(
         range(len(samples)), key=lambda i: hash_fraction(seed, path_in_dataset(root, samples[i]))

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of datasets."""
+"""Fixtures for the tests of data sets."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Builders of small datasets on disk."""
+"""Writers of small data sets."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def write_image(path: Path, size: tuple[int, int] = (12, 8), value: int | None = None) -> Path:
-    """An RGB image of (width, height), random unless of one value."""
+    """Write an RGB image of (width, height), random or of one value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (size[1], size[0], 3)
     seed = sum(str(path.name).encode())
@@ -17,7 +17,7 @@ def write_image(path: Path, size: tuple[int, int] = (12, 8), value: int | None =
 
 
 def write_mask(path: Path, size: tuple[int, int] = (12, 8), white: int = 255) -> Path:
-    """A grey mask whose left half is defect."""
+    """Write a grey mask whose left half is defect."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((size[1], size[0]), np.uint8)
     pixels[:, : size[0] // 2] = white
@@ -26,7 +26,7 @@ def write_mask(path: Path, size: tuple[int, int] = (12, 8), white: int = 255) ->
 
 
 def mvtec_category(folder: Path, train: int = 3, good: int = 2, defects: int = 2) -> Path:
-    """A category in MVTec's layout, with the defect types crack and hole."""
+    """Write a category in MVTec AD's layout, with the defect types crack and hole."""
     for i in range(train):
         write_image(folder / "train" / "good" / f"{i:03}.png")
     for i in range(good):

@@ -1,4 +1,4 @@
-"""What the check of a dataset finds, and that sound data give no finding."""
+"""The checks of a data set: one finding for each fault, none for valid data."""
 
 import shutil
 
@@ -27,12 +27,12 @@ def parts(tmp_path):
     return folder
 
 
-def found(folder):
+def findings_of(folder):
     checked = check_category(MVTecAD(folder.parent), folder.name)
     return [(finding.severity, finding.text) for finding in checked.findings]
 
 
-def test_sound_data_give_counts_and_no_finding(parts):
+def test_valid_data_have_counts_and_no_findings(parts):
     steps = []
     checked = check_category(
         MVTecAD(parts.parent), "parts", lambda done, total: steps.append((done, total))
@@ -44,7 +44,7 @@ def test_sound_data_give_counts_and_no_finding(parts):
     assert steps == [(done, 7) for done in range(1, 8)]
 
 
-def test_nothing_is_written(parts):
+def test_writes_nothing(parts):
     def state():
         return {path: path.stat().st_mtime_ns for path in parts.rglob("*")}
 
@@ -66,41 +66,45 @@ def invert(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "severity", "named"),
+    ("damage", "severity", "named"),
     [
-        (lambda p: truncate(p / "train/good/1.png"), "error", "train/good/1.png is not a readable"),
-        (lambda p: truncate(p / "ground_truth/hole/0_mask.png"), "error", "0_mask.png is not a"),
-        (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "is 6x4"),
-        (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png has no image"),
-        (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "error", "nothing"),
-        (lambda p: invert(p / "ground_truth/hole/0_mask.png"), "warning", "0_mask.png marks the"),
+        (lambda p: truncate(p / "train/good/1.png"), "error", "train/good/1.png"),
+        (lambda p: truncate(p / "ground_truth/hole/0_mask.png"), "error", "0_mask.png"),
+        (lambda p: write_mask(p / "ground_truth/hole/1_mask.png", (6, 4)), "error", "6x4"),
+        (lambda p: (p / "test/hole/1.png").unlink(), "error", "1_mask.png"),
+        (lambda p: write_mask(p / "ground_truth/hole/0_mask.png", white=0), "error", "0_mask.png"),
+        (lambda p: invert(p / "ground_truth/hole/0_mask.png"), "warning", "0_mask.png"),
         (
             lambda p: (p / "ground_truth/hole/0_mask.png").unlink(),
             "warning",
-            "1 of 2 hole images without mask",
+            "1 of 2 hole images",
         ),
-        (lambda p: shutil.rmtree(p / "ground_truth"), "warning", "no masks for its 2 defect"),
-        (lambda p: shutil.rmtree(p / "test/good"), "warning", "no normal test images"),
+        (lambda p: shutil.rmtree(p / "ground_truth"), "warning", "2 defect images"),
+        (lambda p: shutil.rmtree(p / "test/good"), "warning", "normal test images"),
         (
             lambda p: write_image(p / "test/good/leak.bmp", value=1),
             "error",
-            "leak.bmp shows the same pixels as",
+            "leak.bmp",
         ),
-        (lambda p: write_image(p / "test/good/2.png", value=101), "error", "both normal and def"),
-        (lambda p: write_image(p / "train/good/3.png", value=0), "note", "3.png shows the same"),
-        (lambda p: write_image(p / "test/good/3.png", value=3), "note", "3.png shows the same"),
+        (
+            lambda p: write_image(p / "test/good/2.png", value=101),
+            "error",
+            "both normal and defect",
+        ),
+        (lambda p: write_image(p / "train/good/3.png", value=0), "note", "3.png"),
+        (lambda p: write_image(p / "test/good/3.png", value=3), "note", "3.png"),
     ],
 )
-def test_one_fault_is_one_finding(parts, spoil, severity, named):
-    spoil(parts)
-    ((how, text),) = found(parts)
+def test_each_fault_is_one_finding(parts, damage, severity, named):
+    damage(parts)
+    ((how, text),) = findings_of(parts)
     assert how == severity
     assert named in text and "\n" not in text
 
 
-def test_same_pixels_in_another_size_are_another_image(parts):
+def test_equal_pixels_of_different_sizes_are_different_images(parts):
     write_image(parts / "test/good/9.png", size=(8, 12), value=1)
-    assert found(parts) == []
+    assert findings_of(parts) == []
 
 
 def test_sizes_and_modes_are_counted_as_stored(parts):
@@ -109,24 +113,24 @@ def test_sizes_and_modes_are_counted_as_stored(parts):
     assert checked.formats == {(12, 8, "RGB"): 7, (6, 4, "L"): 1}
 
 
-@pytest.mark.parametrize(("top", "warned"), [(4095, True), (65535, False)])
-def test_12_bit_stored_as_16_is_noticed(parts, top, warned):
-    deep = np.linspace(0, top, 48).reshape(8, 6).astype(np.uint16)
+@pytest.mark.parametrize(("highest", "warned"), [(4095, True), (65535, False)])
+def test_12_bit_stored_as_16_is_reported(parts, highest, warned):
+    deep = np.linspace(0, highest, 48).reshape(8, 6).astype(np.uint16)
     Image.fromarray(deep).save(parts / "train/good/deep.png")
     Image.fromarray(deep[::-1]).save(parts / "test/good/deep.png")
-    findings = found(parts)
+    findings = findings_of(parts)
     assert [severity for severity, _ in findings] == ["warning"] * warned
-    assert all("2 images deeper than 8 bit is read as 16 of 255" in text for _, text in findings)
+    assert all("2 images" in text and "16 of 255" in text for _, text in findings)
 
 
-def test_errors_come_first_and_all_are_listed(parts):
+def test_lists_all_errors_before_warnings(parts):
     truncate(parts / "test/good/0.png")
     truncate(parts / "train/good/2.png")
     (parts / "ground_truth/hole/0_mask.png").unlink()
-    assert [severity for severity, _ in found(parts)] == ["error", "error", "warning"]
+    assert [severity for severity, _ in findings_of(parts)] == ["error", "error", "warning"]
 
 
-def test_one_mask_of_several_that_does_not_fit(tmp_path):
+def test_one_of_several_masks_has_the_wrong_size(tmp_path):
     folder = tmp_path / "bag"
     for number, name in enumerate(("train/good/0", "test/good/0", "test/logical_anomalies/0")):
         write_image(folder / f"{name}.png", value=number)
@@ -134,19 +138,19 @@ def test_one_mask_of_several_that_does_not_fit(tmp_path):
     assert check_category(MVTecLOCO(tmp_path), "bag").findings == []
     write_mask(folder / "ground_truth/logical_anomalies/0/001.png", (6, 4))
     (finding,) = check_category(MVTecLOCO(tmp_path), "bag").findings
-    assert "001.png is 6x4" in finding.text
+    assert "001.png" in finding.text and "6x4" in finding.text
 
 
 def test_incomplete_copy_of_a_published_category(parts):
     bottle = parts.rename(parts.parent / "bottle")
-    ((severity, text),) = found(bottle)
+    ((severity, text),) = findings_of(bottle)
     assert severity == "error"
-    assert "3 training images, not 209" in text
+    assert "3 training images" in text and "209" in text
     (note,) = find_missing_categories(MVTecAD(bottle.parent), ["bottle"])
     assert note.severity == "note" and "cable, capsule" in note.text
 
 
-def test_own_data_in_the_layout_miss_nothing(parts):
+def test_your_own_data_have_no_missing_categories(parts):
     assert find_missing_categories(MVTecAD(parts.parent), ["parts"]) == []
 
 
@@ -161,7 +165,7 @@ def test_own_data_in_the_layout_miss_nothing(parts):
         (MVTecAD2, 8, (2528, 379, 705)),
     ],
 )
-def test_published_counts_add_up_to_the_published_totals(tmp_path, source, categories, total):
+def test_published_counts_sum_to_the_published_totals(tmp_path, source, categories, total):
     table = published_counts(source(tmp_path))
     assert len(table) == categories
     sums = [sum(getattr(c, part) for c in table.values()) for part in ("train", "good", "defect")]
@@ -169,12 +173,12 @@ def test_published_counts_add_up_to_the_published_totals(tmp_path, source, categ
 
 
 @pytest.mark.parametrize(("source", "train"), [(MVTecLOCO, 1778 + 305), (MVTecAD2, 2528 + 302)])
-def test_validation_images_count_when_trained_on(tmp_path, source, train):
+def test_counts_include_validation_images_when_trained_on(tmp_path, source, train):
     table = published_counts(source(tmp_path, train_on_validation=True))
     assert sum(counts.train for counts in table.values()) == train
 
 
-def test_other_data_have_no_published_counts(tmp_path):
+def test_only_published_data_have_published_counts(tmp_path):
     assert published_counts(Folder(tmp_path)) == {}
-    assert "MVTecAD" in [base.__name__ for base in Demo.__mro__]
-    assert published_counts(object.__new__(Demo)) == {}
+    derived = type("Mine", (MVTecAD,), {})(tmp_path)
+    assert published_counts(derived) == published_counts(object.__new__(Demo)) == {}

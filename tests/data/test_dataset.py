@@ -1,4 +1,4 @@
-"""Samples as batches."""
+"""The dataset's items."""
 
 import pickle
 
@@ -32,24 +32,24 @@ def test_items(samples):
     assert not good["mask"].any()
 
 
-def test_batches_whatever_the_workers(samples):
+def test_batches_are_the_same_with_workers(samples):
     dataset = AnomalyDataset(samples, [16, 16])
-    alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
-    assert alone["image"].shape == (6, 3, 16, 16)
-    assert alone["mask"].shape == (6, 16, 16)
-    assert alone["label"].tolist() == [1, 1, 0, 0, 1, 1]
-    assert alone["index"].tolist() == list(range(6))
-    assert all(torch.equal(alone[key], shared[key]) for key in alone)
+    single, worker = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
+    assert single["image"].shape == (6, 3, 16, 16)
+    assert single["mask"].shape == (6, 16, 16)
+    assert single["label"].tolist() == [1, 1, 0, 0, 1, 1]
+    assert single["index"].tolist() == list(range(6))
+    assert all(torch.equal(single[key], worker[key]) for key in single)
 
 
-def test_transform_changes_the_image_alone(samples):
+def test_the_transform_changes_only_the_image(samples):
     plain = AnomalyDataset(samples, (16, 16))[0]
-    turned = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1))[0]
-    assert torch.equal(turned["image"], plain["image"].flip(-1))
-    assert torch.equal(turned["mask"], plain["mask"])
+    flipped = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1))[0]
+    assert torch.equal(flipped["image"], plain["image"].flip(-1))
+    assert torch.equal(flipped["mask"], plain["mask"])
 
 
-def test_mask_of_another_size_names_both_files(samples, one_line):
+def test_the_error_of_a_mask_size_names_both_files(samples, one_line):
     write_mask(samples[0].mask, (13, 8))
     with pytest.raises(UserError) as info:
         AnomalyDataset(samples, (16, 16))[0]
@@ -79,7 +79,7 @@ def test_items_are_the_same_with_a_cache(samples, tmp_path):
             assert torch.equal(item["mask"], expected["mask"])
 
 
-def test_second_dataset_decodes_nothing(samples, tmp_path, monkeypatch):
+def test_a_second_dataset_decodes_nothing(samples, tmp_path, monkeypatch):
     store = ArrayStore(tmp_path / "cache")
     first = list(AnomalyDataset(samples, (16, 16), cache=ImageCache(store)))
     monkeypatch.setattr("anomalib_rd.data.image_cache.read_pair", None)
@@ -87,15 +87,15 @@ def test_second_dataset_decodes_nothing(samples, tmp_path, monkeypatch):
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
 
 
-def test_transform_is_applied_to_cached_images_anew(samples, tmp_path):
+def test_the_transform_is_applied_to_cached_images(samples, tmp_path):
     cache = ImageCache(ArrayStore(tmp_path / "cache"))
     plain = AnomalyDataset(samples, (16, 16))[0]["image"]
-    turning = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1), cache)
-    assert all(torch.equal(turning[0]["image"], plain.flip(-1)) for _ in range(2))
+    flipping = AnomalyDataset(samples, (16, 16), v2.RandomHorizontalFlip(p=1), cache)
+    assert all(torch.equal(flipping[0]["image"], plain.flip(-1)) for _ in range(2))
     assert torch.equal(AnomalyDataset(samples, (16, 16), cache=cache)[0]["image"], plain)
 
 
-def test_with_a_cache_it_pickles(samples, tmp_path):
+def test_pickles_with_a_cache(samples, tmp_path):
     store = ArrayStore(tmp_path / "cache")
     dataset = pickle.loads(pickle.dumps(AnomalyDataset(samples, (16, 16), cache=ImageCache(store))))
     assert torch.equal(dataset[1]["image"], AnomalyDataset(samples, (16, 16))[1]["image"])

@@ -1,4 +1,4 @@
-"""The download, against a server on loopback that can misbehave."""
+"""The download, from a local server that can misbehave."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ def archive():
 
 @dataclass
 class Behaviour:
-    """What the server does next; ``ranges`` and ``sent`` are what it was asked and has sent."""
+    """What the server does; ``requested`` ranges and ``sent`` bytes of each request."""
 
     body: bytes
     ranges: bool = True
@@ -50,7 +50,7 @@ class Behaviour:
     wrong_range: bool = False
     status: int | None = None
     kind: str = "application/x-xz"
-    asked: list = field(default_factory=list)
+    requested: list = field(default_factory=list)
     sent: list = field(default_factory=list)
 
 
@@ -60,26 +60,26 @@ def server(archive):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked = self.headers.get("Range")
-            behaviour.asked.append(asked)
-            whole = len(behaviour.body)
-            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
+            requested = self.headers.get("Range")
+            behaviour.requested.append(requested)
+            total = len(behaviour.body)
+            start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1]) if requested else 0
             if behaviour.status:
                 self.send_error(behaviour.status)
                 return
-            if not (asked and behaviour.ranges):
+            if not (requested and behaviour.ranges):
                 start = 0
                 self.send_response(200)
-            elif start >= whole:
+            elif start >= total:
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{whole}")
+                self.send_header("Content-Range", f"bytes */{total}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             else:
                 first = 0 if behaviour.wrong_range else start
                 self.send_response(206)
-                self.send_header("Content-Range", f"bytes {first}-{whole - 1}/{whole}")
+                self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
             rest = behaviour.body[start:]
             self.send_header("Content-Type", behaviour.kind)
             self.send_header("Content-Length", str(len(rest)))
@@ -120,30 +120,29 @@ def part_size(root):
     return (root.parent / f"{MVTEC_ARCHIVE}.part").stat().st_size
 
 
-def beside(root):
+def neighbours(root):
     return sorted(path.name for path in root.parent.iterdir()) if root.parent.exists() else []
 
 
-def test_whole_way(get, root, archive, capsys):
+def test_download(get, root, archive, capsys):
     assert get() == CATEGORIES
     assert MVTecAD(root).categories() == CATEGORIES
     size = sum(len(p.read_bytes()) for p in root.rglob("*.png"))
     assert size == 20_000 * 15
-    assert beside(root) == ["mvtec"]
-    said = capsys.readouterr().err
-    assert "CC BY-NC-SA 4.0" in said
-    assert "CVPR 2019" in said
+    assert neighbours(root) == ["mvtec"]
+    printed = capsys.readouterr().err
+    assert "CC BY-NC-SA 4.0" in printed and "CVPR 2019" in printed
 
 
-def test_there_already(get, root, server, capsys):
+def test_complete_already(get, root, server, capsys):
     get()
-    asked = len(server.behaviour.asked)
+    requests = len(server.behaviour.requested)
     assert get() == []
-    assert len(server.behaviour.asked) == asked
-    assert "already" in capsys.readouterr().err
+    assert len(server.behaviour.requested) == requests
+    assert str(root) in capsys.readouterr().err
 
 
-def test_only_what_is_missing_is_placed(get, root):
+def test_only_missing_categories_are_placed(get, root):
     own = root / "bottle" / "train" / "good" / "own.png"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"mine")
@@ -151,51 +150,50 @@ def test_only_what_is_missing_is_placed(get, root):
     assert [p.name for p in own.parent.iterdir()] == ["own.png"]
 
 
-def test_archive_kept_and_used_again(get, root, server):
+def test_a_kept_archive_is_used_again(get, root, server):
     get(keep=True)
-    assert beside(root) == ["mvtec", MVTEC_ARCHIVE]
+    assert neighbours(root) == ["mvtec", MVTEC_ARCHIVE]
     for path in sorted(root.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     assert get() == CATEGORIES
-    assert len(server.behaviour.asked) == 1
+    assert len(server.behaviour.requested) == 1
 
 
-def test_wrong_archive_of_the_users_is_not_deleted(get, root, server):
+def test_a_wrong_archive_of_the_user_is_not_deleted(get, root, server):
     root.parent.mkdir()
     (root.parent / MVTEC_ARCHIVE).write_bytes(b"by hand")
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="sha256"):
         get()
     assert (root.parent / MVTEC_ARCHIVE).read_bytes() == b"by hand"
-    assert server.behaviour.asked == []
+    assert server.behaviour.requested == []
 
 
-def test_licence_refused(get, root, server, one_line, capsys):
+def test_the_licence_must_be_accepted(get, root, server, one_line, capsys):
     with pytest.raises(UserError) as info:
         get(accept_license=False)
     assert "--accept-license" in one_line(info)
     assert "not for commercial use" in capsys.readouterr().err
-    assert server.behaviour.asked == []
-    assert beside(root) == []
+    assert server.behaviour.requested == []
+    assert neighbours(root) == []
 
 
-def test_resumes_after_a_cut(get, root, server, archive, one_line):
+def test_resumes_after_a_lost_connection(get, root, server, archive, one_line):
     server.behaviour.cut_after = 100_000
     with pytest.raises(UserError) as info:
         get()
     message = one_line(info)
-    assert "connection lost after 0.1 of 0.3 MB" in message
-    assert "same command again" in message
-    assert beside(root) == [f"{MVTEC_ARCHIVE}.part"]
-    have = part_size(root)
-    assert 100_000 - have < 2**15
+    assert "0.1 of 0.3 MB" in message
+    assert neighbours(root) == [f"{MVTEC_ARCHIVE}.part"]
+    size = part_size(root)
+    assert 100_000 - size < 2**15
     server.behaviour.cut_after = None
     assert get() == CATEGORIES
-    assert server.behaviour.asked == [None, f"bytes={have}-"]
-    assert server.behaviour.sent == [100_000, len(archive) - have]
-    assert beside(root) == ["mvtec"]
+    assert server.behaviour.requested == [None, f"bytes={size}-"]
+    assert server.behaviour.sent == [100_000, len(archive) - size]
+    assert neighbours(root) == ["mvtec"]
 
 
-def test_starts_anew_where_the_server_knows_no_ranges(get, root, server, archive):
+def test_restarts_if_the_server_supports_no_ranges(get, root, server, archive):
     server.behaviour.cut_after = 100_000
     with pytest.raises(UserError):
         get()
@@ -204,18 +202,18 @@ def test_starts_anew_where_the_server_knows_no_ranges(get, root, server, archive
     assert server.behaviour.sent == [100_000, len(archive)]
 
 
-def test_starts_anew_on_a_wrong_range(get, root, server, archive):
+def test_restarts_on_a_wrong_range(get, root, server, archive):
     server.behaviour.cut_after = 100_000
     with pytest.raises(UserError):
         get()
-    have = part_size(root)
+    size = part_size(root)
     server.behaviour.cut_after, server.behaviour.wrong_range = None, True
     assert get() == CATEGORIES
-    assert server.behaviour.asked == [None, f"bytes={have}-", None]
+    assert server.behaviour.requested == [None, f"bytes={size}-", None]
 
 
-@pytest.mark.parametrize("extra", [b"", b"more than there is"])
-def test_part_whole_already_or_too_long(get, root, server, archive, extra):
+@pytest.mark.parametrize("extra", [b"", b"excess"])
+def test_a_part_that_is_complete_or_too_long(get, root, server, archive, extra):
     root.parent.mkdir()
     (root.parent / f"{MVTEC_ARCHIVE}.part").write_bytes(archive + extra)
     assert get() == CATEGORIES
@@ -228,7 +226,7 @@ def test_wrong_hash(root, server, archive, one_line):
     message = one_line(info)
     assert hashlib.sha256(archive).hexdigest() in message
     assert "0" * 64 in message
-    assert beside(root) == []
+    assert neighbours(root) == []
 
 
 @pytest.mark.parametrize("name", ["../evil", "bottle/../../evil"])
@@ -236,28 +234,27 @@ def test_malicious_member(get, root, tmp_path, one_line, name):
     evil = make_archive({"bottle/train/good/000.png": b"x", name: b"evil"})
     with pytest.raises(UserError) as info:
         get(body=evil)
-    assert "refused" in one_line(info)
     assert "evil" in one_line(info)
-    assert beside(root) == [MVTEC_ARCHIVE]
+    assert neighbours(root) == [MVTEC_ARCHIVE]
     assert not list(tmp_path.rglob("evil"))
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"no archive at all"])
-def test_broken_archive(get, root, archive, one_line, spoil):
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no archive at all"])
+def test_broken_archive(get, root, archive, one_line, damage):
     with pytest.raises(UserError) as info:
-        get(body=spoil(archive))
-    assert "cannot be unpacked" in one_line(info)
-    assert beside(root) == [MVTEC_ARCHIVE]
+        get(body=damage(archive))
+    assert str(root.parent / MVTEC_ARCHIVE) in one_line(info)
+    assert neighbours(root) == [MVTEC_ARCHIVE]
 
 
-def test_foreign_archive(get, root, one_line):
+def test_another_archive(get, root, one_line):
     with pytest.raises(UserError) as info:
         get(body=make_archive({"other/a.txt": b"x"}))
-    assert "holds none of" in one_line(info)
+    assert "bottle" in one_line(info)
     assert not (root / "other").exists()
 
 
-def test_interrupted_unpacking_leaves_nothing_that_looks_whole(get, root, monkeypatch):
+def test_interrupted_unpacking_leaves_no_partial_category(get, root, monkeypatch):
     extract = tarfile.TarFile.extractall
 
     def interrupted(self, path, **options):
@@ -268,10 +265,10 @@ def test_interrupted_unpacking_leaves_nothing_that_looks_whole(get, root, monkey
         patch.setattr(tarfile.TarFile, "extractall", interrupted)
         with pytest.raises(KeyboardInterrupt):
             get()
-    assert beside(root) == [MVTEC_ARCHIVE]
+    assert neighbours(root) == [MVTEC_ARCHIVE]
     (root.parent / ".mvtec.unpacking" / "left by a kill").mkdir(parents=True)
     assert get() == CATEGORIES
-    assert beside(root) == ["mvtec"]
+    assert neighbours(root) == ["mvtec"]
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -283,24 +280,24 @@ def test_link_moved(get, root, server, one_line, status):
     assert "--url" in one_line(info)
 
 
-def test_web_page_instead_keeps_what_has_come(get, root, server, one_line):
+def test_a_web_page_does_not_overwrite_the_part(get, root, server, one_line):
     server.behaviour.cut_after = 100_000
     with pytest.raises(UserError):
         get()
-    have = part_size(root)
+    size = part_size(root)
     server.behaviour.cut_after, server.behaviour.ranges = None, False
     server.behaviour.kind = "text/html; charset=utf-8"
     with pytest.raises(UserError) as info:
         get()
-    assert "a web page" in one_line(info)
-    assert part_size(root) == have > 0
+    assert "--url" in one_line(info)
+    assert part_size(root) == size > 0
 
 
 def test_unreachable(root, one_line):
     with pytest.raises(UserError) as info:
         download_mvtec(root, True, "http://127.0.0.1:9/mvtec.tar.xz")
     message = one_line(info)
-    assert "cannot reach 127.0.0.1:9" in message
+    assert "127.0.0.1:9" in message
     assert "https://www.mvtec.com" in message
 
 
@@ -308,8 +305,8 @@ def test_no_space(get, root, monkeypatch, one_line):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
     with pytest.raises(UserError) as info:
         get()
-    assert "not enough space" in one_line(info)
-    assert beside(root) == []
+    assert str(root.parent) in one_line(info)
+    assert neighbours(root) == []
 
 
 def test_root_below_a_file(get, root, one_line):
@@ -322,41 +319,41 @@ def test_root_below_a_file(get, root, one_line):
 TWO = """
 import sys, time
 from anomalib_rd.data import download
-root, url, digest, both = sys.argv[1:]
+root, url, digest, keep = sys.argv[1:]
 unpack = download.tarfile.TarFile.extractall
 def slowly(self, path, **options):
-    time.sleep(1)  # the other would begin to unpack now
+    time.sleep(0.5)  # the other process would begin to unpack now
     unpack(self, path, **options)
-    time.sleep(1)
+    time.sleep(0.5)
 download.tarfile.TarFile.extractall = slowly
-print(len(download.download_mvtec(root, True, url, digest, keep=both == "keep")))
+print(len(download.download_mvtec(root, True, url, digest, keep=keep == "keep")))
 """
 
 
 @pytest.mark.parametrize("kept", ["keep", "drop"])
-def test_two_at_once_place_everything_once(root, server, archive, kept):
+def test_two_processes_place_everything_once(root, server, archive, kept):
     digest = hashlib.sha256(archive).hexdigest()
     command = [sys.executable, "-c", TWO, str(root), server.url, digest, kept]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    ended = [process.communicate(timeout=100) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ended
-    assert sorted(int(out) for out, _ in ended) == [0, 15]
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    outputs = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sorted(int(out) for out, _ in outputs) == [0, 15]
     assert MVTecAD(root).categories() == CATEGORIES
     assert sum(len(p.read_bytes()) for p in root.rglob("*.png")) == 20_000 * 15
-    assert len(server.behaviour.asked) == 1
-    assert beside(root) == ["mvtec", *([MVTEC_ARCHIVE] if kept == "keep" else [])]
+    assert len(server.behaviour.requested) == 1
+    assert neighbours(root) == ["mvtec", *([MVTEC_ARCHIVE] if kept == "keep" else [])]
 
 
-def test_two_roots_in_one_folder_share_the_archive_in_turn(root, server, archive):
+def test_two_roots_in_one_folder_share_the_archive(root, server, archive):
     digest = hashlib.sha256(archive).hexdigest()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     roots = [root, root.with_name("other")]
-    both = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", TWO, str(one), server.url, digest, "keep"], **pipes)
         for one in roots
     ]
-    ended = [process.communicate(timeout=100) for process in both]
-    assert [int(out) for out, _ in ended] == [15, 15], ended
-    assert len(server.behaviour.asked) == 1
+    outputs = [process.communicate(timeout=100) for process in processes]
+    assert [int(out) for out, _ in outputs] == [15, 15], outputs
+    assert len(server.behaviour.requested) == 1
     assert all(MVTecAD(one).categories() == CATEGORIES for one in roots)

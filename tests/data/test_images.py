@@ -29,7 +29,7 @@ def test_equals_torchvision_on_pil(tmp_path, stored, size):
     assert torch.equal(read, expected)
 
 
-def test_size_already_right_is_untouched(tmp_path):
+def test_an_image_of_the_right_size_is_unchanged(tmp_path):
     pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", (8, 12)).permute(1, 2, 0), pixels)
@@ -50,7 +50,7 @@ GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
         ("p.png", Image.fromarray(GREY).convert("P")),
     ],
 )
-def test_every_grey_mode_is_the_same_grey(tmp_path, name, image):
+def test_every_grey_mode_gives_the_same_values(tmp_path, name, image):
     image.save(tmp_path / name)
     read = read_image(tmp_path / name, (16, 16))
     assert read.shape == (3, 16, 16)
@@ -63,7 +63,7 @@ def test_big_endian_16_bit(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.tif", (16, 16))[0], GREY)
 
 
-def test_alpha_is_dropped_and_colours_kept(tmp_path):
+def test_alpha_is_dropped(tmp_path):
     colours = RNG.integers(0, 256, (8, 8, 4), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", (8, 8)).permute(1, 2, 0), colours[..., :3])
@@ -87,7 +87,7 @@ def test_other_modes(tmp_path, mode):
 
 def test_exif_orientation(tmp_path):
     pixels = np.zeros((8, 16, 3), np.uint8)
-    pixels[:, :8] = 255  # left half white; turned by 90 degrees clockwise: upper half
+    pixels[:, :8] = 255  # left half white; rotated by 90 degrees clockwise: upper half
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
@@ -114,11 +114,11 @@ def test_truncated(tmp_path, one_line, ending, read):
     truncate(path)
     with pytest.raises(UserError) as info:
         read(path, (8, 8))
-    assert one_line(info).startswith(f"{path} is not a readable image (truncated file?)")
+    assert str(path) in one_line(info)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda p: p.write_bytes(b""),
         lambda p: p.write_text("<html>"),
@@ -126,17 +126,16 @@ def test_truncated(tmp_path, one_line, ending, read):
         lambda p: (p.unlink(), p.mkdir()),
     ],
 )
-def test_unreadable(tmp_path, one_line, spoil):
+def test_unreadable(tmp_path, one_line, damage):
     path = write_image(tmp_path / "a.png", (64, 64))
-    spoil(path)
+    damage(path)
     with pytest.raises(UserError) as info:
         read_image(path, (8, 8))
     assert str(path) in one_line(info)
-    assert "replace or delete" in one_line(info)
 
 
 def test_missing(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"a\.png"):
         read_image(tmp_path / "a.png", (8, 8))
 
 
@@ -149,11 +148,11 @@ def test_decompression_bomb(tmp_path, monkeypatch, one_line):
 
 
 @pytest.mark.parametrize("values", [[0.0, 300.0], [-1.0, 0.5], [float("nan"), 0.5]])
-def test_float_image_out_of_range_is_refused(tmp_path, one_line, values):
+def test_float_image_out_of_range(tmp_path, one_line, values):
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(UserError) as info:
         read_image(tmp_path / "a.tif", (1, 2))
-    assert "8 or 16 bit" in one_line(info)
+    assert "a.tif" in one_line(info)
 
 
 LEFT = torch.zeros(8, 12, dtype=torch.bool)
@@ -179,7 +178,7 @@ def test_mask_modes(tmp_path, mode):
 
 
 @pytest.mark.parametrize("colour", [(128, 0, 0), (0, 0, 255)])
-def test_mask_in_colour(tmp_path, colour):
+def test_mask_with_a_colour_palette(tmp_path, colour):
     image = Image.fromarray(LEFT.numpy().astype(np.uint8))
     image.putpalette([0, 0, 0, *colour])
     image.save(tmp_path / "m.png")
@@ -204,5 +203,4 @@ def test_mask_of_another_size(tmp_path, one_line):
     with pytest.raises(UserError) as info:
         read_mask(path, (4, 4), (12, 8), tmp_path / "a.png")
     message = one_line(info)
-    assert "m.png is 12x8" in message
-    assert "a.png is 8x12" in message
+    assert all(part in message for part in ("m.png", "12x8", "a.png", "8x12"))

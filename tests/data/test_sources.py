@@ -1,4 +1,4 @@
-"""Layouts on disk, choice of categories, fingerprint."""
+"""MVTec AD's layout, your own folders, selection of categories, fingerprint."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ def test_mvtec_has_ten_objects_and_five_textures():
 
 
 class TestMVTec:
-    def test_reads_categories_and_split_from_disk(self, mvtec_root):
+    def test_categories_and_split(self, mvtec_root):
         (mvtec_root / "readme.txt").write_text("not a category")
         (mvtec_root / "notes").mkdir()
         source = MVTecAD(mvtec_root)
@@ -43,7 +43,7 @@ class TestMVTec:
         mask = split.test[0].mask
         assert mask == mvtec_root / "bottle" / "ground_truth" / "crack" / "000_mask.png"
 
-    def test_image_endings_in_any_case_others_and_hidden_left_out(self, mvtec_root):
+    def test_image_extensions_in_any_case_without_hidden_files(self, mvtec_root):
         folder = mvtec_root / "bottle" / "train" / "good"
         for name in ("010.PNG", "011.jpg", "012.JPEG", "013.bmp", "014.TIF", "015.webp"):
             write_image(folder / name)
@@ -52,26 +52,26 @@ class TestMVTec:
         names = [s.path.name for s in MVTecAD(mvtec_root).split("bottle").train]
         assert names[3:] == ["010.PNG", "011.jpg", "012.JPEG", "013.bmp", "014.TIF", "015.webp"]
 
-    def test_defect_without_mask_is_allowed(self, mvtec_root):
+    def test_masks_may_be_missing(self, mvtec_root):
         (mvtec_root / "bottle" / "ground_truth" / "crack" / "000_mask.png").unlink()
         shutil.rmtree(mvtec_root / "bottle" / "ground_truth" / "hole")
         test = MVTecAD(mvtec_root).split("bottle").test
         assert [s.mask is not None for s in test if s.label] == [False, True, False, False]
 
-    def test_mask_without_image(self, mvtec_root, one_line):
+    def test_a_mask_without_image(self, mvtec_root, one_line):
         (mvtec_root / "bottle" / "test" / "crack" / "001.png").unlink()
         with pytest.raises(UserError) as info:
             MVTecAD(mvtec_root).split("bottle")
         assert str(Path("ground_truth", "crack", "001_mask.png")) in one_line(info)
 
-    def test_masks_of_a_forgotten_test_folder(self, mvtec_root, one_line):
+    def test_masks_without_their_test_folder(self, mvtec_root, one_line):
         shutil.rmtree(mvtec_root / "bottle" / "test" / "hole")
         with pytest.raises(UserError) as info:
             MVTecAD(mvtec_root).split("bottle")
         assert "000_mask.png" in one_line(info)
         assert "1 more" in one_line(info)
 
-    def test_root_missing_says_how_to_get_it(self, tmp_path, one_line):
+    def test_a_missing_root(self, tmp_path, one_line):
         with pytest.raises(UserError) as info:
             MVTecAD(tmp_path / "nowhere").categories()
         message = one_line(info)
@@ -95,7 +95,7 @@ class TestMVTec:
 
     @pytest.mark.parametrize(
         ("emptied", "named"),
-        [("train/good", "training images"), ("test", "no images")],
+        [("train/good", "train/good"), ("test", "bottle/test")],
     )
     def test_empty_folders(self, mvtec_root, one_line, emptied, named):
         folder = mvtec_root / "bottle" / emptied
@@ -112,7 +112,7 @@ class TestMVTec:
         assert str(mvtec_root / "bottle" / "test") in one_line(info)
 
 
-class TestSelect:
+class TestSelectCategories:
     @pytest.mark.parametrize(
         ("wanted", "names"),
         [
@@ -125,7 +125,7 @@ class TestSelect:
             (OmegaConf.create(["capsule", "bottle"]), ["capsule", "bottle"]),
         ],
     )
-    def test_choice(self, mvtec_root, wanted, names):
+    def test_selection(self, mvtec_root, wanted, names):
         assert select_categories(MVTecAD(mvtec_root), wanted) == names
 
     def test_misspelt(self, mvtec_root, one_line):
@@ -141,14 +141,14 @@ class TestSelect:
             select_categories(MVTecAD(mvtec_root), "xyzzy")
         assert "did you mean" not in one_line(info)
 
-    def test_empty_group_and_empty_choice(self, mvtec_root, one_line):
+    def test_an_empty_group_and_an_empty_list(self, mvtec_root, one_line):
         source = MVTecAD(mvtec_root, textures=[])
-        with pytest.raises(UserError, match="textures: none"):
+        with pytest.raises(UserError, match=r"data\.category=textures"):
             select_categories(source, "textures")
-        with pytest.raises(UserError, match="is empty"):
+        with pytest.raises(UserError, match=r"data\.category"):
             select_categories(source, [])
 
-    def test_category_named_by_a_number(self, tmp_path):
+    def test_a_category_named_by_a_number(self, tmp_path):
         mvtec_category(tmp_path / "1")
         assert select_categories(MVTecAD(tmp_path), 1) == ["1"]
 
@@ -175,7 +175,7 @@ class TestFolder:
         defects = [(s.path.name, s.defect, s.mask.name) for s in split.test if s.label]
         assert defects == [("a.png", "defect", "a.png"), ("b.png", "bent", "b_mask.BMP")]
 
-    def test_root_named_by_a_relative_path(self, own_root, monkeypatch):
+    def test_a_relative_root(self, own_root, monkeypatch):
         monkeypatch.chdir(own_root)
         assert Folder(".").categories() == ["screws"]
 
@@ -186,36 +186,39 @@ class TestFolder:
         assert select_categories(source, "textures") == ["nuts"]
         assert {s.category for s in source.split("nuts").test} == {"nuts"}
 
-    def test_normal_test_folder_even_inside_normal(self, own_root):
+    def test_a_normal_test_folder_inside_normal(self, own_root):
         write_image(own_root / "normal" / "later" / "z.png")
         split = Folder(own_root, normal_test="normal/later").split("screws")
         assert len(split.train) == 10
         assert [s.path.name for s in split.test if not s.label] == ["z.png"]
 
-    def test_no_masks_no_defects(self, own_root):
+    def test_without_masks_and_defects(self, own_root):
         shutil.rmtree(own_root / "masks")
         assert all(s.mask is None for s in Folder(own_root).split("screws").test)
         assert all(s.label == 0 for s in Folder(own_root, defect=None).split("screws").test)
 
     @pytest.mark.parametrize(
-        ("spoil", "named"),
+        ("damage", "named"),
         [
             (lambda r: shutil.rmtree(r / "normal"), "data.source.normal"),
             (lambda r: shutil.rmtree(r / "defect"), "data.source.defect"),
             (lambda r: (r / "defect" / "a.png").unlink(), "masks/a.png"),
-            (lambda r: write_image(r / "defect" / "good" / "c.png"), "rename"),
-            (lambda r: [p.unlink() for p in (r / "normal").glob("[1-9].jpg")], "too few"),
-            (lambda r: shutil.rmtree(r), "does not exist"),
+            (lambda r: write_image(r / "defect" / "good" / "c.png"), "defect/good"),
+            (
+                lambda r: [p.unlink() for p in (r / "normal").glob("[1-9].jpg")],
+                "data.source.normal_test",
+            ),
+            (lambda r: shutil.rmtree(r), "data.root"),
         ],
     )
-    def test_mistakes(self, own_root, one_line, spoil, named):
-        spoil(own_root)
+    def test_errors(self, own_root, one_line, damage, named):
+        damage(own_root)
         with pytest.raises(UserError) as info:
             Folder(own_root).split("screws")
         assert named in one_line(info)
 
     @pytest.mark.parametrize("second", ["a_mask.png", "a.tif"])
-    def test_two_masks_of_one_image(self, own_root, one_line, second):
+    def test_two_masks_of_an_image(self, own_root, one_line, second):
         write_mask(own_root / "masks" / second)
         with pytest.raises(UserError) as info:
             Folder(own_root).split("screws")
@@ -229,19 +232,19 @@ class TestFolder:
             ({"masks": "defect"}, ("defect", "masks")),
         ],
     )
-    def test_a_file_in_two_roles(self, own_root, one_line, folders, named):
+    def test_a_file_with_two_roles(self, own_root, one_line, folders, named):
         (own_root / "linked").symlink_to("normal")
         with pytest.raises(UserError) as info:
             Folder(own_root, **folders).split("screws")
         assert all(f"data.source.{part}" in one_line(info) for part in named)
 
-    def test_normal_test_images_reached_by_a_link_are_not_trained_on(self, own_root, tmp_path):
+    def test_linked_normal_test_images_are_not_trained_on(self, own_root, tmp_path):
         write_image(own_root / "normal" / "later" / "z.png")
         (tmp_path / "link").symlink_to(own_root / "normal" / "later")
         split = Folder(own_root, normal_test=str(tmp_path / "link")).split("screws")
         assert "z.png" not in {sample.path.name for sample in split.train}
 
-    def test_home_folder_and_a_name_that_begins_like_one(self, own_root, monkeypatch):
+    def test_the_home_folder_and_a_name_that_starts_with_a_tilde(self, own_root, monkeypatch):
         monkeypatch.setenv("HOME", str(own_root))
         split = Folder(own_root, defect="~/defect", masks="~/masks").split("screws")
         assert sum(sample.mask is not None for sample in split.test) == 2
@@ -259,20 +262,20 @@ class TestFolder:
             Folder(own_root, normal_test="none").split("screws")
 
 
-def test_held_back_share_is_about_right_and_stable(tmp_path):
+def test_the_held_out_share_is_about_right_and_stable(tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(2000)]
-    held = set(select_test_images(files, tmp_path, 0.2))
-    assert 0.17 < len(held) / 2000 < 0.23
+    held_out = set(select_test_images(files, tmp_path, 0.2))
+    assert 0.17 < len(held_out) / 2000 < 0.23
     fewer = files[:1500]
-    assert set(select_test_images(fewer, tmp_path, 0.2)) == held & set(fewer)
-    other_root = [Path("elsewhere") / path.name for path in files]
-    assert {p.name for p in select_test_images(other_root, Path("elsewhere"), 0.2)} == {
-        p.name for p in held
+    assert set(select_test_images(fewer, tmp_path, 0.2)) == held_out & set(fewer)
+    other_root = [Path("moved") / path.name for path in files]
+    assert {p.name for p in select_test_images(other_root, Path("moved"), 0.2)} == {
+        p.name for p in held_out
     }
 
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
-def test_at_least_one_normal_image_each_side(tmp_path, share):
+def test_at_least_one_normal_image_on_each_side(tmp_path, share):
     files = [tmp_path / f"{i}.png" for i in range(5)]
     assert len(select_test_images(files, tmp_path, share)) == (1 if share < 0.5 else 4)
 
@@ -280,12 +283,12 @@ def test_at_least_one_normal_image_each_side(tmp_path, share):
 class TestFingerprint:
     @pytest.fixture
     def fingerprint(self, mvtec_root):
-        def take(root=mvtec_root):
+        def compute(root=mvtec_root):
             return dataset_fingerprint(MVTecAD(root).split("bottle"), root)
 
-        return take
+        return compute
 
-    def test_same_elsewhere(self, mvtec_root, fingerprint):
+    def test_does_not_depend_on_the_root(self, mvtec_root, fingerprint):
         before = fingerprint()
         assert len(before) == 64
         shutil.copytree(mvtec_root, mvtec_root.parent / "copy")
@@ -306,12 +309,12 @@ class TestFingerprint:
         change(mvtec_root / "bottle")
         assert fingerprint() != before
 
-    def test_sees_an_image_move_from_train_to_test(self, own_root):
+    def test_depends_on_the_split(self, own_root):
         low = Folder(own_root, normal_test_share=0.1).split("screws")
         high = Folder(own_root, normal_test_share=0.9).split("screws")
         assert dataset_fingerprint(low, own_root) != dataset_fingerprint(high, own_root)
 
-    def test_vanished_file(self, mvtec_root):
+    def test_a_missing_file(self, mvtec_root):
         split = MVTecAD(mvtec_root).split("bottle")
         split.train[0].path.unlink()
         with pytest.raises(UserError, match=r"000\.png"):

@@ -1,4 +1,4 @@
-"""Synthetic defects: exact masks, the same wherever they are made."""
+"""Synthetic defects: exact masks, and the same in every process."""
 
 import subprocess
 import sys
@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from anomalib_rd.data import synthetic as defects
-from anomalib_rd.data import synthetic as foreground
+from anomalib_rd.data import synthetic
 from anomalib_rd.data.synthetic import (
     KINDS,
     MAX_SHARE,
@@ -19,6 +18,7 @@ from anomalib_rd.data.synthetic import (
     add_defect,
     blob,
     difference,
+    foreground,
     hash_fraction,
     perlin,
     random_generator,
@@ -27,7 +27,7 @@ from anomalib_rd.data.synthetic import (
 
 
 def object_image(size=(96, 96), ink=(60, 90, 160), ground=(235, 230, 225)):
-    """An ellipse on a plain ground with some grain: the image and where the ellipse is."""
+    """An ellipse on a plain background with some noise: the image and the ellipse."""
     rows, columns = (np.linspace(-1, 1, length) for length in size)
     inside = np.hypot(rows[:, None] / 0.7, columns[None] / 0.5) < 1
     image = np.where(inside[..., None], ink, ground)
@@ -43,7 +43,7 @@ def texture_image(size=(96, 96)):
 
 @st.composite
 def images(draw_from):
-    """Objects, textures, flat black and white, and plain noise, of any size from 64 on."""
+    """Objects, textures, uniform images and noise, of any size from 64."""
     size = draw_from(st.tuples(st.integers(64, 130), st.integers(64, 130)))
     kind = draw_from(st.sampled_from(["object", "texture", "noise", 0, 255, 128]))
     if kind == "object":
@@ -64,16 +64,16 @@ def test_the_mask_is_where_the_image_changed(image, kind, seed):
     assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
     assert (mask.shape, mask.dtype) == (image.shape[:2], bool)
     assert MIN_SHARE <= mask.mean() <= MAX_SHARE
-    moved = difference(image, changed)
-    assert not moved[~mask].any()
-    # The rest are pinholes that the mask closes.
-    assert (moved[mask] >= MIN_CHANGE).mean() > 0.6
-    assert moved[mask].mean() >= 20
+    changes = difference(image, changed)
+    assert not changes[~mask].any()
+    # The others are pinholes that the mask closes.
+    assert (changes[mask] >= MIN_CHANGE).mean() > 0.6
+    assert changes[mask].mean() >= 20
 
 
 @settings(max_examples=20)
 @given(image=images(), kind=st.sampled_from(list(KINDS)), seed=st.integers(0, 2**32))
-def test_same_numbers_same_defect_and_others_another(image, kind, seed):
+def test_the_defect_depends_on_the_random_numbers_alone(image, kind, seed):
     one, other = (add_defect(image, random_generator(seed, "a.png"), kind) for _ in range(2))
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
     third = add_defect(image, random_generator(seed, "b.png"), kind)
@@ -81,25 +81,25 @@ def test_same_numbers_same_defect_and_others_another(image, kind, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_defect_of_an_object_is_mostly_on_it(kind):
+def test_most_of_a_defect_is_on_the_object(kind):
     image, inside = object_image((128, 128))
     masks = [add_defect(image, random_generator(seed, kind), kind)[1] for seed in range(12)]
     assert np.mean([inside[mask].mean() for mask in masks]) > 0.75
-    places = [ndimage.center_of_mass(mask) for mask in masks]
-    assert np.std(places, axis=0).min() > 5  # and not always at one place
+    centres = [ndimage.center_of_mass(mask) for mask in masks]
+    assert np.std(centres, axis=0).min() > 5  # not always at the same position
 
 
 @given(image=images())
 @settings(max_examples=10)
-def test_where_no_defect_will_do_there_is_a_plain_spot(image):
+def test_without_an_acceptable_defect_there_is_a_plain_disc(image):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(defects, "TRIES", 0)
+        patch.setattr(synthetic, "ATTEMPTS", 0)
         changed, mask = add_defect(image, np.random.default_rng(0))
     assert 0.008 < mask.mean() < 0.012
     assert difference(image, changed)[mask].min() > 100 and (changed == image)[~mask].all()
 
 
-def test_kinds_are_all_drawn_and_sizes_spread():
+def test_all_kinds_and_sizes_are_drawn():
     image = texture_image((128, 128))
     made = [add_defect(image, random_generator(seed, "x"))[1].mean() for seed in range(40)]
     assert min(made) < 0.01 and max(made) > 0.03
@@ -107,17 +107,17 @@ def test_kinds_are_all_drawn_and_sizes_spread():
     assert drawn == set(KINDS)
 
 
-def test_foreground_is_the_object_and_of_a_texture_everything():
+def test_foreground_is_the_object_or_all_of_a_texture():
     image, inside = object_image()
     assert (foreground(image) == inside).mean() > 0.97
     assert foreground(255 - image).mean() == pytest.approx(foreground(image).mean(), abs=0.02)
     assert foreground(texture_image()).all()
     assert foreground(np.zeros((64, 80, 3), np.uint8)).all()
-    # A frame-filling object is no texture, but all of it may be hit just the same.
+    # An object that fills the image is all foreground too.
     assert foreground(object_image()[0][30:-30, 30:-30]).all()
 
 
-def test_a_change_that_is_not_seen_is_not_in_the_mask():
+def test_invisible_changes_are_not_in_the_mask():
     image = texture_image()
     after = image.copy()
     after[10:20, 10:20] += 3
@@ -129,7 +129,7 @@ def test_a_change_that_is_not_seen_is_not_in_the_mask():
     assert (visible_change(image, after) == expected).all()
 
 
-def test_perlin_noise_is_smooth_zero_at_its_grid_and_without_bias():
+def test_perlin_noise_is_smooth_unbiased_and_zero_at_its_grid():
     noise = perlin((256, 192), 16, np.random.default_rng(0))
     assert noise.shape == (256, 192) and abs(noise).max() <= 1.01
     assert abs(noise[::16, ::16]).max() < 1e-12
@@ -139,7 +139,7 @@ def test_perlin_noise_is_smooth_zero_at_its_grid_and_without_bias():
 
 @settings(max_examples=20)
 @given(pixels=st.integers(1, 2000), seed=st.integers(0, 99))
-def test_a_blob_has_its_size_and_surrounds_its_place(pixels, seed):
+def test_a_blob_has_its_size_and_position(pixels, seed):
     region = blob((80, 100), (40, 50), pixels, np.random.default_rng(seed))
     assert region.sum() == pixels
     middle = ndimage.center_of_mass(region)
@@ -156,20 +156,20 @@ assert "torch" not in sys.modules
 """
 
 
-def test_another_process_makes_the_same_and_needs_no_torch(tmp_path):
+def test_another_process_makes_the_same_without_torch(tmp_path):
     np.save(tmp_path / "image.npy", object_image()[0])
-    words = [sys.executable, "-c", FRESH, str(tmp_path / "image.npy")]
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "image.npy")]
     outputs = {
         subprocess.run(
-            words, env={"PYTHONHASHSEED": hashing}, capture_output=True, text=True, check=True
+            command, env={"PYTHONHASHSEED": hashing}, capture_output=True, text=True, check=True
         ).stdout
         for hashing in ("1", "2")
     }
     assert len(outputs) == 1 and outputs.pop().endswith(f" {hash_fraction(5, 'x')}\n")
 
 
-def test_draws_are_spread_over_the_unit_interval():
-    draws = [hash_fraction(0, f"{i}.png") for i in range(500)]
-    assert 0 <= min(draws) < 0.02 and 0.98 < max(draws) < 1
-    assert np.mean(draws) == pytest.approx(0.5, abs=0.05)
-    assert hash_fraction(1, "0.png") != draws[0]
+def test_hash_fractions_are_uniform():
+    fractions = [hash_fraction(0, f"{i}.png") for i in range(500)]
+    assert 0 <= min(fractions) < 0.02 and 0.98 < max(fractions) < 1
+    assert np.mean(fractions) == pytest.approx(0.5, abs=0.05)
+    assert hash_fraction(1, "0.png") != fractions[0]

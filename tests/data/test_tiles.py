@@ -1,4 +1,4 @@
-"""Tiles to train on: the right part of the image, and no more of it read than that."""
+"""Training tiles: the right part of the image, without reading more of it."""
 
 from dataclasses import replace
 
@@ -42,31 +42,31 @@ def assert_tiles(found, wanted):
         item = found[index]
         assert set(item) == {"index", "image", "label"} and item["index"] == index
         assert torch.equal(item["image"], tile) and item["image"].is_contiguous()
-        assert item["image"].untyped_storage().nbytes() == tile.numel()  # not all of the image
+        assert item["image"].untyped_storage().nbytes() == tile.numel()  # not a view of the image
 
 
-def test_tiles_are_the_images_parts_however_they_are_kept(samples, cache):
+def test_tiles_are_parts_of_the_image_with_and_without_cache(samples, cache):
     wanted = expected(samples)
     assert_tiles(tiles(samples), wanted)
     for _ in ("filled", "used"):
         assert_tiles(tiles(samples, cache=cache), wanted)
 
 
-def test_the_transform_is_of_the_whole_image(samples, cache):
+def test_the_transform_is_applied_before_cutting(samples, cache):
     flipped = [tile.flip(-1) for tile in expected(samples)]
-    # Turned round, the left tiles are the right ones.
+    # Flipped, the left tiles are the right ones.
     wanted = [flipped[index ^ 1] for index in range(len(flipped))]
     for kept in (None, cache, cache):
         flip = v2.RandomHorizontalFlip(p=1)
         assert_tiles(tiles(samples, cache=kept, transform=flip), wanted)
 
 
-def test_a_transform_does_not_change_what_is_remembered(samples):
+def test_a_transform_does_not_modify_the_remembered_image(samples):
     brighter = tiles(samples, transform=lambda image: image.add_(1))
     assert torch.equal(brighter[0]["image"], brighter[0]["image"])
 
 
-def test_an_image_is_decoded_once_for_all_of_its_tiles(samples, monkeypatch):
+def test_an_image_is_decoded_once_for_all_its_tiles(samples, monkeypatch):
     read, decoded = AnomalyDataset._read, []
     monkeypatch.setattr(
         AnomalyDataset, "_read", lambda self, *words: decoded.append(words[0]) or read(self, *words)
@@ -77,11 +77,11 @@ def test_an_image_is_decoded_once_for_all_of_its_tiles(samples, monkeypatch):
     assert decoded == [sample.path for sample in samples]
 
 
-def test_of_kept_images_the_tiles_rows_alone_are_read(samples, cache, monkeypatch):
+def test_only_the_rows_of_a_tile_are_read_from_the_cache(samples, cache, monkeypatch):
     list(map(tiles(samples, cache=cache).__getitem__, range(18)))
     store = cache.store
-    get, whole, parts = store.get, [], []
-    monkeypatch.setattr(store, "get", lambda *words: whole.append(words) or get(*words))
+    get, complete, parts = store.get, [], []
+    monkeypatch.setattr(store, "get", lambda *args: complete.append(args) or get(*args))
     rows = store.get_rows
     monkeypatch.setattr(
         store, "get_rows", lambda *words: parts.append(found := rows(*words)) or found
@@ -89,11 +89,11 @@ def test_of_kept_images_the_tiles_rows_alone_are_read(samples, cache, monkeypatc
     found = tiles(samples, cache=cache)
     for index in np.random.default_rng(0).permutation(18):
         found[int(index)]
-    assert whole == []  # each was checked when it was read first
+    assert complete == []  # each was checked on the first read
     assert {part.shape for part in parts} == {(3, 32, 96)} and len(parts) == 18
 
 
-def test_an_image_that_was_altered_in_the_store_is_decoded_again(samples, cache):
+def test_an_altered_cache_entry_is_decoded_again(samples, cache):
     found, wanted = tiles(samples, cache=cache), expected(samples)
     assert_tiles(found, wanted)
     for entry in cache.store.folder.glob(f"*{ENTRY}"):
@@ -104,7 +104,7 @@ def test_an_image_that_was_altered_in_the_store_is_decoded_again(samples, cache)
     assert_tiles(found, wanted)
 
 
-def test_training_batches_have_no_masks_and_test_batches_have(samples):
+def test_only_test_batches_have_masks(samples):
     root = samples[0].path.parents[3]
     for boxes in (None, BOXES):
         data = AnomalyDataModule(MVTecAD(root), "cloth", SIZE, num_workers=0, tiles=boxes)
@@ -113,6 +113,6 @@ def test_training_batches_have_no_masks_and_test_batches_have(samples):
         assert "mask" in next(iter(data.test_dataloader()))
 
 
-def test_the_mask_of_a_training_image_is_not_even_opened(samples, tmp_path):
-    given = [replace(sample, mask=tmp_path / "not there.png") for sample in samples]
-    assert "mask" not in AnomalyDataset(given, SIZE, masks=False)[0]
+def test_masks_of_training_images_are_not_opened(samples, tmp_path):
+    masked = [replace(sample, mask=tmp_path / "not there.png") for sample in samples]
+    assert "mask" not in AnomalyDataset(masked, SIZE, masks=False)[0]

@@ -1,4 +1,4 @@
-"""What is held out of the training, and that it stays the same."""
+"""Held-out images and their synthetic defects."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def samples(tmp_path):
 
 
 @pytest.mark.parametrize("count, share, held", [(40, 0.2, 8), (40, 0.5, 20), (9, 0.2, 4)])
-def test_shares_add_up_and_none_is_twice(samples, tmp_path, count, share, held):
+def test_every_image_is_in_one_part(samples, tmp_path, count, share, held):
     parts = hold_out(samples[:count], tmp_path, share, seed=0)
     assert (len(parts.normal), len(parts.defect)) == (held // 2, held - held // 2)
     every = [*parts.train, *parts.normal, *parts.defect]
@@ -23,27 +23,25 @@ def test_shares_add_up_and_none_is_twice(samples, tmp_path, count, share, held):
     assert parts.train == sorted(parts.train, key=lambda sample: sample.path)
 
 
-def test_the_choice_is_of_seed_and_path_below_the_root(samples, tmp_path):
-    def chosen(samples, root, seed=0):
+def test_the_selection_depends_on_seed_and_relative_path_alone(samples, tmp_path):
+    def selected(samples, root, seed=0):
         return [s.path.name for s in hold_out(samples, root, 0.2, seed).defect]
 
     elsewhere = tmp_path / "deeper"
     moved = [
         Sample(elsewhere / s.path.relative_to(tmp_path), s.category, s.defect, 0) for s in samples
     ]
-    assert chosen(samples, tmp_path) == chosen(moved, elsewhere)
-    assert sorted(chosen(samples[::-1], tmp_path)) == chosen(samples, tmp_path)
-    assert chosen(samples, tmp_path) != chosen(samples, tmp_path, seed=1)
+    assert selected(samples, tmp_path) == selected(moved, elsewhere)
+    assert sorted(selected(samples[::-1], tmp_path)) == selected(samples, tmp_path)
+    assert selected(samples, tmp_path) != selected(samples, tmp_path, seed=1)
 
 
-def test_too_few_images_and_a_share_that_is_none_are_refused_in_one_line(
-    samples, tmp_path, one_line
-):
-    with pytest.raises(UserError, match=r"7 normal training images in .* too few") as info:
+def test_too_few_images_and_invalid_fractions_are_errors(samples, tmp_path, one_line):
+    with pytest.raises(UserError, match="7 normal training images") as info:
         hold_out(samples[:7], tmp_path, 0.2, 0)
     assert "validation.kind=null" in one_line(info)
     for share in (0, 0.6, -1):
-        with pytest.raises(UserError, match=f"validation.fraction={share}: .*at most 0.5"):
+        with pytest.raises(UserError, match=f"validation.fraction={share}:"):
             hold_out(samples, tmp_path, share, 0)
 
 
@@ -59,7 +57,7 @@ def module(tmp_path):
     return make
 
 
-def test_it_is_disjoint_from_train_and_test(module):
+def test_validation_shares_no_image_with_train_and_test(module):
     data = module(val="synthetic")
     train, val, test = (
         {sample.path for sample in part.samples}
@@ -67,12 +65,12 @@ def test_it_is_disjoint_from_train_and_test(module):
     )
     assert len(train) == 6 and len(val) == 4 and not (train & val or train & test or val & test)
     assert train | val == {sample.path for sample in module().train_set.samples}
-    # The record's fingerprint is of the data on disk: what is held out changes nothing.
+    # The fingerprint is of the data on disk: holding out changes nothing.
     assert data.split == module().split
     assert module().val_set is None
 
 
-def test_items_are_whole_and_the_same_whoever_reads_them(module):
+def test_items_do_not_depend_on_order_or_process(module):
     one, other = (module(val="synthetic").val_set for _ in range(2))
     assert [sample.label for sample in one.samples] == [0, 0, 1, 1]
     backwards = {i: other[i] for i in reversed(range(4))}
@@ -82,14 +80,14 @@ def test_items_are_whole_and_the_same_whoever_reads_them(module):
         assert item["mask"].shape == (64, 96) and item["mask"].dtype == torch.bool
         assert item["label"] == one.samples[i].label == bool(item["mask"].any())
         assert all(torch.equal(item[key], backwards[i][key]) for key in ("image", "mask"))
-        assert torch.equal(item["image"], one[i]["image"])  # the second time, too
+        assert torch.equal(item["image"], one[i]["image"])  # the second time too
     workers = module(val="synthetic", test_batch_size=1)
     workers.num_workers = 2
     for i, batch in enumerate(workers.val_dataloader()["val"]):
         assert torch.equal(batch["image"][0], one[i]["image"])
 
 
-def test_a_defect_is_the_only_difference_from_the_file(module):
+def test_the_defect_is_the_only_difference_to_the_file(module):
     data = module(val="synthetic")
     plain = {sample.path: i for i, sample in enumerate(module().train_set.samples)}
     for i, sample in enumerate(data.val_set.samples):
@@ -104,7 +102,7 @@ def test_another_seed_makes_other_defects(module, tmp_path):
     assert not torch.equal(one[3]["image"], other[3]["image"])
 
 
-def test_stages_by_what_is_asked_for(module):
+def test_val_dataloader_has_the_requested_stages(module):
     assert set(module().val_dataloader()) == set()
     assert set(module(test_curve=True).val_dataloader()) == {"test_curve"}
     both = module(val="synthetic", test_curve=True).val_dataloader()
@@ -112,7 +110,7 @@ def test_stages_by_what_is_asked_for(module):
     assert len(both["val"].dataset) == 4
 
 
-def test_an_unknown_kind_names_the_choices(module, one_line):
+def test_an_unknown_kind(module, one_line):
     with pytest.raises(UserError) as info:
         module(val="real")
-    assert one_line(info) == "validation.kind=real: choose synthetic, or null for no validation"
+    assert "validation.kind=real" in one_line(info) and "synthetic" in one_line(info)

@@ -1,4 +1,4 @@
-"""Links are followed once, hidden and system folders are left out, in every layout."""
+"""Every layout follows links once and skips hidden and system folders."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.inference.predict import find_images
 from anomalib_rd.results.files import expand_home, printable
 
-LITTER = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
+SYSTEM_FOLDERS = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
 
 def names(paths, top):
@@ -25,7 +25,7 @@ def names(paths, top):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Images in ``in/a`` and ``in/a/b``, and in ``out/c`` and ``out/c/d`` beside it."""
+    """Images in ``in/a``, ``in/a/b``, ``out/c`` and ``out/c/d``."""
     for place in ("in/a/1.png", "in/a/b/2.png", "out/c/3.png", "out/c/d/4.png"):
         write_image(tmp_path / place)
     return tmp_path
@@ -38,13 +38,13 @@ class TestWalk:
         assert found == ["a/1.png", "a/b/2.png", "link/c/3.png", "link/c/d/4.png"]
 
     @pytest.mark.parametrize("target", [".", "..", "../..", "/"])
-    def test_a_link_upwards_is_not_followed(self, tree, target):
+    def test_a_link_to_a_parent_is_not_followed(self, tree, target):
         (tree / "in" / "a" / "up").symlink_to(target)
         found = walk(tree / "in")
         assert names(found.images, tree / "in") == ["a/1.png", "a/b/2.png"]
         assert found.repeated == [tree / "in" / "a" / "up"]
 
-    def test_a_folder_is_read_once_and_under_its_own_name(self, tree):
+    def test_a_folder_is_read_once_under_its_own_name(self, tree):
         for name, target in (("0", "a"), ("a/0", "../a/b"), ("z", "../out/c/d"), ("y", "../out")):
             (tree / "in" / name).symlink_to(target)
         found = walk(tree / "in")
@@ -58,8 +58,8 @@ class TestWalk:
         (tree / "out" / "c" / "back").symlink_to(tree / "in")
         assert len(list_images(tree / "in", recursive=True)) == 4
 
-    @pytest.mark.parametrize("name", LITTER)
-    def test_litter_is_left_out_but_may_hold_the_root(self, tree, name):
+    @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+    def test_system_folders_are_skipped_but_may_contain_the_root(self, tree, name):
         write_image(tree / name / "x.png")
         write_image(tree / "in" / name / "deep" / "x.png")
         found = walk(tree / "in")
@@ -67,16 +67,16 @@ class TestWalk:
         assert found.hidden == [tree / "in" / name]
         assert len(list_images(tree / name)) == 1
 
-    def test_what_is_not_read_is_kept_apart(self, tree):
-        for name in ("x.heic", "x.npy", "noending", "Thumbs.db", "._1.png"):
+    def test_other_hidden_and_broken_files_are_listed(self, tree):
+        for name in ("x.heic", "x.npy", "noextension", "Thumbs.db", "._1.png"):
             (tree / "in" / name).write_bytes(b"?")
         (tree / "in" / "gone.png").symlink_to("nowhere")
         found = walk(tree / "in", recursive=False)
-        assert names(found.others, tree / "in") == ["noending", "x.heic", "x.npy"]
+        assert names(found.others, tree / "in") == ["noextension", "x.heic", "x.npy"]
         assert names(found.hidden, tree / "in") == ["._1.png", "Thumbs.db"]
         assert names(found.broken, tree / "in") == ["gone.png"]
 
-    def test_a_folder_that_cannot_be_read(self, tree, monkeypatch, one_line):
+    def test_an_unreadable_folder(self, tree, monkeypatch, one_line):
         def refuse(self):
             raise PermissionError(13, "Permission denied", str(self))
 
@@ -93,7 +93,7 @@ class TestWalk:
 
 @pytest.fixture
 def parts(tmp_path):
-    """The free layout, and linked folders of a second camera and a second defect."""
+    """The free layout, and folders of more images and a second defect next to it."""
     for i in range(4):
         write_image(tmp_path / "parts" / "normal" / f"{i}.png")
         write_image(tmp_path / "day2" / f"{i}.png", value=i)
@@ -106,7 +106,7 @@ def parts(tmp_path):
 
 
 class TestLayouts:
-    def test_linked_folders_of_the_free_layout(self, parts):
+    def test_linked_folders_in_the_free_layout(self, parts):
         for name, target in (("normal/day2", "day2"), ("defect/hole", "hole"), ("masks/hole", "t")):
             (parts / name).symlink_to(parts.parent / target.replace("t", "truth"))
         split = Folder(parts).split("parts")
@@ -114,7 +114,7 @@ class TestLayouts:
         found = [(s.defect, s.path.name, s.mask and s.mask.name) for s in split.test if s.label]
         assert found[-1] == ("hole", "7.png", "7_mask.png")
 
-    def test_a_linked_defect_type_of_mvtecs_layout(self, tmp_path):
+    def test_a_linked_defect_type_in_mvtecs_layout(self, tmp_path):
         folder = mvtec_category(tmp_path / "bottle")
         for part in ("test", "ground_truth"):
             (folder / part / "hole").rename(tmp_path / part)
@@ -122,15 +122,15 @@ class TestLayouts:
         test = MVTecAD(tmp_path).split("bottle").test
         assert [s.mask is not None for s in test if s.defect == "hole"] == [True, True]
 
-    def test_the_same_defect_type_twice(self, tmp_path):
+    def test_a_link_to_a_defect_type_is_not_another_one(self, tmp_path):
         folder = mvtec_category(tmp_path / "bottle")
         for part in ("test", "ground_truth"):
             (folder / part / "again").symlink_to("hole")
         kinds = {s.defect for s in MVTecAD(tmp_path).split("bottle").test}
         assert kinds == {"good", "crack", "hole"}
 
-    @pytest.mark.parametrize("name", LITTER)
-    def test_litter_is_no_category_no_defect_type_and_no_image(self, parts, tmp_path, name):
+    @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+    def test_a_system_folder_is_no_category_defect_type_or_image(self, parts, tmp_path, name):
         before = Folder(parts).split("parts")
         for place in ("normal", "defect", "defect/crack", "masks"):
             write_image(parts / place / name / "x.png")
@@ -150,8 +150,8 @@ def texts(source, category):
     return [kind.text for kind in find_unused(source, category, source.split(category))]
 
 
-class TestLeftOut:
-    def test_nothing_of_a_sound_data_set(self, tmp_path):
+class TestFindUnused:
+    def test_nothing_in_a_valid_data_set(self, tmp_path):
         folder = mvtec_category(tmp_path / "bottle")
         write_image(folder / "ground_truth" / "good" / "000.png")
         (folder / "license.txt").write_text("free")
@@ -168,7 +168,7 @@ class TestLeftOut:
         assert texts(MVTecAD(tmp_path), "bottle") == []
         assert texts(MVTecLOCO(tmp_path), "bag") == []
 
-    def test_loose_and_deeper_images_are_named_by_their_folder(self, tmp_path):
+    def test_misplaced_images_are_reported_by_folder(self, tmp_path):
         folder = mvtec_category(tmp_path / "bottle")
         write_image(folder / "test" / "loose.png")
         write_image(folder / "train" / "good" / "day1" / "deep.png")
@@ -179,25 +179,25 @@ class TestLeftOut:
         found = check_category(MVTecAD(tmp_path), "bottle").findings
         assert sum(f.severity == WARNING and f.path.parent == folder / "test" for f in found) == 1
 
-    def test_other_kinds_of_files_are_counted_in_one_line(self, parts):
+    def test_unsupported_files_are_counted_in_one_line(self, parts):
         for name in ("a.heic", "b.HEIC", "c.npy", "notes.txt"):
             (parts / "normal" / name).write_bytes(b"?")
-        write_image(parts / "normal" / "d.png").rename(parts / "normal" / "noending")
+        write_image(parts / "normal" / "d.png").rename(parts / "normal" / "noextension")
         (line,) = texts(Folder(parts), "parts")
-        assert "4 files" in line and ".heic (2), .npy (1), no ending (1)" in line
+        assert "4 files" in line and ".heic (2), .npy (1), no extension (1)" in line
 
-    def test_annotations_are_not_taken_for_masks_silently(self, parts):
+    def test_annotation_files_are_reported(self, parts):
         (parts / "masks" / "crack" / "0.json").write_text("{}")
         (line,) = texts(Folder(parts), "parts")
         assert ".json (1)" in line
 
-    def test_a_link_to_nothing(self, parts):
+    def test_a_broken_link_is_reported(self, parts):
         (parts / "normal" / "gone.png").symlink_to("nowhere")
         (line,) = texts(Folder(parts), "parts")
         assert "gone.png" in line
 
     @pytest.mark.parametrize("place", ["normal", "defect"])
-    def test_the_error_of_an_empty_folder_says_what_is_in_it(self, parts, one_line, place):
+    def test_the_error_of_an_empty_folder_names_its_files(self, parts, one_line, place):
         shutil.rmtree(parts / place)
         (parts / place).mkdir()
         (parts / place / "x.heic").write_bytes(b"?")
@@ -205,7 +205,7 @@ class TestLeftOut:
             Folder(parts, masks=None).split("parts")
         assert ".heic (1)" in one_line(info)
 
-    def test_the_error_of_images_that_lie_too_deep(self, tmp_path, one_line):
+    def test_the_error_of_images_that_are_too_deep(self, tmp_path, one_line):
         folder = mvtec_category(tmp_path / "bottle")
         (folder / "train" / "good").rename(tmp_path / "day1")
         (folder / "train" / "good").mkdir()
@@ -216,7 +216,7 @@ class TestLeftOut:
 
 
 @pytest.mark.parametrize("name", ["a.pgm", "a.ppm", "a.PGM", "a.jfif", "a.JPE", "a.gif", "a.dib"])
-def test_other_endings_of_formats_that_are_read(tmp_path, name):
+def test_all_extensions_of_supported_formats(tmp_path, name):
     from anomalib_rd.data.images import load_image
 
     kind = {"pgm": "PPM", "ppm": "PPM", "jfif": "JPEG", "jpe": "JPEG", "gif": "GIF", "dib": "BMP"}
@@ -232,8 +232,8 @@ class TestPredict:
         write_image(tree / "in" / ".thumbnails" / "x.png")
         (tree / "in" / "a" / "x.heic").write_bytes(b"?")
         assert len(find_images([str(tree / "in")])) == 4
-        told = "\n".join(caplog.messages)
-        assert ".heic (1)" in told and ".thumbnails" in told
+        messages = "\n".join(caplog.messages)
+        assert ".heic (1)" in messages and ".thumbnails" in messages
 
     def test_a_pattern(self, tree):
         (tree / "in" / "a" / "up").symlink_to("..")
@@ -243,14 +243,14 @@ class TestPredict:
         assert names(found, tree / "in") == ["a/1.png", "a/b/2.png"]
         assert len(find_images([f"{tree}/in/__MACOSX/*.png"])) == 1
 
-    def test_an_empty_folder_says_what_is_in_it(self, tmp_path, one_line):
+    def test_the_error_of_a_folder_without_images(self, tmp_path, one_line):
         (tmp_path / "x.heic").write_bytes(b"?")
         with pytest.raises(UserError) as info:
             find_images([str(tmp_path)])
         assert ".heic (1)" in one_line(info)
 
 
-def test_a_name_that_begins_like_a_home_folder(monkeypatch, tmp_path):
+def test_a_name_that_starts_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert expand_home("~/parts") == tmp_path / "parts"
     assert str(expand_home("~no-user-of-this-name/parts")) == "~no-user-of-this-name/parts"

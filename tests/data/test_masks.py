@@ -1,4 +1,6 @@
-"""Masks of all the tools that draw them: what is defect, and that MVTec's own read as before."""
+"""Which pixels of a mask are defect, for masks of all kinds of tools."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (64, 0, 0), (0, 0, 64), (224, 224, 1
 
 
 def regions():
-    """Numbers 0 to 3: three areas of a defect, two of which touch, on a background."""
+    """Three defect areas 1 to 3, two of them adjacent, on background 0."""
     numbers = np.zeros(SIZE, np.uint8)
     numbers[5:15, 5:25] = 1
     numbers[15:25, 5:25] = 2
@@ -32,7 +34,7 @@ DEFECT = NUMBERS > 0
 
 
 def shades(*values, dtype=np.uint8):
-    """The areas in these values."""
+    """The areas with these values."""
     return np.array(values)[NUMBERS].astype(dtype)
 
 
@@ -43,7 +45,7 @@ def palette(colours, numbers=NUMBERS):
 
 
 def rgba(colours, opacity):
-    """By areas."""
+    """Areas of these colours and opacities."""
     pixels = np.array(colours, np.uint8)[NUMBERS]
     return Image.fromarray(np.dstack([pixels, np.array(opacity, np.uint8)[NUMBERS]]))
 
@@ -69,7 +71,7 @@ TOOLS = {
     "16 bit white": Image.fromarray(shades(0, 65535, 65535, 65535, dtype=np.uint16)),
     "16 bit numbers": Image.fromarray(shades(0, 1, 2, 3, dtype=np.uint16)),
     "16 bit instances": Image.fromarray(shades(0, 1001, 300, 26003, dtype=np.uint16)),
-    "16 bit of 8": Image.fromarray(shades(0, 255, 255, 100, dtype=np.uint16)),
+    "8 bit stored as 16": Image.fromarray(shades(0, 255, 255, 100, dtype=np.uint16)),
     "32 bit instances": Image.fromarray(shades(0, 70000, 7, 8, dtype=np.int32)),
     "float": Image.fromarray(shades(0, 0.2, 1, 0.5, dtype=np.float32)),
     "float classes": Image.fromarray(shades(0, 1, 2, 300, dtype=np.float32)),
@@ -79,21 +81,21 @@ TOOLS = {
     "palette dark to bright": palette([(0, 0, 0), (10, 0, 0), (0, 99, 0), (255, 255, 255)]),
     "palette without black": palette([(68, 1, 84), (49, 104, 142), (53, 183, 121), (253, 231, 37)]),
     "palette of one colour": palette([(0, 0, 0)] * 4),
-    "palette upside down": palette([(255, 0, 0), (0, 0, 0)], 1 - DEFECT),
+    "palette with black on red": palette([(255, 0, 0), (0, 0, 0)], 1 - DEFECT),
     "palette of grey steps": Image.fromarray(shades(0, 100, 255, 100)).convert("P"),
     "white, opacity is the mask": rgba([(255, 255, 255)] * 4, [0, 255, 255, 255]),
     "black, opacity is the mask": rgba([(0, 0, 0)] * 4, [0, 255, 255, 255]),
     "black on transparent white": rgba([(255, 255, 255)] + [(0, 0, 0)] * 3, [0, 255, 255, 255]),
     "red on transparent white": rgba([(255, 255, 255)] + [(255, 0, 0)] * 3, [0, 255, 255, 255]),
     "half opaque colours": rgba([(0, 0, 0), (255, 0, 0), (0, 90, 0), (0, 0, 255)], [0, 90, 90, 90]),
-    "colours before black": rgba([(0, 0, 0)] + [(255, 0, 0)] * 3, [255, 255, 255, 255]),
+    "opaque colours on black": rgba([(0, 0, 0)] + [(255, 0, 0)] * 3, [255, 255, 255, 255]),
     "all half opaque": rgba([(0, 0, 0)] + [(255, 0, 0)] * 3, [128, 128, 128, 128]),
     "grey and opacity": rgba([(255, 255, 255)] * 4, [0, 255, 255, 255]).convert("LA"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_all_but_the_background_is_defect(tmp_path, tool):
+def test_everything_but_the_background_is_defect(tmp_path, tool):
     image = TOOLS[tool]
     path = tmp_path / ("m.tif" if image.mode in ("I", "F") else "m.png")
     image.save(path)
@@ -102,18 +104,18 @@ def test_all_but_the_background_is_defect(tmp_path, tool):
     assert 0.8 < smaller.float().mean() / DEFECT.mean() < 1.2
 
 
-def test_a_transparent_palette_entry(tmp_path):
+def test_transparent_palette_entry_is_background(tmp_path):
     palette([(255, 255, 255)] * 4).save(tmp_path / "m.png", transparency=0)
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), DEFECT)
 
 
-def test_the_border_of_pascal_voc_is_defect_and_so_is_its_class():
+def test_the_void_border_of_pascal_voc_is_defect():
     numbers = with_void()
     assert np.array_equal(mask_levels(Image.fromarray(numbers), "m") >= 128, numbers > 0)
 
 
 def drawn(seed, size=(400, 500)):
-    """Spots, lines and rings in black and white, some finer than a pixel of the resized mask."""
+    """Shapes and lines in black and white, some finer than a pixel of the resized mask."""
     image = Image.new("L", size)
     draw, rng = ImageDraw.Draw(image), np.random.default_rng(seed)
     for _ in range(3):
@@ -128,15 +130,15 @@ def drawn(seed, size=(400, 500)):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("by", [1.3, 2, 3.5, 4])
 @pytest.mark.parametrize("how", [Image.Resampling.BILINEAR, Image.Resampling.LANCZOS])
-def test_a_mask_resized_with_soft_edges_reads_as_half_of_white(seed, by, how):
-    """What MVTec AD's masks are once they are resized: published numbers stand on this rule."""
+def test_soft_edges_are_cut_at_half_of_white(seed, by, how):
+    """As for resized masks of MVTec AD: published results depend on this rule."""
     grey = drawn(seed).resize((int(400 / by), int(500 / by)), how)
     assert np.array_equal(mask_levels(grey, "m"), np.asarray(grey))
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("quality", [50, 75, 95, 100])
-def test_what_jpeg_leaves_of_black_and_white_is_no_class(tmp_path, seed, quality):
+def test_jpeg_noise_is_not_a_class(tmp_path, seed, quality):
     image = drawn(seed)
     image.save(tmp_path / "m.jpg", quality=quality)
     levels = np.asarray(load_mask(tmp_path / "m.jpg"))
@@ -150,7 +152,7 @@ def test_classes_with_soft_edges_are_all_defect():
     assert (mask_levels(grey, "m") >= 128)[truth].mean() > 0.98
 
 
-def test_rules():
+def test_rules_nonzero_and_half():
     grey = Image.fromarray(shades(0, 100, 255, 3))
     assert np.array_equal(mask_levels(grey, "m", "half") >= 128, NUMBERS == 2)
     soft = drawn(0).resize((100, 125), Image.Resampling.BILINEAR)
@@ -160,14 +162,14 @@ def test_rules():
 
 
 @pytest.mark.parametrize("value", [-1, np.nan, np.inf])
-def test_values_that_are_none(tmp_path, one_line, value):
+def test_invalid_values(tmp_path, one_line, value):
     Image.fromarray(shades(0, 1, 1, value, dtype=np.float32)).save(tmp_path / "m.tif")
     with pytest.raises(UserError) as info:
         read_mask(tmp_path / "m.tif", SIZE)
     assert "m.tif" in one_line(info)
 
 
-def test_the_rule_reaches_the_data_set_and_its_cache(tmp_path, monkeypatch):
+def test_the_rule_applies_to_dataset_and_cache(tmp_path, monkeypatch):
     from anomalib_rd.data.image_cache import ImageCache
 
     monkeypatch.setenv("ANOMALIB_RD_CACHE", str(tmp_path / "cache"))
@@ -183,52 +185,50 @@ def test_the_rule_reaches_the_data_set_and_its_cache(tmp_path, monkeypatch):
 
 class TestCheck:
     @pytest.fixture
-    def seen(self, tmp_path):
-        def examine(mask, image=None):
+    def decode(self, tmp_path):
+        def write_and_decode(mask, image=None):
             path = tmp_path / "a.png"
             (image or Image.new("RGB", SIZE[::-1])).save(path)
             mask.save(tmp_path / "m.png")
             return decode_sample(Sample(path, "c", "crack", 1, tmp_path / "m.png"))
 
-        return examine
+        return write_and_decode
 
-    def test_kinds_of_masks(self, seen):
-        assert seen(TOOLS["grey classes"]).soft is False
-        assert seen(drawn(0).resize(SIZE[::-1], Image.Resampling.BILINEAR)).soft is True
+    def test_soft_edges_are_recognised(self, decode):
+        assert decode(TOOLS["grey classes"]).soft is False
+        assert decode(drawn(0).resize(SIZE[::-1], Image.Resampling.BILINEAR)).soft is True
 
     @pytest.mark.parametrize(("level", "severity"), [(0, ERROR), (255, WARNING)])
-    def test_a_mask_of_one_level(self, seen, level, severity):
-        (problem,) = seen(Image.new("L", SIZE[::-1], level)).problems
+    def test_a_mask_of_one_level(self, decode, level, severity):
+        (problem,) = decode(Image.new("L", SIZE[::-1], level)).problems
         assert problem[0] == severity and "m.png" in problem[1]
 
-    def test_a_spot_below_half_is_noticed(self, seen):
+    def test_a_spot_below_half_of_white_is_lost(self, decode):
         soft = np.array(drawn(1).resize(SIZE[::-1], Image.Resampling.BILINEAR))
-        assert has_lost_spots(soft) is False or seen(Image.fromarray(soft)).lost
+        assert has_lost_spots(soft) is False or decode(Image.fromarray(soft)).lost
         soft[0:2, 0:2] = [[30, 60], [20, 40]]
-        assert seen(Image.fromarray(soft)).lost
+        assert decode(Image.fromarray(soft)).lost
 
-    def test_findings_of_a_category(self, tmp_path):
-        from anomalib_rd.data.check import _doubtful_masks
+    def test_one_finding_for_each_kind(self, tmp_path):
+        from anomalib_rd.data.check import _ambiguous_masks
 
         path = write_image(tmp_path / "a.png")
         sample = Sample(path, "c", "crack", 1, tmp_path / "m.png")
-        seen = decode_sample(Sample(path, "c", "good", 0))
-        from dataclasses import replace
-
-        views = [replace(seen, lost=True), replace(seen, lost=True, doubtful=True)]
-        found = list(_doubtful_masks([sample, sample], views, "c"))
-        assert [finding.severity for finding in found] == [NOTE, WARNING]
+        one = decode_sample(Sample(path, "c", "good", 0))
+        decoded = [replace(one, lost=True), replace(one, lost=True, ambiguous=True)]
+        findings = _ambiguous_masks("c", [sample, sample], decoded)
+        assert [finding.severity for finding in findings] == [NOTE, WARNING]
 
 
-def turned(pixels, orientation_of, path):
+def write_rotated(pixels, turn, path):
     exif = Image.Exif()
-    exif[0x0112] = orientation_of
+    exif[0x0112] = turn
     Image.fromarray(pixels).save(path, exif=exif)
     return path
 
 
 class TestExif:
-    """The photo is stored lying on its side; its defect is in the stored upper left."""
+    """The image is stored rotated; its defect is in the stored upper left."""
 
     @pytest.fixture
     def stored(self):
@@ -237,23 +237,23 @@ class TestExif:
         return pixels
 
     @pytest.mark.parametrize("turn", [5, 6, 7, 8])
-    def test_a_mask_drawn_on_the_stored_image(self, tmp_path, stored, turn):
-        image = turned(stored, turn, tmp_path / "a.png")
+    def test_a_mask_of_the_stored_image(self, tmp_path, stored, turn):
+        image = write_rotated(stored, turn, tmp_path / "a.png")
         Image.fromarray((stored[..., 0] > 0).astype(np.uint8) * 255).save(tmp_path / "m.png")
         pixels, mask = read_pair(image, tmp_path / "m.png", (30, 20))
         assert mask.sum() == 63 and torch.equal(mask, pixels[0] > 0)
 
     @pytest.mark.parametrize("turn", [5, 6, 7, 8])
-    def test_a_mask_that_kept_the_exif_of_an_image_that_lost_it(self, tmp_path, stored, turn):
+    def test_a_mask_with_the_exif_data_that_its_image_lost(self, tmp_path, stored, turn):
         Image.fromarray(stored).save(tmp_path / "a.png")
-        turned((stored[..., 0] > 0).astype(np.uint8) * 255, turn, tmp_path / "m.png")
+        write_rotated((stored[..., 0] > 0).astype(np.uint8) * 255, turn, tmp_path / "m.png")
         pixels, mask = read_pair(tmp_path / "a.png", tmp_path / "m.png", (20, 30))
         assert mask.sum() == 63 and torch.equal(mask, pixels[0] > 0)
 
     @pytest.mark.parametrize("turn", range(1, 9))
-    def test_both_turned_and_an_upright_mask(self, tmp_path, stored, turn):
-        image = turned(stored, turn, tmp_path / "a.png")
-        both = turned((stored[..., 0] > 0).astype(np.uint8) * 255, turn, tmp_path / "m.png")
+    def test_a_mask_rotated_like_its_image_and_an_upright_mask(self, tmp_path, stored, turn):
+        image = write_rotated(stored, turn, tmp_path / "a.png")
+        both = write_rotated((stored[..., 0] > 0).astype(np.uint8) * 255, turn, tmp_path / "m.png")
         upright = load_mask(both)
         upright.save(tmp_path / "upright.png")
         size = (30, 20) if turn > 4 else (20, 30)
@@ -262,17 +262,21 @@ class TestExif:
             assert torch.equal(mask, pixels[0] > 0)
 
     @pytest.mark.parametrize(
-        ("turn", "square", "doubtful"), [(3, False, True), (6, True, True), (6, False, False)]
+        ("turn", "square", "ambiguous"), [(3, False, True), (6, True, True), (6, False, False)]
     )
-    def test_where_both_ways_fit_the_check_says_so(self, tmp_path, stored, turn, square, doubtful):
+    def test_the_check_reports_a_mask_that_fits_both_ways(
+        self, tmp_path, stored, turn, square, ambiguous
+    ):
         stored = stored[:, :20] if square else stored
-        image = turned(stored, turn, tmp_path / "a.png")
+        image = write_rotated(stored, turn, tmp_path / "a.png")
         assert orientation(image) == turn
         Image.fromarray((stored[..., 0] > 0).astype(np.uint8) * 255).save(tmp_path / "m.png")
-        assert decode_sample(Sample(image, "c", "crack", 1, tmp_path / "m.png")).ambiguous is doubtful
+        assert (
+            decode_sample(Sample(image, "c", "crack", 1, tmp_path / "m.png")).ambiguous is ambiguous
+        )
 
-    def test_sizes_that_fit_in_no_way(self, tmp_path, stored, one_line):
-        image = turned(stored, 6, tmp_path / "a.png")
+    def test_a_mask_that_fits_neither_way(self, tmp_path, stored, one_line):
+        image = write_rotated(stored, 6, tmp_path / "a.png")
         Image.new("L", (31, 20), 255).save(tmp_path / "m.png")
         with pytest.raises(UserError) as info:
             read_pair(image, tmp_path / "m.png", (30, 20))

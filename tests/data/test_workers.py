@@ -1,9 +1,9 @@
-"""Data workers and a shared memory as small as Docker's."""
+"""Data workers with as little shared memory as in Docker."""
 
 import pytest
 
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.data import workers as shared_memory
+from anomalib_rd.data import workers
 from anomalib_rd.data.datamodule import AnomalyDataModule
 from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.data.workers import count_workers, needed_bytes
@@ -14,20 +14,20 @@ MIB = 2**20
 
 @pytest.fixture
 def free(monkeypatch):
-    return lambda size: monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: size)
+    return lambda size: monkeypatch.setattr(workers, "free_shared_memory", lambda: size)
 
 
 @pytest.mark.parametrize(
-    ("size", "workers"), [(64 * MIB, 7), (16 * MIB, 1), (15 * MIB, 0), (MIB, 0), (None, 8)]
+    ("size", "count"), [(64 * MIB, 7), (16 * MIB, 1), (15 * MIB, 0), (MIB, 0), (None, 8)]
 )
-def test_by_default_as_many_workers_as_fit(free, caplog, size, workers):
+def test_the_default_is_limited_by_shared_memory(free, caplog, size, count):
     free(size)
-    assert count_workers(None, 8, 4 * MIB) == workers
-    assert len(caplog.messages) == (workers < 8)
-    assert all(f"data.num_workers: {workers}," in text for text in caplog.messages)
+    assert count_workers(None, 8, 4 * MIB) == count
+    assert len(caplog.messages) == (count < 8)
+    assert all(f"data.num_workers: {count}," in text for text in caplog.messages)
 
 
-def test_as_many_as_asked_for_or_a_line_with_the_ways_out(free, one_line):
+def test_too_many_requested_workers_are_an_error(free, one_line):
     free(needed_bytes(4, MIB))
     assert count_workers(4, 8, MIB) == 4
     free(needed_bytes(4, MIB) - 1)
@@ -37,7 +37,7 @@ def test_as_many_as_asked_for_or_a_line_with_the_ways_out(free, one_line):
     assert count_workers(0, 8, MIB) == 0
 
 
-def test_the_data_module_asks(free, tmp_path):
+def test_the_data_module_counts_workers(free, tmp_path):
     from small_data import make_mvtec
 
     source = MVTecAD(make_mvtec(tmp_path, categories=("cloth",)))
@@ -63,10 +63,10 @@ def test_the_data_module_asks(free, tmp_path):
         "unable to mmap 64 bytes from file </torch_7_2>: No space left on device (28)",
     ],
 )
-def test_workers_that_died_of_it_are_explained_in_one_line(text):
+def test_shared_memory_errors_are_explained_in_one_line(text):
     line = explain(RuntimeError(text))
     assert "--shm-size" in line and "data.num_workers=0" in line and "\n" not in line
 
 
-def test_other_errors_are_not():
+def test_other_errors_are_not_explained():
     assert explain(RuntimeError("CUDA out of memory")) is None
