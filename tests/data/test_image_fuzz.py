@@ -58,7 +58,7 @@ def in_mode(rgb, mode):
 
 def encoded(image, name, exif=None, frames=()):
     """The bytes of the file; None if the format does not support the mode."""
-    if image.mode.startswith("I") and name == "WEBP":
+    if image.mode in ("I;16", "I", "F") and name == "WEBP":
         return None  # Pillow would clip the values
     buffer = io.BytesIO()
     more = {"exif": exif} if exif is not None else {}
