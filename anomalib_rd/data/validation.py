@@ -44,9 +44,9 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
     if 2 * count > len(samples):
         category = f" of '{samples[0].category}'" if samples else ""
         raise UserError(
-            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images{category} in"
-            f" {root} are too few to hold out {count}; add some (at least {2 * MIN_HELD_OUT}), or"
-            " set validation.kind=null"
+            f"validation.kind={SYNTHETIC}: {len(samples)} normal training images in {root}"
+            f"{category} are too few to hold out {count}; add some (at least {2 * MIN_HELD_OUT}),"
+            " or set validation.kind=null"
         )
     order = sorted(
         range(len(samples)), key=lambda i: hash_fraction(seed, path_in_dataset(root, samples[i]))

@@ -62,8 +62,8 @@ def test_a_unified_model_of_what_a_study_sweeps(expand, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data.category=cloth"], "data.category=cloth is one category; name several"),
-        (["data.category=cloth,cloth"], "'cloth' is named twice"),
+        (["data.category=cloth"], "data.category=cloth is one category"),
+        (["data.category=cloth,cloth"], "'cloth' is given twice"),
         (["data.category=cloth,cabel"], "no category 'cabel' in .*, did you mean 'cable'"),
         (["data.category=cloth,cable", "data.unified=true,false"], "same sweep=NAME"),
     ],
