@@ -79,43 +79,26 @@ def describe_skipped(contents: FolderContents, top: Path | None = None) -> Itera
         contents: result of `walk`.
         top: a folder whose own annotation files may describe the data set.
     """
-    if foreign := [path for path in contents.others if _may_be_image(path)]:
-        yield UnusedFiles(
-            foreign,
-            f"{plural(len(foreign), 'file')} of unsupported kinds: {count_extensions(foreign)},"
-            f" such as {printable(foreign[0])}; save them as PNG, or correct their extension",
-        )
-    if annotations := [
+    foreign = [path for path in contents.others if _may_be_image(path)]
+    annotations = [
         path
         for path in contents.others
         if path.suffix.lower() in ANNOTATIONS and path.parent != top
-    ]:
-        yield UnusedFiles(
-            annotations,
-            f"{plural(len(annotations), 'annotation file')} not read:"
-            f" {count_extensions(annotations)}, such as {printable(annotations[0])}; export the"
-            " masks as images from the labelling tool",
-        )
-    if contents.broken:
-        yield UnusedFiles(
-            contents.broken,
-            f"{plural(len(contents.broken), 'broken link')}, such as"
-            f" {printable(contents.broken[0])}; restore the targets, or delete the links",
-        )
-    if contents.repeated:
-        yield UnusedFiles(
-            contents.repeated,
-            f"{plural(len(contents.repeated), 'link')} not followed, such as"
-            f" {printable(contents.repeated[0])}: the folder is read already or contains the link",
-            expected=True,
-        )
-    if hidden := [path for path in contents.hidden if _hides_images(path)]:
-        yield UnusedFiles(
-            hidden,
-            f"{plural(len(hidden), 'hidden or system path')} with images skipped, such as"
-            f" {printable(hidden[0])}",
-            expected=True,
-        )
+    ]
+    hidden = [path for path in contents.hidden if _hides_images(path)]
+    for paths, noun, advice, expected in (
+        (foreign, "unsupported file", "save them as PNG, or correct their extension", False),
+        (annotations, "annotation file", "not read; export the masks as images", False),
+        (contents.broken, "broken link", "restore the targets, or delete the links", False),
+        (contents.repeated, "repeated link", "not followed, the folder is read already", True),
+        (hidden, "hidden or system path", "skipped, with the images in it", True),
+    ):
+        if paths:
+            extensions = f" ({count_extensions(paths)})" if paths[0] in contents.others else ""
+            text = (
+                f"{plural(len(paths), noun)}{extensions}, such as {printable(paths[0])}: {advice}"
+            )
+            yield UnusedFiles(paths, text, expected)
 
 
 def _may_be_image(path: Path) -> bool:
