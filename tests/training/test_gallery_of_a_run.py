@@ -21,7 +21,9 @@ from anomalib_rd.training.train import train
 def run(compose_config, tmp_path):
     def start(folder, *overrides):
         path = tmp_path / folder
-        train(compose_config("model=untrained", "report.heatmaps=0", *overrides, f"run_dir={path}"))
+        train(
+            compose_config("model=untrained", "report.gallery=all", *overrides, f"run_dir={path}")
+        )
         return path
 
     return start

@@ -231,7 +231,13 @@ def own(tmp_path, compose_config):
     own_images(tmp_path)
 
     def start(*overrides):
-        words = ["data=folder", "data.category=all", "trainer.max_epochs=1", "report.gallery=all"]
+        words = [
+            "data=folder",
+            "data.category=all",
+            "trainer.max_epochs=1",
+            "report.gallery=all",
+            "report.heatmaps=8",
+        ]
         train(compose_config(*words, f"data.root={tmp_path}/parts", *overrides))
         return tmp_path / "run"
 

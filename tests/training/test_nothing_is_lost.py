@@ -13,7 +13,7 @@ from anomalib_rd.training import artifacts as leave
 from anomalib_rd.training import train as run
 from anomalib_rd.training.train import train
 
-BASE = ("trainer.max_epochs=1", "report.heatmaps=4", "logger=csv")
+BASE = ("trainer.max_epochs=1", "report.heatmaps=4", "report.gallery=all", "logger=csv")
 
 
 def fail(*_, **__):

@@ -46,7 +46,7 @@ def test_same_seed_same_bits_and_another_seed_others(run):
 
 
 def test_record_is_whole_and_true(run, mvtec_root):
-    record, folder = run("model=rd4ad")
+    record, folder = run("model=rd4ad", "report.heatmaps=8")
     assert record["data"]["category"] == "cloth"
     assert record["data"]["train_images"] == 6
     assert record["data"]["test_images"] == {"good": 3, "square": 4}
@@ -110,11 +110,10 @@ def test_untrained_is_a_fresh_student(run):
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
-def test_training_lowers_the_loss_and_finds_the_squares(run, compose_config):
-    objective = train(compose_config("optimized_metric=train/loss", "trainer.max_epochs=1"))
-    later = train(compose_config("optimized_metric=train/loss", "trainer.max_epochs=25"))
-    assert later < 0.6 * objective
-    record, _ = run("model=rd4ad", "trainer.max_epochs=25")
+def test_training_lowers_the_loss_and_finds_the_squares(run):
+    pretrained = "model.teacher={name: tf_efficientnet_lite0.in1k, weights: embedded}"
+    record, _ = run("model=rd4ad", pretrained, "trainer.max_epochs=25")
+    assert record["loss_curve"][-1] < 0.6 * record["loss_curve"][0]
     assert record["metrics"]["pixel_auroc"] > 0.9
 
 

@@ -167,8 +167,10 @@ def test_no_step_waits_for_its_loss(compose_config):
 
 
 def test_streamed_pixel_metrics_of_a_run_are_within_their_bounds(run, tmp_path):
-    exact, scores, _ = run("exact", "model=rd4ad")
-    streamed, same_scores, _ = run("streamed", "model=rd4ad", "metrics.max_bins=1000")
+    exact, scores, _ = run("exact", "model=rd4ad", "report.heatmaps=8")
+    streamed, same_scores, _ = run(
+        "streamed", "model=rd4ad", "report.heatmaps=8", "metrics.max_bins=1000"
+    )
     assert same_scores == scores and exact["bounds"] == {}
     for name, (low, high) in streamed["bounds"].items():
         assert low <= exact["metrics"][name] <= high and high - low < 0.1
