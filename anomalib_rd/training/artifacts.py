@@ -131,14 +131,7 @@ def category_record(run: EvaluatedRun, record: dict[str, Any], category: str) ->
 
 
 def save_heatmaps(run: EvaluatedRun, loggers: list[Logger], folder: Path, count: int) -> None:
-    """Write heatmaps and gallery, and log the evaluation.
-
-    Args:
-        run: the evaluated run.
-        loggers: get the heatmaps, too.
-        folder: where to write.
-        count: heatmaps per category, spread over its defect types.
-    """
+    """Write and log heatmaps of ``count`` images per category, and write the gallery."""
     images = []
     for category, subfolder in category_folders(run, folder).items():
         images += save_category_heatmaps(run, category, subfolder, count)
@@ -223,13 +216,8 @@ def save_gallery(
 ) -> None:
     """Write ``gallery.zip``, with as many small test images as the config asks for.
 
-    The scale of the maps begins at their median, so that normal regions are dark.
-
-    Args:
-        run: the evaluated run.
-        folder: where to write.
-        threshold: a map value for drawing, or None.
-        scores: the rows of ``run.scores`` to include, with their index there.
+    The scale of the maps begins at their median, so that normal regions are dark. The threshold is
+    a map value for drawing.
     """
     count = run.config["report"]["gallery"]
     positions = choose_examples(scores, len(scores) if count == "all" else count)

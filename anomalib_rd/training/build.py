@@ -117,12 +117,7 @@ def make_evaluator(cfg: DictConfig, data: AnomalyDataModule) -> Evaluator:
 
 
 def why_no_masks(data: AnomalyDataModule, pixels_on: str) -> dict[str, str]:
-    """Category -> why its pixel metrics are undefined; without those where they are defined.
-
-    Args:
-        data: the run's.
-        pixels_on: ``all`` or ``masked``.
-    """
+    """Category -> why its pixel metrics are undefined; without those where they are defined."""
     reasons = {}
     for category, kinds in masks_by_defect(data).items():
         missing = {kind: (n - masks, n) for kind, (masks, n) in kinds.items() if masks < n}
@@ -150,13 +145,7 @@ def make_callbacks(cfg: DictConfig) -> list[L.Callback]:
 
 
 def make_loggers(specs: Mapping[Any, Any], run_dir: Path, resumed: bool) -> list[Logger]:
-    """The config's loggers; a resumed run continues its run in W&B.
-
-    Args:
-        specs: ``logger`` of the config.
-        run_dir: the run's folder, with the run's id in W&B.
-        resumed: whether the run continues from a checkpoint.
-    """
+    """The loggers of ``specs``; a resumed run continues its run in W&B, whose id is in run_dir."""
     loggers = []
     for spec in filter(None, specs.values()):
         options: dict[str, Any] = {}
@@ -174,13 +163,7 @@ def make_trainer(
     loggers: Sequence[Logger] = (),
     identity: RunIdentity | None = None,
 ) -> L.Trainer:
-    """Lightning's trainer.
-
-    Args:
-        cfg: the run's config.
-        callbacks: in the order in which they are called.
-        loggers: of the run.
-        identity: of the run, for its checkpoints; None for an evaluation.
+    """Lightning's trainer, which saves the run's identity in checkpoints.
 
     Raises:
         UserError: an argument that Lightning refuses.

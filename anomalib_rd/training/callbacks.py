@@ -90,13 +90,7 @@ class LossMonitor(L.Callback):
         """Continue the curve of a checkpoint."""
         self.curve = list(state_dict["curve"])
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        *_: Any,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, _module: Any, outputs: Any, *_: Any) -> None:
         """Collect the loss; Lightning has divided it by the number of accumulated batches."""
         self.batch_losses.append(outputs["loss"] * trainer.accumulate_grad_batches)
 
@@ -120,18 +114,10 @@ class LossMonitor(L.Callback):
 def require_finite_training(
     losses: Sequence[Tensor], weights: Iterable[Tensor], epoch: int, curve: list[float], advice: str
 ) -> None:
-    """Check an epoch.
-
-    Args:
-        losses: of its batches, scalars on any device.
-        weights: after the last batch, with running statistics.
-        epoch: its number, from 1.
-        curve: mean losses of the epochs before, for the record.
-        advice: for the user.
+    """Check the losses of an epoch's batches and the weights after it.
 
     Raises:
-        NotFiniteError: naming the first batch whose loss is not finite, or the last one if the
-            weights after it are not.
+        NotFiniteError: naming the first bad batch, with the losses of this and earlier epochs.
     """
     floats = [tensor.detach() for tensor in weights if tensor.is_floating_point()]
     norm = torch.nn.utils.get_total_norm(floats)  # NaN or infinite if any of them is
@@ -172,30 +158,22 @@ class ResumeState(L.Callback):
         self.random_states: list[dict[str, Any]] = []
 
     def on_save_checkpoint(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
+        self, trainer: L.Trainer, _module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Save the states."""
         checkpoint["random_states"] = all_random_states()
         checkpoint["stopped"] = trainer.should_stop
 
-    def on_load_checkpoint(
-        self,
-        trainer: L.Trainer,  # noqa: ARG002
-        pl_module: L.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def on_load_checkpoint(self, _trainer: Any, _module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the states until the training starts."""
         self.random_states = checkpoint.get("random_states", [])
         self.stopped = checkpoint.get("stopped", False)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Train nothing if the training had ended early."""
         trainer.should_stop = self.stopped
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Continue the random numbers, whatever has been drawn since."""
         rank = trainer.global_rank
         if rank < len(self.random_states):
@@ -206,7 +184,7 @@ class ResumeState(L.Callback):
             np.random.seed(seed)
             random.seed(seed)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Count the last epoch, as Lightning does later than it writes the checkpoint."""
         if self.stopped:
             epochs: Any = trainer.fit_loop.epoch_progress.current
@@ -251,21 +229,17 @@ def all_random_states() -> list[dict[str, Any]]:
 
 
 class Heartbeat(L.Callback):
-    """Updates ``running.json`` (see `anomalib_rd.results.sweeps`).
-
-    Args:
-        run_dir: the run's folder.
-    """
+    """Updates ``running.json`` in the run's folder, see `anomalib_rd.results.sweeps`."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.touched = time.monotonic()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the first epoch of this process, which follows those of earlier processes."""
         self._note(trainer, trainer.current_epoch, first=True)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the number of epochs."""
         self._note(trainer, trainer.current_epoch + 1)
 

@@ -261,16 +261,7 @@ def saved_epochs(run_dir: Path) -> int:
 
 
 def update_checkpoint(path: Path, state: Mapping[str, Tensor] | None = None, **values: Any) -> None:
-    """Replace parts of a checkpoint.
-
-    Args:
-        path: the checkpoint.
-        state: entries of its state.
-        **values: plain values by their keys.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Replace entries of a checkpoint's state, and plain values by their keys."""
     # Memory-mapped, a checkpoint of any size is copied from file to file.
     old: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     new = {**old, **values}
@@ -295,12 +286,6 @@ def find_resume_point(
     """The checkpoint of a run that was cut off, or None to start anew.
 
     One that is damaged, or does not fit the networks of this version, is reported and ignored.
-
-    Args:
-        run_dir: the run's folder.
-        cfg: its config.
-        module: made from the config.
-        identity: of the run that is about to start.
 
     Raises:
         UserError: the checkpoint is of another config, other training images or another teacher.
@@ -332,16 +317,7 @@ def find_resume_point(
 
 
 def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to resume with other training images; warn of other test images.
-
-    Args:
-        path: the checkpoint.
-        before: the images that it was trained on, of `hash_files`.
-        now: the images on disk.
-
-    Raises:
-        UserError: training images were added, removed or changed.
-    """
+    """Refuse to resume with other training images, by their `hash_files`; warn of test images."""
     trained, others = find_changed_files(before, now)
     if trained:
         count = sum(name.partition("\0")[0] == TRAIN for name in before.keys() | now.keys())

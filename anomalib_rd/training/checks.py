@@ -1,4 +1,4 @@
-"""Checks of a run before it trains: each error names the key and what to do."""
+"""Checks of a run before it trains; each raises a UserError with the key and what to do."""
 
 import difflib
 import logging
@@ -45,11 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Check the values of a run's config that no class checks.
-
-    Raises:
-        UserError: naming the key.
-    """
+    """Check the values of a run's config that no class checks."""
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: must be an integer from 0 to {2**32 - 1}")
     check_evaluation_config(cfg)
@@ -61,11 +57,7 @@ def check_config(cfg: DictConfig) -> None:
 
 
 def check_evaluation_config(cfg: DictConfig) -> None:
-    """Check the part that an evaluation uses: metrics, heatmaps and gallery.
-
-    Raises:
-        UserError: naming the key.
-    """
+    """Check the part that an evaluation uses: metrics, heatmaps and gallery."""
     if cfg.report.gallery != "all" and not _is_count(cfg.report.gallery):
         raise UserError(
             f"report.gallery={cfg.report.gallery}: number of test images; must be all, 0 or more"
@@ -93,11 +85,7 @@ def _is_count(value: object) -> bool:
 
 
 def check_model_selection(cfg: DictConfig) -> None:
-    """Check that the objective and monitored metrics are logged, and are not of the test set.
-
-    Raises:
-        UserError: a validation that is not configured, or the test set without permission.
-    """
+    """Check that optimised and monitored metrics are logged, and are not of the test set."""
     for name, spec in cfg.callbacks.items():
         monitor = str((spec or {}).get("monitor", ""))  # null removes a callback
         key = f"callbacks.{name}.monitor={monitor}"
@@ -154,11 +142,7 @@ def _require_logged(key: str, metric: str, cfg: DictConfig, only: str = "") -> N
 def check_threshold_config(
     kind: object, false_positive_rate: object, train_images: object, has_validation: bool
 ) -> None:
-    """Check ``threshold``.
-
-    Raises:
-        UserError: naming the key.
-    """
+    """Check ``threshold``."""
     rate, count = false_positive_rate, train_images
     if kind not in THRESHOLD_KINDS:
         raise UserError(f"threshold.kind={kind}: choose one of {', '.join(THRESHOLD_KINDS)}")
@@ -182,14 +166,10 @@ def check_run(
     """Try what would otherwise fail during or after the training, and warn of doubtful data.
 
     Args:
-        module: with its networks as they are before the training; they are not changed.
+        module: before the training; it is not changed.
         data: the images.
         model: the config of the networks, whose classes may be the user's.
-        loss: the config of the loss.
-
-    Raises:
-        UserError: custom parts do not fit, the optimizer refuses its arguments, a test image can't
-            be read, or the transform fails.
+        loss: the config of the loss, likewise.
     """
     if names := custom_parts({**model, "loss": loss}):
         check_custom_parts(module, data, ", ".join(names))
@@ -204,22 +184,14 @@ def check_run(
 
 
 def custom_parts(specs: Mapping[Any, Any]) -> list[str]:
-    """Key and class of each network, and of the loss, that is not from this package.
-
-    Args:
-        specs: the config of the model, perhaps with the loss.
-    """
+    """Key and class of each network and of the loss that is not from this package."""
     keys = {part: f"model.{part}" for part in MODEL_PARTS} | {"loss": "loss"}
     targets = {key: str(specs[name]._target_) for name, key in keys.items() if name in specs}
     return [f"{key} ({target})" for key, target in targets.items() if target not in OWN_PARTS[key]]
 
 
 def check_custom_parts(module: DistillationModule, data: AnomalyDataModule, names: str) -> None:
-    """Try one step with two black images; networks and random numbers are not changed.
-
-    Raises:
-        UserError: the parts do not fit together, or the loss can't be minimised.
-    """
+    """Try one step with two black images; networks and random numbers are not changed."""
     size = module.tiling.size or data.image_size
     try:
         distiller, loss = deepcopy((module.distiller, module.loss))
@@ -246,10 +218,7 @@ def check_test_images(data: AnomalyDataModule) -> None:
     """Read each test image and mask once, so that an unreadable one is not found too late.
 
     Decoded images are cached, so this is little work. Warns of masks that mark nothing, everything
-    or the whole border, or are turned in another way than their image.
-
-    Raises:
-        UserError: naming the file.
+    or the complete border, or are rotated in another way than their image.
     """
     at = "at {}x{} pixels".format(*data.image_size)
     empty = (
@@ -257,7 +226,7 @@ def check_test_images(data: AnomalyDataModule) -> None:
         "the defects count as normal; draw them again or delete them",
     )
     full = f"mark all pixels {at}", "is black their background? see `anomalib-rd data check`"
-    border = "mark the whole border of the image as defect", "is black their background?"
+    border = "mark the complete border of the image as defect", "is black their background?"
     turned = (
         "are turned by EXIF data but their images are not, or the other way round",
         "both are read as if drawn upright; if that is wrong, store both without EXIF orientation",
@@ -286,11 +255,7 @@ def check_test_images(data: AnomalyDataModule) -> None:
 
 
 def check_transform(data: AnomalyDataModule) -> None:
-    """Try ``data.transform`` on one training image.
-
-    Raises:
-        UserError: it fails, or changes the image's size.
-    """
+    """Try ``data.transform`` on one training image."""
     if data.transform is None:
         return
     one = AnomalyDataset(data.split.train[:1], data.image_size, data.transform, masks=False)
@@ -344,12 +309,7 @@ def find_copies(category: str, split: Split) -> Iterator[str]:
 
 
 def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
-    """Warn of images that were changed during the run.
-
-    Args:
-        before: of `hash_files`, when the run began.
-        data: the run's.
-    """
+    """Warn of images that were changed during the run, by their `hash_files` before it."""
     trained, others = find_changed_files(before, hash_files(data.split, data.root))
     changed = [*trained, *others]
     if changed:
@@ -399,16 +359,7 @@ def log_possible_rate(
 
 
 def check_limits(trainer: Any, data: AnomalyDataModule, fit: bool) -> None:
-    """Refuse Lightning's limits if no batch remains.
-
-    Args:
-        trainer: with the config's limits.
-        data: the images.
-        fit: whether anything is trained.
-
-    Raises:
-        UserError: naming the limit.
-    """
+    """Refuse Lightning's limits if no batch remains."""
     for stage, count in batches_per_stage(trainer, data).items():
         name = f"limit_{stage}_batches"
         limit = getattr(trainer, name)

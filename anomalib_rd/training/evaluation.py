@@ -306,10 +306,10 @@ class Evaluator(L.Callback):
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
+        _module: Any,
         outputs: Any,
         batch: dict[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
+        _batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Gather held-out images, or test images for the optional curve."""
@@ -332,18 +332,12 @@ class Evaluator(L.Callback):
                 point = {"epoch": epoch, **result.metrics}
                 self.test_curves.setdefault(category, []).append(point)
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, _trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start anew."""
         self._start(pl_module, TEST)
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        self, trainer: L.Trainer, _module: Any, outputs: Any, batch: dict[str, Tensor], *_: Any
     ) -> None:
         """Gather test images."""
         self._gather(trainer, TEST, batch, outputs)

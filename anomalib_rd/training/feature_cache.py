@@ -73,10 +73,7 @@ class FeatureCaching(L.Callback):
         self.target = target
 
     def on_load_checkpoint(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
+        self, trainer: L.Trainer, _module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Compute nothing if no epoch is left to train."""
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -101,7 +98,7 @@ class FeatureCaching(L.Callback):
             )
         data.train_by_index = pl_module.feature_cache is not None
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+    def on_fit_end(self, _trainer: L.Trainer, pl_module: Any) -> None:
         """Free the memory before the test."""
         pl_module.feature_cache = None
 

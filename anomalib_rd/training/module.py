@@ -87,12 +87,7 @@ class DistillationModule(L.LightningModule):
         )
         return loss
 
-    def validation_step(
-        self,
-        batch: dict[str, Tensor],
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Tensor], *_: Any) -> dict[str, Tensor]:
         """Score a batch of validation images."""
         return self.score(batch["image"])._asdict()
 

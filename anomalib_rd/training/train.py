@@ -172,12 +172,7 @@ def set_threshold(run: EvaluatedRun, checkpoint: Path) -> None:
 
 @contextmanager
 def record_divergence(run_dir: Path, checkpoint: Path) -> Iterator[None]:
-    """Write ``failure.json``, with the losses, if numbers are not finite.
-
-    Args:
-        run_dir: the run's folder.
-        checkpoint: of its last finite state; the message names it if it exists.
-    """
+    """Write ``failure.json`` with the losses if they are not finite; name the last checkpoint."""
     try:
         yield
     except NotFiniteError as error:

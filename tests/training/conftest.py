@@ -4,7 +4,6 @@ import pytest
 
 QUICK = ("model.teacher.name=test_efficientnet.r160_in1k", "model.teacher.weights=random")
 QUICK += ("report.heatmaps=0", "report.gallery=0")
-PRETRAINED = ("model.teacher.name=tf_efficientnet_lite0.in1k", "model.teacher.weights=embedded")
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ REFUSED = {
     ),
     "early stopping on the test set": (
         ["callbacks=early_stopping", "callbacks.early_stopping.monitor=test_curve/aupro"],
-        r"the test set must not steer the training",
+        "early_stopping.monitor=test_curve/aupro",
     ),
     "a search without validation": (
         ["optimized_metric=val/image_auroc"],
@@ -217,15 +217,15 @@ REFUSED = {
     ),
     "a search on the test curve": (
         ["optimized_metric=test_curve/aupro", "test_during_training=true"],
-        "choose on",
+        "optimized_metric=test_curve/aupro",
     ),
     "an unknown validation": (
         ["validation.kind=real"],
-        "validation.kind=real: choose synthetic, or null",
+        "validation.kind=real",
     ),
     "too few images": (
         ["validation.kind=synthetic", "data.category=cable"],
-        "6 normal training images in .* are too few to hold out 4",
+        r"\b6 .* 4\b",
     ),
 }
 
@@ -241,7 +241,7 @@ def test_a_search_on_the_test_set_says_so_in_log_and_record(compose_config, tmp_
     words = ["model=untrained", "report.heatmaps=0", "optimized_metric=test/image_auroc"]
     with caplog.at_level(logging.WARNING):
         value = train(compose_config(*words, "++optimize_on_test=true"))
-    assert "the search chooses on the test set" in caplog.text
+    assert "optimized_metric=test/image_auroc" in caplog.text
     record = json.loads((tmp_path / "run/result.json").read_text())
     assert record["protocol"]["chosen_on_test"] is True
     assert value == pytest.approx(record["metrics"]["image_auroc"])

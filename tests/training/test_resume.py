@@ -184,7 +184,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(run, cut):
     with pytest.raises(UserError) as refused:
         run("cut", "optimizer.lr=0.1", "seed=7", "loss=pixel_cosine", "model.masking.ratio=0.5")
     line = str(refused.value)
-    assert "seed=0 there, 7 here" in line and "1 keys more" in line and "hydra.run.dir" in line
+    assert "optimizer.lr=0.005 there, 0.1 here" in line and "hydra.run.dir" in line
     assert (cut / "checkpoints/last.ckpt").read_bytes() == before
 
 
@@ -300,7 +300,7 @@ class Signals(L.Callback):
 
 @pytest.mark.parametrize(
     ("grace", "epoch", "after"),
-    [(10, 1, [0, 0.3]), (0.3, 1, [0]), (10, 0, [0])],
+    [(10, 1, [0, 0.3]), (1, 1, [0]), (10, 0, [0])],
     ids=["second signal", "time is over", "no epoch finished"],
 )
 def test_signal_that_must_not_wait(run, tmp_path, monkeypatch, grace, epoch, after):
