@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 def check_config(cfg: DictConfig) -> None:
     """Check the values of a run's config that no class checks."""
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed={cfg.seed}: must be an integer from 0 to {2**32 - 1}")
+        raise UserError(f"seed={cfg.seed}: must be a whole number from 0 to {2**32 - 1}")
     check_evaluation_config(cfg)
     check_model_selection(cfg)
     check_threshold_config(

@@ -160,7 +160,9 @@ class PredictionGatherer(Metric):
         for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
         count = 0 if pixel_bins is None else len(self.names)
-        self.streamed = nn.ModuleList([StreamedPixelMetrics(pixel_bins or 0) for _ in range(count)])
+        # A module list moves them to the device; its type hides theirs.
+        streamed = [StreamedPixelMetrics(pixel_bins or 0) for _ in range(count)]
+        self.streamed: Any = nn.ModuleList(streamed)
 
     def update(self, batch: dict[str, Tensor], maps: Tensor, scores: Tensor) -> None:
         """Add a batch: the data set's items, maps (B, H, W) and scores (B,)."""
@@ -177,7 +179,7 @@ class PredictionGatherer(Metric):
     def reset(self) -> None:
         """Forget all batches."""
         super().reset()
-        for streamed in self._streams():
+        for streamed in self.streamed:
             streamed.reset()
 
     def compute(self) -> Predictions:
@@ -213,7 +215,6 @@ class PredictionGatherer(Metric):
         Args:
             predictions: of ``predictions``.
         """
-        streams: list[StreamedPixelMetrics | None] = list(self._streams())
         for number, name in enumerate(self.names):
             own = predictions
             if len(self.names) > 1:
@@ -222,23 +223,20 @@ class PredictionGatherer(Metric):
             if self.known is not None and len(own.maps):
                 known = self.known[own.rows.cpu()].to(own.maps.device)
                 own = own._replace(maps=own.maps[known], masks=own.masks[known])
-            yield name, own, streams[number] if streams else None
-
-    def _streams(self) -> list[StreamedPixelMetrics]:
-        return [one for one in self.streamed if isinstance(one, StreamedPixelMetrics)]
+            yield name, own, self.streamed[number] if self.streamed else None
 
     def _stream(self, index: Tensor, maps: Tensor, masks: Tensor) -> None:
         if self.known is not None:
             rows = self.known[index.cpu()].to(maps.device)
             index, maps, masks = index[rows], maps[rows], masks[rows]
         if len(self.names) == 1:
-            return self._streams()[0].update(maps, masks)
+            self.streamed[0].update(maps, masks)
+            return
         part = self.part[index.cpu()]
         # Every category in every batch: the processes gather the pixels of each category.
-        for number, streamed in enumerate(self._streams()):
+        for number, streamed in enumerate(self.streamed):
             rows = (part == number).nonzero().squeeze(1).to(maps.device)
             streamed.update(maps[rows], masks[rows])
-        return None
 
 
 class Evaluator(L.Callback):

@@ -138,18 +138,16 @@ def cache_features(
             cache_device = choose_device(target, needed, device, processes)
             if cache_device is None:
                 return None
-            cache = [empty_like_batch(count, f, cache_device) for f in features]
+            for f in features:
+                last = f.is_contiguous(memory_format=torch.channels_last)
+                layout = torch.channels_last if last else torch.contiguous_format
+                shape = (count, *f.shape[1:])
+                cache.append(
+                    torch.empty(shape, dtype=f.dtype, device=cache_device, memory_format=layout)
+                )
         for stored, scale in zip(cache, features, strict=True):
             stored[index.to(stored.device)] = scale.to(stored.device)
     return FeatureCache(cache, device)
-
-
-def empty_like_batch(count: int, batch: Tensor, device: torch.device) -> Tensor:
-    """An empty tensor of ``count`` rows with the type and memory format of a batch."""
-    last = batch.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    shape = (count, *batch.shape[1:])
-    return torch.empty(shape, dtype=batch.dtype, device=device, memory_format=layout)
 
 
 def choose_device(

@@ -121,7 +121,7 @@ def cases(root, bad):
         "value for a group": (train("model.masking=3"), ("model.masking=3: must be keys and",)),
         "list without -m": (train("seed=0,1"), ("seed=0,1: several values; add -m",)),
         "seed null": (train("seed=null"), ("seed=null: needs a value, such as 0",)),
-        "seed negative": (train("seed=-1"), ("seed=-1: give a whole number from 0",)),
+        "seed negative": (train("seed=-1"), ("seed=-1: must be a whole number from 0",)),
         "one side": (train("data.image_size=[64]"), ("data.image_size=[64]: give height",)),
         "sides of text": (train("data.image_size=[a,b]"), ("multiples of 32", "[256, 256]")),
         "odd sides": (train("data.image_size=[65,64]"), ("multiples of 32",)),

@@ -53,7 +53,5 @@ def test_a_search_on_the_test_set_is_refused_in_one_line(search, tmp_path):
     refused = search("optimized_metric=test/image_auroc")
     assert refused.returncode == 2
     line = refused.stderr.strip().splitlines()[-1]
-    assert line.startswith(
-        "anomalib-rd: optimized_metric=test/image_auroc: this would choose on the test"
-    )
+    assert line.startswith("anomalib-rd: optimized_metric=test/image_auroc: ")
     assert "optimize_on_test=true" in line and not list(tmp_path.rglob("result.json"))

@@ -1,4 +1,4 @@
-"""What processes of a group do in the tests; without Lightning, so that they start quickly."""
+"""Work for processes of a group; without Lightning, so that they start quickly."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from anomalib_rd.errors import UserError
 
 
 def fail_in_second(kind, _):
-    """The second process fails in its own way, the first waits for it forever."""
+    """The second process fails, the first waits for it forever."""
     if os.environ["RANK"] == "0":
         time.sleep(600)
     if kind == "killed":

@@ -16,7 +16,7 @@ BASE = ("model=fmg_rd", "data.train_batch_size=2", "trainer.max_epochs=3", "mode
 
 
 class Watching(Callback):
-    """Keeps the weights after each step, and those that are judged."""
+    """Records the weights after each step, and those that are validated."""
 
     def __init__(self):
         self.after, self.judged = [], []
@@ -45,7 +45,7 @@ def same(state, average):
 
 
 @pytest.mark.parametrize("decay", [0.98, 0.3])
-def test_what_is_judged_and_left_is_the_average_by_hand(compose_config, decay):
+def test_the_evaluated_and_saved_weights_are_the_average_by_hand(compose_config, decay):
     cfg = compose_config(*BASE, f"model.ema_decay={decay}", "test_during_training=true")
     torch.manual_seed(0)
     module = make_module(cfg)
@@ -59,8 +59,8 @@ def test_what_is_judged_and_left_is_the_average_by_hand(compose_config, decay):
     same(module.state_without_teacher(), expected(watching.after, decay))
 
 
-def test_it_trains_on_with_the_weights_of_the_last_step(compose_config):
-    """Looking at the average after each epoch changes nothing of the training."""
+def test_training_continues_with_the_weights_of_the_last_step(compose_config):
+    """Validating the average after each epoch does not change the training."""
 
     def losses(*words):
         cfg = compose_config(*BASE[:3], *words)

@@ -1,4 +1,4 @@
-"""Choosing without the test set: synthetic validation, early stopping, objectives."""
+"""Model selection without the test set: synthetic validation, early stopping, searches."""
 
 import json
 import logging
@@ -19,13 +19,13 @@ LOGGED = "lightning.pytorch.loggers.CSVLogger"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Twelve training images: eight are left to train on."""
+    """Twelve training images, of which eight are trained on."""
     return make_mvtec(tmp_path_factory.mktemp("twelve"), categories=("cloth",), train=12)
 
 
 @pytest.fixture
 def run(compose_config, tmp_path, root):
-    """Train a small RD4AD and give back the folder."""
+    """Train a small RD4AD; returns the folder."""
 
     def start(folder, *overrides):
         path = tmp_path / folder
@@ -44,7 +44,7 @@ def run(compose_config, tmp_path, root):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Enough for tiny images, and quicker where other processes run."""
+    """Enough for tiny images, and faster beside other processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +56,7 @@ def weights(folder):
 
 
 def logged(folder, prefix):
-    """Epoch and metrics of each look, from the CSV logger's file."""
+    """Epoch and metrics of each evaluation, from the CSV logger's file."""
     import pandas as pd
 
     table = pd.read_csv(next(folder.rglob("metrics.csv")))
@@ -64,7 +64,7 @@ def logged(folder, prefix):
     return table.dropna(subset=columns, how="all")[["epoch", *columns]].to_dict("records")
 
 
-def test_the_record_says_what_was_held_out_and_how_the_last_epoch_did_on_it(run):
+def test_the_record_holds_the_validation_images_and_metrics(run):
     folder = run("run", "validation.kind=synthetic", "validation.fraction=0.25", "logger=csv")
     record = read_record(folder)
     assert record["data"]["train_images"] == 8
@@ -87,13 +87,13 @@ def test_the_record_says_what_was_held_out_and_how_the_last_epoch_did_on_it(run)
     assert len(read_scores(folder)) == 7
 
 
-def test_without_it_nothing_is_held_out(run):
+def test_nothing_is_held_out_by_default(run):
     record = read_record(run("run", "trainer.max_epochs=1"))
     assert record["data"]["train_images"] == 12 and record["validation"] is None
     assert record["protocol"]["validation"] is None
 
 
-def test_looking_at_both_sets_changes_nothing_and_keeps_them_apart(run):
+def test_validation_and_test_curve_change_no_weight_and_stay_separate(run):
     words = ["validation.kind=synthetic", "callbacks=default"]
     one = run("one", *words, "speed.feature_cache=off", "speed.image_cache=false")
     both = run("both", *words, "test_during_training=true", "data.test_batch_size=3")
@@ -125,7 +125,7 @@ def test_an_untrained_network_is_validated_too(run, compose_config, root):
     assert objective == pytest.approx(record["validation"]["aupro"])
 
 
-def test_streamed_pixel_metrics_are_streamed_on_both(run):
+def test_validation_metrics_are_streamed_too(run):
     words = ["validation.kind=synthetic", "trainer.max_epochs=1"]
     coarse, exact = (
         read_record(run(str(bins), *words, f"metrics.max_bins={bins}"))["validation"]
@@ -135,7 +135,7 @@ def test_streamed_pixel_metrics_are_streamed_on_both(run):
     assert coarse["pixel_ap"] != exact["pixel_ap"] == pytest.approx(coarse["pixel_ap"], abs=0.2)
 
 
-def test_missing_masks_of_the_test_set_leave_the_validation_whole(run, tmp_path):
+def test_missing_masks_of_the_test_set_do_not_affect_the_validation(run, tmp_path):
     bare = make_mvtec(tmp_path / "bare", categories=("cloth",), train=8, masks=False)
     record = read_record(run("run", "validation.kind=synthetic", f"data.root={bare}"))
     assert record["metrics"]["aupro"] != record["metrics"]["aupro"]
@@ -153,7 +153,7 @@ def leaving(folder):
     return record["metrics"], record["validation"], record["protocol"]["epochs"]
 
 
-def test_early_stopping_ends_the_training_and_a_resumed_run_ends_alike(run, tmp_path):
+def test_a_resumed_run_stops_early_at_the_same_epoch(run, tmp_path):
     whole = run("whole", *STOPPING)
     # The first validation is the best, one more is waited for.
     assert read_record(whole)["protocol"]["epochs"] == 2
@@ -175,7 +175,7 @@ def test_early_stopping_counts_validations_not_epochs(run):
     assert record["protocol"]["epochs"] == 4
 
 
-def test_what_improves_is_not_stopped(run):
+def test_an_improving_metric_does_not_stop_the_training(run):
     better = ["callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.mode=min"]
     words = [word for word in STOPPING if "min_delta" not in word]
     record = read_record(run("run", *words, *better, "trainer.max_epochs=3"))
@@ -231,13 +231,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words, said", REFUSED.values(), ids=REFUSED)
-def test_it_is_refused_in_one_line_before_anything_starts(compose_config, tmp_path, words, said):
+def test_wrong_model_selection_is_refused_in_one_line(compose_config, tmp_path, words, said):
     with pytest.raises(UserError, match=said) as refused:
         train(compose_config(*words))
     assert "\n" not in str(refused.value) and not (tmp_path / "run").exists()
 
 
-def test_a_search_on_the_test_set_says_so_in_log_and_record(compose_config, tmp_path, caplog):
+def test_a_search_on_the_test_set_is_noted_in_log_and_record(compose_config, tmp_path, caplog):
     words = ["model=untrained", "report.heatmaps=0", "optimized_metric=test/image_auroc"]
     with caplog.at_level(logging.WARNING):
         value = train(compose_config(*words, "++optimize_on_test=true"))

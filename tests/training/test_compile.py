@@ -1,4 +1,4 @@
-"""speed.compile changes the rounding alone: the same masks, the same dropout, the same loss."""
+"""speed.compile changes only the rounding: the same masks, the same dropout, the same loss."""
 
 from functools import partial
 
@@ -44,7 +44,7 @@ class Fusion(nn.Module):
 
 
 class Student(nn.Module):
-    """Draws random numbers of its own."""
+    """A student with dropout."""
 
     def __init__(self, teacher, in_channels):
         super().__init__()
@@ -58,7 +58,7 @@ class Student(nn.Module):
 
 
 class Recorded(FlattenedCosine):
-    """Keeps the student's features."""
+    """Records the student's features."""
 
     def forward(self, features, restored):
         self.restored = restored
@@ -66,7 +66,7 @@ class Recorded(FlattenedCosine):
 
 
 class RecordedMasking(FeatureMasking):
-    """Keeps the last masks."""
+    """Records the last masks."""
 
     def draw_masks(self, features):
         mask_sets = super().draw_masks(features)
@@ -98,7 +98,7 @@ def step(compile, strategy):
 @pytest.mark.slow
 @pytest.mark.timeout(1000)  # where the cores are shared
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_compiled_step_draws_the_same_and_differs_by_rounding_alone(strategy):
+def test_a_compiled_step_draws_the_same_numbers_and_differs_only_by_rounding(strategy):
     masks, restored, loss, gradients = step(False, strategy)
     same_masks, close, close_loss, close_gradients = step(True, strategy)
     assert 0 < masks[-1].mean() < 1
@@ -109,7 +109,7 @@ def test_a_compiled_step_draws_the_same_and_differs_by_rounding_alone(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_masks_are_drawn_outside_of_what_is_compiled(strategy, monkeypatch):
+def test_masks_are_drawn_outside_of_the_compiled_part(strategy, monkeypatch):
     def keep_state(work, **_):
         def watched(*args):
             before = torch.get_rng_state()

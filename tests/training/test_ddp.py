@@ -1,4 +1,4 @@
-"""DDP in two processes on the CPU (gloo): one run, a multirun, and what fails in one process."""
+"""DDP in two processes on the CPU (gloo): a run, a multirun, and failures in one process."""
 
 import json
 import os
@@ -63,14 +63,14 @@ def load_module(cfg, checkpoint):
 
 
 def trained(words, folder):
-    """Scores after a training in this process and those beside it."""
+    """Scores after a training in this process and the others."""
     run.train(composed([*words, f"run_dir={folder}"]))
     torch.distributed.barrier()
     return (folder / "scores.csv").read_text()
 
 
 def validated(words, checkpoint):
-    """Metrics of a checkpoint on five of ten training images and on the test images; which ones."""
+    """Metrics of a checkpoint on five held-out images and on the test images, and their indices."""
     cfg = composed(
         [
             *words,
@@ -87,7 +87,7 @@ def validated(words, checkpoint):
 
 
 class Seen(L.Callback):
-    """Keeps the loss, the size and the coarsest masks of each batch of this process."""
+    """Records loss, size and coarsest masks of each batch of this process."""
 
     def __init__(self):
         self.losses, self.sizes, self.masks = [], [], []
@@ -108,7 +108,7 @@ class Seen(L.Callback):
 
 
 def seen_in_training(words, folder, resume=None):
-    """What each batch of four epochs was in this process, what was logged and learnt."""
+    """Batches of four epochs in this process, logged values and weights."""
     words = [*words, "model=fmg_rd", "model.ema_decay=null", "data.train_batch_size=2"]
     words += ["trainer.max_epochs=4", "model.masking.ratio=0.4", f"run_dir={folder}"]
     cfg = composed(words)
@@ -132,7 +132,7 @@ def seen_in_training(words, folder, resume=None):
 
 
 def in_one_process(root, ten, checkpoint, folder):
-    """All that the tests ask of a group of processes, so that one group is enough."""
+    """Everything that the tests need from a group of processes, so that one group is enough."""
     words = [*DDP, f"data.root={root}"]
     return {
         "threads": torch.get_num_threads(),
@@ -151,7 +151,7 @@ def in_one_process(root, ten, checkpoint, folder):
 
 @pytest.fixture(scope="module")
 def one_and_two(mvtec_root, tmp_path_factory):
-    """A checkpoint judged by this process, and what two processes make of it."""
+    """Evaluations of a checkpoint by this process and by two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     ten = make_mvtec(folder / "ten", categories=("cloth",), train=10)
     words = ["trainer=cpu", f"data.root={mvtec_root}"]
@@ -174,7 +174,7 @@ def one_and_two(mvtec_root, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "streamed", "unified"])
-def test_two_processes_judge_a_checkpoint_as_one_does(one_and_two, kind):
+def test_two_processes_evaluate_a_checkpoint_like_one(one_and_two, kind):
     one, two = one_and_two
     scores, metrics = one[kind]
     assert len(scores) == (14 if kind == "unified" else 7)
@@ -216,7 +216,7 @@ def test_the_loss_is_the_mean_over_the_images_of_all_processes(one_and_two):
     assert ranks[0]["logged"] == ranks[1]["logged"] == ranks[0]["curve"][-1]
 
 
-def test_each_process_draws_masks_of_its_own(one_and_two):
+def test_each_process_draws_its_own_masks(one_and_two):
     _, two = one_and_two
     first, second = (two[rank]["whole"]["masks"] for rank in (0, 1))
     assert len(first) == len(second) == 12
@@ -225,7 +225,7 @@ def test_each_process_draws_masks_of_its_own(one_and_two):
     assert all(a.sum() == b.sum() for a, b in pairs)  # as much is hidden
 
 
-def test_a_resumed_run_of_two_processes_draws_and_learns_what_the_whole_one_did(one_and_two):
+def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(one_and_two):
     _, two = one_and_two
     for rank in (0, 1):
         whole, resumed = two[rank]["whole"], two[rank]["resumed"]
@@ -251,7 +251,7 @@ def test_the_threads_are_divided_among_the_processes(one_and_two):
         ("killed", RuntimeError, "SIGKILL"),
     ],
 )
-def test_a_process_that_fails_ends_the_others_and_is_heard_here(kind, error, said):
+def test_a_failing_process_ends_the_others_and_its_error_is_raised(kind, error, said):
     with pytest.raises(error, match=said) as caught:
         run_in_processes(2, fail_in_second, kind, None)
     if kind == "defect":
@@ -280,7 +280,9 @@ def test_ctrl_c_ends_the_processes(tmp_path):
         ({"SLURM_JOB_NAME": "a", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}, 2),
     ],
 )
-def test_processes_are_started_unless_they_are_there(monkeypatch, mvtec_root, environment, count):
+def test_processes_are_started_unless_a_launcher_has_started_them(
+    monkeypatch, mvtec_root, environment, count
+):
     for name in ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"):
@@ -296,8 +298,8 @@ def test_processes_are_started_unless_they_are_there(monkeypatch, mvtec_root, en
 
 
 @pytest.mark.slow
-def test_a_multirun_goes_on_after_a_job_that_failed_in_one_process(mvtec_copy, tmp_path):
-    """The first category's broken image is seen by one process alone."""
+def test_a_multirun_continues_after_a_job_that_failed_in_one_process(mvtec_copy, tmp_path):
+    """Only one process reads the broken image of the first category."""
     make_mvtec(mvtec_copy, categories=("knot",))
     broken = mvtec_copy / "cloth/test/square/003.png"  # of seven, the first process reads it
     broken.write_bytes(broken.read_bytes()[:200])
@@ -323,7 +325,7 @@ def test_a_multirun_goes_on_after_a_job_that_failed_in_one_process(mvtec_copy, t
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_epoch_of_all_processes(mvtec_root, tmp_path, number, status):
-    """As a terminal sends Ctrl-C, to every process, or as Slurm does to one; none is due."""
+    """Ctrl-C reaches every process, Slurm's signal one; no checkpoint is due."""
     words = [*SMALL, *DDP, "trainer.max_epochs=500", "callbacks=default", "hydra.run.dir=run"]
     words += [f"data.root={mvtec_root}", "callbacks.checkpoint.every_s=1000"]
     process = subprocess.Popen(

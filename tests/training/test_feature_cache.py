@@ -1,4 +1,4 @@
-"""The teacher's features kept in memory: the right rows, the right place, the right refusals."""
+"""The teacher's features in memory: rows, devices, memory limits and refusals."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def batches(images, size=2):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_has_the_bits_and_the_layout_of_the_teachers_own(teacher, layout):
+def test_a_cached_batch_equals_the_teachers_output_and_layout(teacher, layout):
     teacher = teacher.to(memory_format=layout)
     images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
     cache = cache_features(teacher, batches(images), 5, "auto", CPU, silent=True)
@@ -51,7 +51,7 @@ def test_a_batch_has_the_bits_and_the_layout_of_the_teachers_own(teacher, layout
     assert cache.bytes == 5 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
 
 
-def test_features_keep_the_type_that_autocast_gives_them(teacher):
+def test_cached_features_have_the_type_of_autocast(teacher):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
         cache = cache_features(teacher, batches(images), 2, "auto", CPU, silent=True)
@@ -61,7 +61,7 @@ def test_features_keep_the_type_that_autocast_gives_them(teacher):
     assert all(torch.equal(a, b) for a, b in zip(kept, own, strict=True))
 
 
-def test_auto_takes_the_device_then_the_host_then_nothing(free, caplog):
+def test_auto_uses_the_device_then_the_host_then_no_cache(free, caplog):
     free(host=100, device=100)
     assert choose_device("auto", 50, GPU) == GPU
     free(host=100, device=99)
@@ -81,13 +81,13 @@ def test_processes_of_one_machine_share_its_memory_but_not_their_gpus(free):
 
 
 @pytest.mark.parametrize(("place", "where"), [("device", "cuda:0"), ("host", "cpu")])
-def test_no_room_in_the_place_asked_for_is_one_line(free, place, where):
+def test_too_little_memory_on_the_requested_device_is_one_line(free, place, where):
     free(host=10 * 2**30, device=10 * 2**30)
     with pytest.raises(UserError, match=f"need 6.00 GiB, and 5.00 GiB may be used on {where}"):
         choose_device(place, 6 * 2**30, GPU)
 
 
-def test_without_room_the_teacher_is_asked_each_epoch(free, teacher):
+def test_there_is_no_cache_without_memory(free, teacher):
     free(host=10)
     images = torch.zeros((2, 3, 64, 64), dtype=torch.uint8)
     assert cache_features(teacher, batches(images), 2, "auto", CPU, silent=True) is None
@@ -126,7 +126,7 @@ def machine(tmp_path):
         ({}, float("inf")),
     ],
 )
-def test_the_tightest_limit_from_the_own_cgroup_up_counts(machine, groups, free):
+def test_the_tightest_limit_of_the_cgroup_and_its_parents_counts(machine, groups, free):
     assert cgroup_free_bytes(machine(f"0::/{STEP}\n", groups)) == free
 
 
@@ -136,7 +136,7 @@ def test_without_cgroups_there_is_no_limit(tmp_path):
 
 @pytest.mark.parametrize("folder", ["memory/slurm/uid_1/job_7", "memory/slurm", "memory"])
 def test_the_limits_of_cgroup_v1_count_too(machine, folder):
-    """At the top where a container shows its host's paths."""
+    """At the top if a container has the paths of its host."""
     own = "5:cpu,cpuacct:/slurm\n4:memory:/slurm/uid_1/job_7\n1:name=systemd:/x\n0::/\n"
     groups = {folder: (1000, 400), "memory/other": (10, 5), "cpu/slurm": (10, 5)}
     assert cgroup_free_bytes(machine(own, groups, V1)) == 600
@@ -148,11 +148,11 @@ def test_pages_of_files_that_can_be_dropped_are_free(machine):
     assert cgroup_free_bytes(root) == 600
 
 
-def test_a_cgroup_outside_of_the_containers_own_is_no_error(machine):
+def test_a_cgroup_outside_of_the_container_is_no_error(machine):
     assert cgroup_free_bytes(machine("0::/../../job\n", {".": (1000, 400)})) == 600
 
 
-def test_transformed_images_have_no_features_to_keep(caplog):
+def test_features_of_transformed_images_are_not_cached(caplog):
     assert check_feature_cache("auto", None) == "auto"
     assert check_feature_cache("off", "flip") == "off" and check_feature_cache(False, None) == "off"
     assert not caplog.text

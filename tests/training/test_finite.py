@@ -1,4 +1,4 @@
-"""NaN and infinity stop a run where they come up, and what there was is kept."""
+"""NaN and infinity end a run, with the losses in failure.json."""
 
 import json
 import math
@@ -18,7 +18,7 @@ BASE += ["callbacks.checkpoint.every_s=0"]
 
 
 class Poison(L.Callback):
-    """Puts a value into the student's weights just before a batch; both counted from 1."""
+    """Puts a value into the student's weights before a batch; epoch and batch count from 1."""
 
     def __init__(self, stage, epoch, batch, value="nan"):
         self.stage, self.at, self.value = stage, (epoch, batch), float(value)
@@ -38,7 +38,7 @@ class Poison(L.Callback):
 
 
 def poison(stage, epoch, batch, value="nan"):
-    """The words that put it into a command."""
+    """The overrides that add it to a config."""
     said = {"stage": stage, "epoch": epoch, "batch": batch, "value": value}
     words = [f"+callbacks.poison.{key}={value}" for key, value in said.items()]
     return [f"+callbacks.poison._target_={__name__}.Poison", *words]
@@ -46,7 +46,7 @@ def poison(stage, epoch, batch, value="nan"):
 
 @pytest.fixture
 def stopped(compose_config, tmp_path):
-    """Train, to be stopped; gives what was said and what ``failure.json`` holds."""
+    """Train until divergence; returns the message and ``failure.json``."""
 
     def start(*overrides):
         with pytest.raises(NotFiniteError) as told:
@@ -58,7 +58,7 @@ def stopped(compose_config, tmp_path):
 
 
 @pytest.mark.parametrize("more", [[], ["test_during_training=true"]], ids=["plain", "test curve"])
-def test_a_lost_loss_names_epoch_and_batch_and_keeps_what_there_was(stopped, more):
+def test_a_diverged_loss_names_epoch_and_batch_and_writes_the_losses(stopped, more):
     said, failure = stopped(*poison("train", epoch=2, batch=3), *more)
     kept = stopped.folder / "checkpoints/last.ckpt"
     assert said == (
@@ -74,7 +74,7 @@ def test_a_lost_loss_names_epoch_and_batch_and_keeps_what_there_was(stopped, mor
     assert not (stopped.folder / "result.json").exists()
 
 
-def test_weights_lost_in_an_epochs_last_step_reach_no_checkpoint(stopped):
+def test_weights_that_diverge_in_the_last_step_reach_no_checkpoint(stopped):
     said, failure = stopped("optimizer.lr=inf", "data.train_batch_size=6")
     assert said.startswith("the weights are not finite after the last of 1 batches of epoch 1:")
     assert failure["loss_curve"] == [] and 0 < failure["batch_losses"][0] < 6
@@ -83,7 +83,7 @@ def test_weights_lost_in_an_epochs_last_step_reach_no_checkpoint(stopped):
 
 @pytest.mark.parametrize("more", [[], ["metrics.max_bins=1000"]], ids=["kept", "streamed"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_lost_maps_name_epoch_and_batch_and_keep_the_trained_networks(stopped, more, value):
+def test_maps_that_are_not_finite_name_epoch_and_batch(stopped, more, value):
     said, _ = stopped(*poison("test", epoch=2, batch=2, value=value), *more)
     assert said.startswith(
         "the anomaly maps of test batch 2 have NaN or infinite values after epoch 2"
@@ -92,7 +92,7 @@ def test_lost_maps_name_epoch_and_batch_and_keep_the_trained_networks(stopped, m
     assert not (stopped.folder / "result.json").exists()
 
 
-def test_it_is_one_line_and_status_2(mvtec_root, tmp_path, capfd):
+def test_divergence_is_one_line_with_status_2(mvtec_root, tmp_path, capfd):
     words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=0"]
     words += ["data.image_size=[64,64]", "trainer=cpu", "logger=none", *BASE]
     words += ["optimizer.lr=1e30", "trainer.precision=bf16-mixed", f"hydra.run.dir={tmp_path}/run"]
@@ -102,7 +102,7 @@ def test_it_is_one_line_and_status_2(mvtec_root, tmp_path, capfd):
     assert "lower optimizer.lr or train with trainer.precision=32-true; losses in" in line
 
 
-def test_in_a_multirun_the_losses_stay_in_the_failure(mvtec_root, tmp_path, capfd):
+def test_a_multirun_writes_the_losses_of_a_failure(mvtec_root, tmp_path, capfd):
     words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=0"]
     words += ["data.image_size=[64,64]", "trainer=cpu", "logger=none", *BASE]
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""The gallery that a tiny real run leaves."""
+"""The gallery of a tiny run."""
 
 from io import BytesIO
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ def pixels(content):
     return np.asarray(Image.open(BytesIO(content))).astype(int)
 
 
-def test_every_test_image_is_kept_whether_the_maps_were_or_not(run, mvtec_root):
+def test_the_gallery_holds_every_test_image_with_exact_and_streamed_metrics(run, mvtec_root):
     exact, streamed = run("exact"), run("streamed", "metrics.max_bins=1000")
     with Gallery(exact) as kept, Gallery(streamed) as again:
         assert kept.paths == again.paths == list(read_scores(exact)["path"])
@@ -52,7 +52,7 @@ def test_every_test_image_is_kept_whether_the_maps_were_or_not(run, mvtec_root):
         assert brightest > 250
 
 
-def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
+def test_the_gallery_holds_the_requested_number_of_images(run, mvtec_copy):
     (mvtec_copy / "cloth/ground_truth/square/001_mask.png").unlink()
     few = run("few", "report.gallery=3", f"data.root={mvtec_copy}")
     with Gallery(few) as gallery:
@@ -62,20 +62,20 @@ def test_as_many_as_asked_for_are_kept(run, mvtec_copy):
         assert [p for p, mask in truths.items() if mask is None] == ["cloth/test/square/001.png"]
 
 
-def test_none_is_left_if_none_is_asked_for(tmp_path):
+def test_there_is_no_gallery_without_images(tmp_path):
     scores = pd.DataFrame({"path": ["a", "b"], "defect": ["good", "crack"]})
     save_gallery(SimpleNamespace(config={"report": {"gallery": 0}}), tmp_path, None, scores)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["-1", "some", "1.5", "true", "null"])
-def test_what_is_no_number_is_refused_before_the_training(compose_config, value):
+def test_a_gallery_that_is_no_number_is_refused(compose_config, value):
     with pytest.raises(UserError, match="gallery="):
         train(compose_config(f"report.gallery={value}"))
 
 
-def test_maps_that_were_not_kept_are_made_again_in_the_precision_of_the_test(run, monkeypatch):
-    """For the heatmaps and for the gallery, whatever the test was."""
+def test_streamed_maps_are_computed_again_in_the_precision_of_the_test(run, monkeypatch):
+    """For the heatmaps and for the gallery."""
     score = DistillationModule.score
     contexts = []
 

@@ -1,4 +1,4 @@
-"""Images that change under a run, lie elsewhere, or have names that are not usual."""
+"""Images that change during a run, are outside of the root, or have unusual names."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ QUICK = ("report.heatmaps=0", "report.gallery=0", "callbacks.checkpoint.every_s=
 
 @pytest.fixture
 def run(compose_config, tmp_path, mvtec_copy):
-    """Train a small run on images that may be changed; gives its folder."""
+    """Train a small run on images that may be changed; returns its folder."""
 
     def start(folder, *overrides):
         path = tmp_path / folder
@@ -50,7 +50,7 @@ class TestChanged:
             run("cut", "trainer.max_epochs=4", *stopping(tmp_path / "marker"))
 
     @pytest.mark.parametrize("how", ["exchanged", "added", "removed"])
-    def test_other_training_images_are_not_gone_on_with(self, run, tmp_path, how):
+    def test_a_run_is_not_resumed_with_other_training_images(self, run, tmp_path, how):
         self.cut(run, tmp_path)
         before = (tmp_path / "cut/checkpoints/last.ckpt").read_bytes()
         if how == "removed":
@@ -65,14 +65,14 @@ class TestChanged:
         assert (tmp_path / "cut/checkpoints/last.ckpt").read_bytes() == before
         assert not (tmp_path / "cut/result.json").exists()
 
-    def test_other_test_images_are_named_and_judged(self, run, tmp_path, caplog):
+    def test_a_run_resumed_with_other_test_images_warns(self, run, tmp_path, caplog):
         self.cut(run, tmp_path)
         exchange(run.data / "test/good/001.png")
         run("cut", "trainer.max_epochs=4")
         assert [text for text in warnings(caplog) if "test/good/001.png" in text]
         assert read_record(tmp_path / "cut")["protocol"]["resumed_from_epoch"] == 2
 
-    def test_the_same_images_at_another_place_are_the_same(self, run, tmp_path, compose_config):
+    def test_the_fingerprint_does_not_depend_on_the_folder(self, run, tmp_path, compose_config):
         self.cut(run, tmp_path)
         shutil.copytree(run.data.parent, tmp_path / "moved")
         # As where an environment variable says the place: the config as written is the same.
@@ -83,7 +83,7 @@ class TestChanged:
         assert kept["data_files"] == hash_files(split, tmp_path / "moved")
         assert kept["data_fingerprint"] == dataset_fingerprint(split, tmp_path / "moved")
 
-    def test_changed_while_the_run_went_on(self, run, caplog, monkeypatch):
+    def test_images_changed_during_the_run_are_named(self, run, caplog, monkeypatch):
         from anomalib_rd.training import train as module
 
         def test_and_exchange(*words, **options):
@@ -162,7 +162,7 @@ FLIP = "data.transform={_target_:torchvision.transforms.v2.RandomHorizontalFlip}
 
 
 class TestTransform:
-    def test_the_run_is_the_same_with_any_number_of_workers_and_when_resumed(self, run, tmp_path):
+    def test_a_transform_does_not_depend_on_workers_or_resuming(self, run, tmp_path):
         words = (FLIP, "trainer.max_epochs=3", "data.train_batch_size=4")
         losses = []
         for number in (0, 2, 1):
@@ -175,7 +175,7 @@ class TestTransform:
 
     @pytest.fixture
     def drawn(self, mvtec_root):
-        """The number that a transform draws for an item, by torch, NumPy and Python."""
+        """The numbers that a transform draws for an item from torch, NumPy and Python."""
 
         def transform(image):
             return torch.tensor([torch.rand(()), np.random.rand(), random.random()])
@@ -183,7 +183,7 @@ class TestTransform:
         samples = MVTecAD(mvtec_root).split("cloth").train
         return lambda seed: AnomalyDataset(samples, (64, 64), transform, seed=seed)
 
-    def test_numbers_depend_on_seed_epoch_and_image_alone(self, drawn):
+    def test_random_numbers_depend_only_on_seed_epoch_and_image(self, drawn):
         items = {
             (seed, epoch, index): tuple(drawn(seed)[index, epoch]["image"].tolist())
             for seed in (0, 1)
@@ -193,14 +193,14 @@ class TestTransform:
         assert len(set(items.values())) == 12
         assert items[1, 1, 2] == tuple(drawn(1)[2, 1]["image"].tolist())
 
-    def test_reading_leaves_the_training_its_numbers(self, drawn):
+    def test_reading_does_not_change_the_random_state_of_the_training(self, drawn):
         torch.manual_seed(0), np.random.seed(0), random.seed(0)
         expected = torch.rand(2).tolist(), np.random.rand(), random.random()
         torch.manual_seed(0), np.random.seed(0), random.seed(0)
         drawn(5)[0, 0]
         assert (torch.rand(2).tolist(), np.random.rand(), random.random()) == expected
 
-    def test_tiles_of_an_image_are_cut_out_of_one_transformed_image(self, mvtec_root):
+    def test_tiles_come_from_one_transformed_image(self, mvtec_root):
         samples = MVTecAD(mvtec_root).split("cloth").train
         whole = AnomalyDataset(
             samples, (64, 64), lambda image: image + torch.randint(9, image.shape).to(image), seed=1
@@ -260,7 +260,7 @@ def test_folders_outside_of_the_root(own):
 
 @pytest.mark.parametrize("place", ["parts/normal", "elsewhere/normal", "elsewhere/defect/square"])
 def test_a_name_that_is_not_utf8(own, place, capsys):
-    """As from an old archive; the whole run goes through, and what it writes is UTF-8."""
+    """For example from an old archive; the run completes, and its files are UTF-8."""
     strange = os.fsdecode(b"\xf6\xfc")
     (own.root / place / "000.png").rename(own.root / place / f"{strange}.png")
     mask = own.root / "elsewhere/masks/square/000_mask.png"
@@ -311,7 +311,7 @@ def one_line_of():
     return check
 
 
-def test_names_as_long_as_a_file_system_takes(own):
+def test_names_of_maximum_length(own):
     square = own.root / "elsewhere/defect/square"
     masks = own.root / "elsewhere/masks/square"
     for number, letter in enumerate("ab"):
@@ -325,7 +325,7 @@ def test_names_as_long_as_a_file_system_takes(own):
 
 
 class TestWarnings:
-    def test_what_data_check_finds_is_said_before_the_training(self, run, caplog):
+    def test_findings_of_data_check_are_logged_before_the_training(self, run, caplog):
         truth = run.data / "ground_truth/square"
         for number, value in ((0, 0), (1, 0), (2, 255)):
             Image.new("L", (64, 64), value).save(truth / f"{number:03}_mask.png")
@@ -341,7 +341,7 @@ class TestWarnings:
         assert [text for text in told if "2 of 5 masks" in text]
         assert all("\n" not in text for text in told)
 
-    def test_masks_that_may_be_meant_otherwise(self, run, caplog):
+    def test_inverted_and_rotated_masks_get_a_warning(self, run, caplog):
         truth = run.data / "ground_truth/square"
         inverted = Image.new("L", (64, 64), 255)
         inverted.paste(0, (20, 20, 40, 40))

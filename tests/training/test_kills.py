@@ -1,4 +1,4 @@
-"""A run that is killed with SIGKILL, also in the middle of a file, ends as one never stopped."""
+"""A run killed with SIGKILL, even while writing a file, ends like an uninterrupted one."""
 
 import json
 import os
@@ -13,7 +13,7 @@ KILLS = Path(__file__).parents[2] / "experiments/trust/kills.py"
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)  # where the cores are shared
-def test_killed_in_a_checkpoint_in_the_result_and_between(tmp_path):
+def test_a_killed_run_is_resumed_from_complete_files(tmp_path):
     files = ["--files", "last.ckpt", "result.json"]
     command = [sys.executable, KILLS, "--out", tmp_path, "--kills", "3", *files]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""What fails once the metrics are known costs a warning, never the result."""
+"""A failure after the evaluation is a warning and never costs the result."""
 
 import json
 
@@ -21,7 +21,7 @@ def fail(*_, **__):
 
 
 def no_strip(*args, **kwargs):
-    """The second picture cannot be drawn."""
+    """Fails for the second picture."""
     no_strip.calls += 1
     return fail() if no_strip.calls == 2 else heatmap_strip(*args, **kwargs)
 
@@ -39,7 +39,7 @@ heatmap_strip = heatmaps.heatmap_strip
         (run, "set_threshold", fail, "no threshold", (4, True, False)),
     ],
 )
-def test_result_is_written_whatever_else_fails(
+def test_the_result_is_written_if_pictures_or_loggers_fail(
     compose_config, tmp_path, monkeypatch, caplog, place, name, by, warning, left
 ):
     no_strip.calls = 0
@@ -66,14 +66,14 @@ def test_image_with_a_very_long_name(compose_config, mvtec_copy, tmp_path):
     )
 
 
-def test_page_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_failing_page_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("anomalib_rd.reports.page.build_page", fail)
     write_report_page(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be" in line
 
 
-def test_name_that_is_no_utf8_is_in_the_table_of_scores(tmp_path):
+def test_a_name_that_is_not_utf8_is_in_the_scores(tmp_path):
     import pandas as pd
 
     from anomalib_rd.results.record import write_record

@@ -1,4 +1,4 @@
-"""Classes of the user's that do not fit are refused before the training."""
+"""Custom parts that do not fit are refused before the training."""
 
 import pytest
 import torch
@@ -63,14 +63,14 @@ def run(compose_config, tmp_path, mvtec_root):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_training(run, word, key):
+def test_custom_parts_that_do_not_fit_are_refused_before_the_training(run, word, key):
     with pytest.raises(UserError) as info:
         run(word)
     assert key in str(info.value) and "\n" not in str(info.value)
     assert not run.folder.exists() or not list(run.folder.rglob("*.ckpt"))
 
 
-def test_what_fits_is_trained(run):
+def test_custom_parts_that_fit_are_trained(run):
     folder = run(
         f"loss._target_={__name__}.Fitting",
         "data.transform={_target_: torchvision.transforms.v2.RandomHorizontalFlip}",

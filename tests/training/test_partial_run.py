@@ -1,4 +1,4 @@
-"""Runs that Lightning's limits cut short: they end, are marked, and never count as whole."""
+"""Runs under Lightning's limits: they end, are marked, and never count as complete."""
 
 import math
 
@@ -19,7 +19,7 @@ BASE = ("data.train_batch_size=4", "data.test_batch_size=3", "report.heatmaps=7"
 
 @pytest.fixture
 def run(compose_config, tmp_path):
-    """Train with limits; gives config, folder and record."""
+    """Train with limits; returns config, folder and record."""
 
     def start(*overrides, folder="run"):
         cfg = compose_config(*BASE, f"run_dir={tmp_path / folder}", *overrides)
@@ -43,7 +43,7 @@ def run(compose_config, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_run_ends_and_its_record_says_what_it_lacks(run, words, limits, judged):
+def test_a_limited_run_ends_and_its_record_names_the_limits(run, words, limits, judged):
     cfg, folder, record = run(*[f"+trainer.{word}" for word in words])
     assert record["protocol"]["partial"] == {"limits": limits, "judged_images": judged}
     scores = read_scores(folder)
@@ -57,7 +57,7 @@ def test_run_ends_and_its_record_says_what_it_lacks(run, words, limits, judged):
     assert not is_complete_run(folder, cfg)
 
 
-def test_limits_that_cut_nothing_leave_a_whole_run(run):
+def test_limits_without_effect_give_a_complete_run(run):
     words = ["+trainer.limit_test_batches=3", "+trainer.limit_train_batches=100"]
     cfg, folder, record = run(*words, "+trainer.max_time=01:00:00:00")
     assert record["protocol"]["partial"] is None and is_complete_run(folder, cfg)
@@ -87,14 +87,14 @@ def test_sanity_check_is_no_point_of_the_curve(run):
         *("limit_train_batches=0", "limit_train_batches=0.3", "overfit_batches=0.1"),
     ],
 )
-def test_limit_that_leaves_nothing_is_refused_before_training(compose_config, tmp_path, word):
+def test_a_limit_without_any_batch_is_refused_before_training(compose_config, tmp_path, word):
     with pytest.raises(UserError, match=word.partition("=")[0]):
         train(compose_config(*BASE, f"+trainer.{word}"))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("bins", ["null", "65536"])
-def test_category_of_a_set_of_which_no_image_was_judged(run, bins):
+def test_a_category_without_evaluated_images(run, bins):
     words = ["data.unified=true", "data.category=[cloth,cable]", f"metrics.max_bins={bins}"]
     _, folder, record = run(*words, "+trainer.limit_test_batches=2")
     assert record["protocol"]["partial"]["judged_images"] == 6
@@ -104,7 +104,7 @@ def test_category_of_a_set_of_which_no_image_was_judged(run, bins):
     assert len(read_scores(folder / "per_category/cable")) == 0
 
 
-def test_a_part_is_not_pooled_with_whole_runs(run, tmp_path):
+def test_partial_runs_are_not_pooled_with_complete_ones(run, tmp_path):
     run(folder="runs/whole")
     run("seed=1", "+trainer.limit_test_batches=2", folder="runs/part")
     runs = load_runs([tmp_path / "runs"])

@@ -1,4 +1,4 @@
-"""Pixel metrics where only some of the defect images have masks."""
+"""Pixel metrics if only some of the defect images have masks."""
 
 import shutil
 
@@ -54,7 +54,7 @@ def test_undefined_by_default_with_one_reason(run):
 
 
 @pytest.mark.parametrize("bins", ["null", "1048576"])
-def test_judged_on_those_with_masks_as_if_there_were_no_others(run, root, bins):
+def test_masked_evaluates_only_images_with_masks(run, root, bins):
     words = (f"metrics.max_bins={bins}", "metrics.pixels_on=masked")
     record = read_record(run("some", *words))
     assert record["protocol"]["pixels_judged"] == {
@@ -69,7 +69,7 @@ def test_judged_on_those_with_masks_as_if_there_were_no_others(run, root, bins):
     assert pixels(alone) == pytest.approx(pixels(record), abs=1e-12)
 
 
-def test_of_several_categories_each_by_its_own_images(run, root):
+def test_masked_applies_to_each_category(run, root):
     shutil.rmtree(root / "cable/ground_truth")
     words = ("data.unified=true", "data.category=[cloth,cable]", "metrics.pixels_on=masked")
     folder = run("both", *words)
@@ -82,7 +82,7 @@ def test_of_several_categories_each_by_its_own_images(run, root):
     assert "7 of 7" in cable["undefined"]["aupro"]
 
 
-def test_evaluate_asks_for_it_afterwards(run):
+def test_evaluate_can_use_masked_images_later(run):
     folder = run("all", "model=fmg_rd")
     words = [
         "evaluate",
@@ -106,7 +106,7 @@ def test_an_unknown_choice_is_refused(run):
 
 
 @pytest.mark.parametrize("bins", [None, 4096])
-def test_neither_batches_nor_their_order_change_it(bins):
+def test_the_result_does_not_depend_on_batches_or_their_order(bins):
     draw = torch.Generator().manual_seed(0)
     maps, masks = torch.rand(6, 8, 8, generator=draw), torch.rand(6, 8, 8, generator=draw) > 0.7
     labels, known = torch.tensor([0, 1, 1, 0, 1, 1]), [True, False, True, True, True, False]

@@ -1,4 +1,4 @@
-"""Random numbers go on where they were left."""
+"""Random states are saved and restored."""
 
 import random
 
@@ -24,7 +24,7 @@ def draw():
     ]
 
 
-def test_all_go_on_where_they_were_left(tmp_path):
+def test_random_numbers_continue_from_a_saved_state(tmp_path):
     # An odd number of normal draws: the second of a pair is part of the state.
     draw()
     torch.save({"randomness": random_state()}, tmp_path / "states.pt")
@@ -34,13 +34,13 @@ def test_all_go_on_where_they_were_left(tmp_path):
     assert [draw(), draw()] == expected
 
 
-def test_alone_there_is_one_process():
+def test_a_single_process_has_one_state():
     (mine,) = all_random_states()
     assert torch.equal(mine["torch"], torch.get_rng_state())
 
 
 @pytest.mark.gpu
-def test_a_gpu_goes_on_too():
+def test_random_numbers_of_a_gpu_continue_too():
     torch.rand(1, device="cuda")
     states = random_state()
     expected = torch.rand(5, device="cuda")

@@ -1,4 +1,4 @@
-"""A run that was cut off and resumed is the run that was not."""
+"""An interrupted and resumed run equals an uninterrupted one."""
 
 import logging
 import shutil
@@ -31,7 +31,7 @@ EVERY_OTHER = ("trainer.check_val_every_n_epoch=2",)
 
 @pytest.fixture
 def run(compose_config, tmp_path):
-    """Train in a folder; gives the folder back."""
+    """Train in a folder; returns the folder."""
 
     def start(folder, *overrides):
         path = tmp_path / folder
@@ -43,13 +43,13 @@ def run(compose_config, tmp_path):
 
 @pytest.fixture(scope="module")
 def kept_runs(tmp_path_factory):
-    """Where a run that several tests ask for is kept."""
+    """The folder of runs that several tests share."""
     return tmp_path_factory.mktemp("kept")
 
 
 @pytest.fixture
 def whole(run, kept_runs):
-    """What the uninterrupted run leaves."""
+    """The results of the uninterrupted run."""
     folder = kept_runs / "whole"
     if not folder.exists():
         run(folder)
@@ -58,7 +58,7 @@ def whole(run, kept_runs):
 
 @pytest.fixture
 def cut(run, kept_runs, tmp_path):
-    """A copy of a run cut off in its third epoch."""
+    """A copy of a run interrupted in its third epoch."""
     folder = kept_runs / "cut"
     if not folder.exists():
         with pytest.raises(PowerCutError):
@@ -67,7 +67,7 @@ def cut(run, kept_runs, tmp_path):
 
 
 def leaving(folder):
-    """All that must be the same: metrics, scores, weights, learning rate."""
+    """Everything that must be equal: metrics, scores, weights, learning rate."""
     kept = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     record = read_record(folder)
     return {
@@ -91,7 +91,7 @@ def leaving(folder):
     ],
     ids=["workers without cache", "cosine with cache", "one cycle with test curve", "average"],
 )
-def test_cut_off_within_an_epoch_it_ends_with_the_same_bits(run, tmp_path, overrides):
+def test_a_run_interrupted_within_an_epoch_ends_with_the_same_bits(run, tmp_path, overrides):
     whole = run("whole", *overrides)
     stop = stopping(tmp_path / "marker")
     with pytest.raises(PowerCutError):
@@ -107,7 +107,7 @@ def test_cut_off_within_an_epoch_it_ends_with_the_same_bits(run, tmp_path, overr
     assert record["images_per_s"]["train"] == pytest.approx(trained / seconds)
 
 
-def test_twice_cut_off_it_ends_with_the_same_bits(run, tmp_path):
+def test_a_run_interrupted_twice_ends_with_the_same_bits(run, tmp_path):
     whole = run("whole", "scheduler=cosine")
     for epoch in (1, 3):
         with pytest.raises(PowerCutError):
@@ -118,7 +118,7 @@ def test_twice_cut_off_it_ends_with_the_same_bits(run, tmp_path):
 
 
 @pytest.mark.parametrize("decay", ["null", "0.98"])
-def test_cut_off_at_the_test_it_trains_no_more(run, tmp_path, monkeypatch, decay):
+def test_a_run_interrupted_at_the_test_trains_no_more(run, tmp_path, monkeypatch, decay):
     whole = leaving(run("whole", f"model.ema_decay={decay}"))
     with pytest.raises(PowerCutError):
         run("cut", f"model.ema_decay={decay}", *stopping(tmp_path / "marker", epoch=None))
@@ -160,7 +160,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_checkpoint_that_is_no_good_is_not_resumed_and_gets_one_warning(
+def test_an_unusable_checkpoint_is_not_resumed_and_gets_one_warning(
     compose_config, cut, caplog, damage
 ):
     DAMAGES[damage](cut)
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(run, cut):
     assert (cut / "checkpoints/last.ckpt").read_bytes() == before
 
 
-def test_what_changes_no_result_does_not_keep_a_run_from_going_on(run, cut, whole):
+def test_keys_that_change_no_result_do_not_prevent_resuming(run, cut, whole):
     words = ("speed=off", "report.heatmaps=1", "data.num_workers=2", "logger=csv", "sweep=other")
     assert leaving(run("cut", *words)) == whole
     assert read_record(cut)["protocol"]["resumed_from_epoch"] == 2
@@ -202,7 +202,7 @@ def test_a_search_runs_anew(compose_config, cut):
     assert read_record(cut)["protocol"]["resumed_from_epoch"] is None
 
 
-def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path, monkeypatch):
+def test_an_incomplete_checkpoint_never_replaces_a_complete_one(tmp_path, monkeypatch):
     path = tmp_path / "checkpoints/last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
 
@@ -217,7 +217,7 @@ def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path, monkey
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_lightning_writes_checkpoints_beside_the_old_one(run, tmp_path, monkeypatch):
+def test_lightning_writes_checkpoints_atomically(run, tmp_path, monkeypatch):
     places = []
     write = checkpoints.write_atomically
     monkeypatch.setattr(
@@ -228,7 +228,7 @@ def test_lightning_writes_checkpoints_beside_the_old_one(run, tmp_path, monkeypa
     assert places == [tmp_path / "run/checkpoints/last.ckpt"] * 2
 
 
-def test_in_wandb_a_resumed_run_is_the_same_and_one_started_anew_another(run, tmp_path):
+def test_a_resumed_run_continues_its_run_in_wandb(run, tmp_path):
     def ids():
         found = (tmp_path / "cut").glob("wandb/offline-run-*")
         return [path.name.rpartition("-")[2] for path in sorted(found, key=lambda p: p.name)]
@@ -243,7 +243,7 @@ def test_in_wandb_a_resumed_run_is_the_same_and_one_started_anew_another(run, tm
 
 
 @pytest.mark.parametrize(("every_s", "epochs"), [(0, [0, 1, 2, 3]), (1000, [3])])
-def test_checkpoints_are_as_far_apart_as_asked_and_the_last_epoch_has_one(
+def test_checkpoints_keep_their_interval_and_the_last_epoch_has_one(
     run, monkeypatch, every_s, epochs
 ):
     written = []
@@ -257,7 +257,7 @@ def test_checkpoints_are_as_far_apart_as_asked_and_the_last_epoch_has_one(
 
 
 def as_in_a_shell(number):
-    """What a signal ends a run with."""
+    """The exception with which a signal ends a run."""
     return KeyboardInterrupt if number == signal.SIGINT else SystemExit
 
 
@@ -268,7 +268,7 @@ def as_in_a_shell(number):
 def test_signal_saves_the_last_finished_epoch(
     run, whole, tmp_path, monkeypatch, number, grace, epochs
 ):
-    """No checkpoint is due: a short epoch ends first, of long ones the last is in memory."""
+    """No checkpoint is due: a short epoch ends first; the last long one is in memory."""
     monkeypatch.setattr(checkpoints, "GRACE", grace)
     handlers = [signal.getsignal(n) for n in checkpoints.SIGNALS]
     words = ("callbacks.checkpoint.every_s=1000", *stopping(tmp_path / "marker", signal=number))
@@ -303,7 +303,7 @@ class Signals(L.Callback):
     [(10, 1, [0, 0.3]), (1, 1, [0]), (10, 0, [0])],
     ids=["second signal", "time is over", "no epoch finished"],
 )
-def test_signal_that_must_not_wait(run, tmp_path, monkeypatch, grace, epoch, after):
+def test_a_signal_that_must_stop_at_once(run, tmp_path, monkeypatch, grace, epoch, after):
     monkeypatch.setattr(checkpoints, "GRACE", grace)
     monkeypatch.setattr(checkpoints, "SAME_SIGNAL", 0.1)
     words = (
@@ -319,7 +319,7 @@ def test_signal_that_must_not_wait(run, tmp_path, monkeypatch, grace, epoch, aft
     assert saved_epochs(tmp_path / "cut") == 0
 
 
-def test_error_in_an_epoch_leaves_the_last_long_one(run, tmp_path, monkeypatch):
+def test_an_error_saves_the_last_long_epoch(run, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "GRACE", 0)
     with pytest.raises(PowerCutError):
         run("cut", "callbacks.checkpoint.every_s=1000", *stopping(tmp_path / "marker"))

@@ -18,7 +18,7 @@ from anomalib_rd.training.train import train
 
 @pytest.fixture
 def run(compose_config, tmp_path):
-    """Train and give back the record and the folder."""
+    """Train; returns the record and the folder."""
 
     def start(*overrides, folder="run"):
         path = tmp_path / folder
@@ -45,7 +45,7 @@ def test_same_seed_same_bits_and_another_seed_others(run):
     assert other["seed"] == 1
 
 
-def test_record_is_whole_and_true(run, mvtec_root):
+def test_the_record_is_complete_and_correct(run, mvtec_root):
     record, folder = run("model=rd4ad", "report.heatmaps=8")
     assert record["data"]["category"] == "cloth"
     assert record["data"]["train_images"] == 6
@@ -69,7 +69,7 @@ def test_record_is_whole_and_true(run, mvtec_root):
     assert area == pytest.approx(record["metrics"]["image_auroc"])
 
 
-def test_checkpoint_restores_the_judged_network_without_the_teacher(run, compose_config):
+def test_a_checkpoint_without_the_teacher_restores_the_evaluated_network(run, compose_config):
     record, folder = run("model=fmg_rd")
     assert not any("teacher" in key for key in weights(folder))
     cfg = compose_config("model=fmg_rd", "seed=5")
@@ -81,8 +81,8 @@ def test_checkpoint_restores_the_judged_network_without_the_teacher(run, compose
     assert evaluator.result.metrics == record["metrics"]
 
 
-def test_looking_at_the_test_set_changes_nothing(run):
-    """The opt-in curve is a look: the trained network and the headline stay the same."""
+def test_the_test_curve_changes_nothing(run):
+    """With the optional curve, networks and headline stay the same."""
     blind, a = run("model=fmg_rd", folder="a")
     looked, b = run(
         "model=fmg_rd", "test_during_training=true", "metrics.pro_rd4ad=true", folder="b"
@@ -117,7 +117,7 @@ def test_training_lowers_the_loss_and_finds_the_squares(run):
     assert record["metrics"]["pixel_auroc"] > 0.9
 
 
-def test_no_masks_leaves_image_metrics_and_says_why(run, tmp_path):
+def test_without_masks_only_image_metrics_are_defined(run, tmp_path):
     from small_data import make_mvtec
 
     root = make_mvtec(tmp_path / "bare", categories=("cloth",), masks=False)
@@ -128,7 +128,7 @@ def test_no_masks_leaves_image_metrics_and_says_why(run, tmp_path):
         assert record["undefined"][name] == "4 of 4 defect images have no ground-truth mask"
 
 
-def test_some_masks_missing_is_no_pixel_metric_either(run, mvtec_copy):
+def test_a_missing_mask_makes_pixel_metrics_undefined(run, mvtec_copy):
     (mvtec_copy / "cloth/ground_truth/square/001_mask.png").unlink()
     record, _ = run(f"data.root={mvtec_copy}")
     assert record["undefined"]["aupro"] == "1 of 4 defect images have no ground-truth mask"
@@ -143,12 +143,12 @@ def test_truncated_image_is_named_from_a_worker_too(compose_config, mvtec_copy):
             train(cfg)
 
 
-def test_several_categories_in_one_run_point_to_multirun(compose_config):
+def test_several_categories_need_a_multirun(compose_config):
     with pytest.raises(UserError, match="add -m"):
         train(compose_config("data.category=all"))
 
 
-def test_wrong_objective_is_named(compose_config):
+def test_an_unknown_optimized_metric_is_named(compose_config):
     with pytest.raises(UserError, match="optimized_metric=nothing"):
         train(compose_config("optimized_metric=nothing", "trainer.max_epochs=1"))
 
@@ -175,8 +175,8 @@ def test_folder_of_own_images(run, tmp_path):
     assert record["data"]["train_images"] + record["data"]["test_images"]["good"] == 10
 
 
-def test_a_few_normal_images_and_no_defects_are_a_whole_run(tmp_path, mvtec_root):
-    """One test image, and no metric that is defined: heatmap and threshold come all the same."""
+def test_a_few_normal_images_without_defects_are_a_complete_run(tmp_path, mvtec_root):
+    """One test image and no defined metric; heatmap and threshold are written."""
     shutil.copytree(mvtec_root / "cloth/train/good", tmp_path / "parts/normal")
     for path in sorted((tmp_path / "parts/normal").iterdir())[3:]:
         path.unlink()

@@ -1,4 +1,4 @@
-"""The switches of conf/speed: the exact ones change no bit, the others only the rounding."""
+"""The switches of conf/speed: exact ones change no bit, the others only the rounding."""
 
 import math
 
@@ -23,7 +23,7 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(compose_config, tmp_path):
-    """Train and give back the record, the scores' bytes and the weights."""
+    """Train; returns the record, the scores' bytes and the weights."""
 
     def start(folder, *overrides):
         path = tmp_path / folder
@@ -76,7 +76,7 @@ def test_a_second_run_on_the_same_data_decodes_nothing(run, monkeypatch):
 @pytest.mark.parametrize(
     "switch", ["speed.channels_last=true", "speed.fused=true", "trainer.precision=bf16-mixed"]
 )
-def test_inexact_switches_change_the_rounding_alone(compose_config, switch):
+def test_inexact_switches_change_only_the_rounding(compose_config, switch):
     def first_loss_and_step(*overrides):
         cfg = compose_config("model=rd4ad", "speed.feature_cache=off", *overrides)
         torch.manual_seed(0)
@@ -126,7 +126,7 @@ def test_compiled_training_has_the_same_loss(compose_config):
     assert compiled_keys == keys
 
 
-def test_transform_and_feature_cache_do_not_go_together(compose_config):
+def test_a_transform_excludes_the_feature_cache(compose_config):
     flip = "data.transform={_target_: torchvision.transforms.v2.RandomHorizontalFlip}"
     cfg = compose_config(flip, "speed.feature_cache=device")
     with pytest.raises(UserError, match=r"speed\.feature_cache=device"):
@@ -136,7 +136,7 @@ def test_transform_and_feature_cache_do_not_go_together(compose_config):
 
 
 class Reads(TorchDispatchMode):
-    """Counts how often a tensor's value is read into Python: on a GPU the host would wait."""
+    """Counts how often a tensor's value is read into Python, where the host waits for a GPU."""
 
     count = 0
 
@@ -180,7 +180,7 @@ def test_streamed_pixel_metrics_of_a_run_are_within_their_bounds(run, tmp_path):
     assert set(drawn) == again
 
 
-def test_streamed_metrics_say_why_they_are_undefined(run, mvtec_copy):
+def test_streamed_metrics_have_a_reason_if_undefined(run, mvtec_copy):
     next((mvtec_copy / "cloth" / "ground_truth").rglob("*.png")).unlink()
     record, *_ = run("run", f"data.root={mvtec_copy}", "metrics.max_bins=1000", "model=untrained")
     assert "1 of 4 defect images have no ground-truth mask" in record["undefined"]["aupro"]

@@ -1,4 +1,4 @@
-"""A run whose scores are standardised: what it learns of normal images, and that it is kept."""
+"""A run with standardised scores: its statistics of normal images, also after loading."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The threshold that training leaves: from which images, and never from the test set."""
+"""The threshold of a run: from normal images, never from the test set."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def larger(tmp_path):
     return make_mvtec(tmp_path / "larger", categories=("cloth",), train=12)
 
 
-def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(run):
+def test_a_threshold_from_training_images_is_optimistic(run):
     cfg, folder, threshold = run()
     assert (threshold.kind, threshold.source, threshold.optimistic) == (
         *("quantile", "training images"),
@@ -62,7 +62,7 @@ def test_without_held_out_images_the_training_images_and_said_to_be_optimistic(r
     assert record["duration_s"]["threshold"] > 0
 
 
-def test_some_of_many_training_images_are_enough(run):
+def test_the_threshold_can_use_some_of_the_training_images(run):
     cfg, folder, threshold = run("threshold.train_images=3", "trainer.max_epochs=1")
     train = make_data(cfg).split.train
     scores = scores_of(folder, [train[0], train[2], train[5]])
@@ -70,7 +70,7 @@ def test_some_of_many_training_images_are_enough(run):
     assert threshold.image == pytest.approx(max(scores), abs=1e-5)
 
 
-def test_held_out_images_before_they_get_defects(run, larger):
+def test_the_threshold_uses_held_out_images_without_defects(run, larger):
     cfg, folder, threshold = run("validation.kind=synthetic", f"data.root={larger}")
     data = make_data(cfg)
     assert (threshold.source, threshold.optimistic) == ("held-out images", False)
@@ -111,7 +111,7 @@ def test_best_f1_on_the_validation(run, larger):
     assert f1(masks, maps >= threshold.pixel) >= best - 1e-3
 
 
-def test_the_test_set_has_no_say(run, mvtec_copy):
+def test_the_threshold_does_not_depend_on_the_test_set(run, mvtec_copy):
     _, folder, before = run(f"data.root={mvtec_copy}")
     for path in (mvtec_copy / "cloth/test/good").glob("*.png"):
         path.write_bytes((mvtec_copy / "cloth/test/square/000.png").read_bytes())
@@ -120,13 +120,13 @@ def test_the_test_set_has_no_say(run, mvtec_copy):
     assert before == after and scores != list(read_scores(folder)["score"])
 
 
-def test_random_transform_of_the_training_does_not_reach_it(run, compose_config):
+def test_the_threshold_does_not_depend_on_the_transform(run, compose_config):
     _, folder, threshold = run("+data.transform._target_=torchvision.transforms.v2.RandomInvert")
     scores = scores_of(folder, make_data(compose_config()).split.train)
     assert threshold.image == pytest.approx(max(scores), abs=1e-5)
 
 
-def test_untrained_student_has_none_and_reads_no_training_images(run, mvtec_copy):
+def test_an_untrained_student_has_no_threshold_and_reads_no_training_images(run, mvtec_copy):
     for path in (mvtec_copy / "cloth/train/good").glob("*.png"):
         path.rename(path.with_suffix(".PNG")).write_bytes(b"")
     root = f"data.root={mvtec_copy}"
@@ -136,7 +136,7 @@ def test_untrained_student_has_none_and_reads_no_training_images(run, mvtec_copy
     assert run(root, "model=untrained")[2] is None
 
 
-def test_none_leaves_none(run):
+def test_kind_none_gives_no_threshold(run):
     _, folder, threshold = run("threshold.kind=none", "trainer.max_epochs=1")
     assert threshold is None and read_record(folder)["threshold"] is None
 
@@ -153,13 +153,13 @@ def test_none_leaves_none(run):
         (("threshold.kind=best",), "choose one of quantile, f1max, none"),
     ],
 )
-def test_what_cannot_be_is_refused_before_training(compose_config, tmp_path, words, why):
+def test_wrong_threshold_values_are_refused_before_training(compose_config, tmp_path, words, why):
     with pytest.raises(UserError, match=why):
         train(compose_config(*words))
     assert not (tmp_path / "run").exists()
 
 
-def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
+def test_updating_a_checkpoint_changes_nothing_else(tmp_path):
     kept = {"state_dict": {"weight": torch.arange(4.0)}, "config": {"seed": 0}, "nothing": None}
     path = tmp_path / "last.ckpt"
     torch.save(kept, path)
@@ -175,8 +175,8 @@ def test_it_lies_in_the_checkpoint_and_all_else_there_stays(tmp_path):
     assert torch.load(path, weights_only=True)["threshold"] is None
 
 
-def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, larger, caplog):
-    """Of 12 normal images 4 are held out: they allow 1 in 5, and 2 % needs 49."""
+def test_an_impossible_rate_is_logged_at_the_start_and_recorded(run, larger, caplog):
+    """Four of 12 normal images are held out: they allow a rate of 1 in 5; 2 % needs 49."""
     words = ("validation.kind=synthetic", "threshold.false_positive_rate=0.02")
     with caplog.at_level("INFO", "anomalib_rd"):
         folder = run(f"data.root={larger}", "trainer.max_epochs=1", *words)[1]
@@ -194,7 +194,7 @@ def test_rate_that_the_images_do_not_allow_is_told_at_the_start_and_kept(run, la
     ("words", "allowed"),
     [(("threshold.false_positive_rate=0.2",), "14 %"), (("threshold.train_images=3",), "25 %")],
 )
-def test_what_training_images_allow_is_told_too(compose_config, caplog, words, allowed):
+def test_the_rate_that_training_images_allow_is_logged(compose_config, caplog, words, allowed):
     cfg = compose_config(*words)
     with caplog.at_level("INFO", "anomalib_rd"):
         log_possible_rate(
@@ -206,7 +206,7 @@ def test_what_training_images_allow_is_told_too(compose_config, caplog, words, a
 
 
 @pytest.mark.parametrize(("rate", "needed"), [(0.02, 49), (0.05, 19), (0.1, 9), (0.3, 3), (0.9, 1)])
-def test_so_few_images_are_enough_for_a_rate(rate, needed):
+def test_number_of_images_for_a_rate(rate, needed):
     assert images_needed(rate) == needed
     assert conformal_threshold(np.arange(needed), rate)[1] <= rate + 1e-9
     if needed > 1:

@@ -1,4 +1,4 @@
-"""One model for several categories: what it trains on, how it is judged, what it leaves."""
+"""One model for several categories: its images, its evaluation and its files."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ TOGETHER = ["data.unified=true", "data.category=cloth,cable"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two categories of other sizes."""
+    """Two categories of different sizes."""
     folder = tmp_path_factory.mktemp("unified")
     make_mvtec(folder, categories=("cloth",), train=10)
     return make_mvtec(folder, categories=("cable",), train=12, bad=6)
@@ -37,7 +37,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(root, tmp_path_factory):
-    """A model for both, and one for each."""
+    """One model for both, and one for each."""
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -72,7 +72,7 @@ def test_one_run_has_the_images_of_all(run):
     assert record["threshold"]["normal_images"] == sum(held_out.values()) == 9
 
 
-def test_each_category_is_judged_by_its_own_images(run):
+def test_each_category_is_evaluated_on_its_own_images(run):
     scores, record = read_scores(run), read_record(run)
     for name in NAMES:
         folder, own = category_folder(run, name), scores[scores["category"] == name]
@@ -91,7 +91,7 @@ def test_each_category_is_judged_by_its_own_images(run):
         assert value == pytest.approx(np.mean(parts))
 
 
-def test_curves_and_validation_are_each_categorys_and_their_mean(run):
+def test_curves_and_validation_exist_per_category_and_as_mean(run):
     record = read_record(run)
     parts = [read_record(category_folder(run, name)) for name in NAMES]
     for whole, *own in zip(record["test_curve"], *(p["test_curve"] for p in parts), strict=True):
@@ -109,7 +109,7 @@ def test_curves_and_validation_are_each_categorys_and_their_mean(run):
         assert part["oracle"]["epoch"] == record["oracle"]["epoch"]
 
 
-def test_it_pairs_with_a_model_for_each_and_has_their_data(sweep):
+def test_a_unified_model_is_paired_with_models_for_each_category(sweep):
     runs = load_runs([sweep])
     assert len(runs) == 4 and list(runs["unified"]) == [False, False, True, True]
     # The same images, held out alike.
@@ -134,7 +134,7 @@ def evaluated(run, name, *words):
     return run / "evaluations" / name
 
 
-def test_an_evaluation_gives_each_categorys_numbers_to_the_bit(run, capsys):
+def test_an_evaluation_equals_the_record_of_each_category(run, capsys):
     folder = evaluated(run, "again", "report.heatmaps=0", "report.gallery=0")
     assert "all metrics and scores equal the record, to the bit" in capsys.readouterr().out
     made = read_json(folder / "evaluation.json")
@@ -149,7 +149,7 @@ def test_an_evaluation_gives_each_categorys_numbers_to_the_bit(run, capsys):
         assert all(np.array_equal(curves[key], recorded[key]) for key in recorded)
 
 
-def test_an_evaluation_on_one_of_the_categories_is_held_against_that(run, capsys):
+def test_an_evaluation_on_one_category_is_compared_with_its_record(run, capsys):
     made = read_json(evaluated(run, "one", "data.category=cable") / "evaluation.json")
     assert made["data"]["category"] == "cable" and made["evaluation"]["same_data"]
     recorded = read_record(category_folder(run, "cable"))["metrics"]
@@ -158,7 +158,7 @@ def test_an_evaluation_on_one_of_the_categories_is_held_against_that(run, capsys
     assert "report.heatmaps=1,2: one value; evaluate once for each" in capsys.readouterr().err
 
 
-def test_cut_off_and_resumed_it_ends_with_the_same_bits(run, root, compose_config, tmp_path):
+def test_an_interrupted_unified_run_ends_with_the_same_bits(run, root, compose_config, tmp_path):
     words = [*WORDS, f"data.root={root}", "data.unified=true", "data.category=[cloth,cable]"]
     words += [f"run_dir={tmp_path / 'cut'}", "callbacks.checkpoint.every_s=0", "logger=none"]
     words += stopping(tmp_path / "marker", epoch=1)
@@ -172,13 +172,13 @@ def test_cut_off_and_resumed_it_ends_with_the_same_bits(run, root, compose_confi
             assert cut[part] == whole[part]
 
 
-def test_several_categories_without_either_word_are_refused_in_one_line(root, capsys):
+def test_several_categories_need_unified_or_multirun(root, capsys):
     assert main(["train", *WORDS, f"data.root={root}", "data.category=cloth,cable"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "add -m to train one model each, or data.unified=true" in line
 
 
-def test_each_category_holds_out_what_it_would_alone(root):
+def test_each_category_holds_out_the_same_images_as_alone(root):
     def module(category):
         return AnomalyDataModule(MVTecAD(root), category, (64, 64), val="synthetic", num_workers=0)
 
@@ -190,7 +190,7 @@ def test_each_category_holds_out_what_it_would_alone(root):
     assert Counter((s.path, s.label) for s in both.val_set.samples) == kept
 
 
-def test_a_metric_that_one_category_lacks_has_no_mean():
+def test_a_metric_undefined_for_one_category_has_no_mean():
     full = EvaluationResult({"image_auroc": 0.5, "aupro": 0.25}, bounds={"aupro": (0.2, 0.3)})
     lacking = EvaluationResult({"image_auroc": 1.0, "aupro": float("nan")}, {"aupro": "no masks"})
     found = mean_over_categories({"a": full, "b": lacking})
@@ -199,7 +199,7 @@ def test_a_metric_that_one_category_lacks_has_no_mean():
     assert mean_over_categories({"a": full}) is full
 
 
-def test_streamed_pixels_are_each_categorys(run, root, compose_config, tmp_path):
+def test_pixels_are_streamed_per_category(run, root, compose_config, tmp_path):
     words = ["model=untrained", "report.heatmaps=0", "report.gallery=0", f"data.root={root}"]
     words += ["data.unified=true", "data.category=[cloth,cable]", "data.test_batch_size=4"]
     for name, bins in (("exact", "null"), ("streamed", "1048576")):
