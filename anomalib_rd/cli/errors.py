@@ -4,153 +4,69 @@ import difflib
 import errno
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
 from anomalib_rd.data.workers import explain_shared_memory_error
 from anomalib_rd.errors import UserError
 
-# What other frameworks call a key: Lightning, lightning-hydra-template, anomalib, timm, argparse.
-ALIASES = {
-    "batch_size": "data.train_batch_size",
-    "train_batch": "data.train_batch_size",
-    "bs": "data.train_batch_size",
-    "eval_batch_size": "data.test_batch_size",
-    "val_batch_size": "data.test_batch_size",
-    "lr": "optimizer.lr",
-    "learning_rate": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "wd": "optimizer.weight_decay",
-    "epochs": "trainer.max_epochs",
-    "epoch": "trainer.max_epochs",
-    "max_epochs": "trainer.max_epochs",
-    "num_epochs": "trainer.max_epochs",
-    "n_epochs": "trainer.max_epochs",
-    "workers": "data.num_workers",
-    "num_workers": "data.num_workers",
-    "n_workers": "data.num_workers",
-    "gpus": "trainer.devices",
-    "gpu": "trainer.devices",
-    "num_gpus": "trainer.devices",
-    "devices": "trainer.devices",
-    "device": "trainer.accelerator",
-    "accelerator": "trainer.accelerator",
-    "precision": "speed.precision",
-    "amp": "speed.precision",
-    "compile": "speed.compile",
-    "category": "data.category",
-    "class": "data.category",
-    "class_name": "data.category",
-    "classes": "data.category",
-    "categories": "data.category",
-    "object": "data.category",
-    "dataset": "data",
-    "datamodule": "data",
-    "data_path": "data.root",
-    "data_dir": "data.root",
-    "data_root": "data.root",
-    "dataset_path": "data.root",
-    "dataset_dir": "data.root",
-    "root": "data.root",
-    "path": "data.root",
-    "img_size": "data.image_size",
-    "image_size": "data.image_size",
-    "input_size": "data.image_size",
-    "imsize": "data.image_size",
-    "resize": "data.image_size",
-    "size": "data.image_size",
-    "backbone": "model/teacher",
-    "encoder": "model/teacher",
-    "teacher": "model/teacher",
-    "pretrained": "model.teacher.weights",
-    "weights": "model.teacher.weights",
-    "attention": "model.fusion.attention",
-    "mask_ratio": "model.masking.ratio",
-    "ratio": "model.masking.ratio",
-    "mask": "model/masking",
-    "masking": "model/masking",
-    "fpr": "threshold.false_positive_rate",
-    "output_dir": "hydra.run.dir",
-    "out_dir": "hydra.run.dir",
-    "out": "hydra.run.dir",
-    "save_dir": "hydra.run.dir",
-    "run_name": "name",
-    "random_seed": "seed",
-    "manual_seed": "seed",
-    "project": "logger.wandb.project",
-    "wandb": "logger",
-    "tags": "logger.wandb.tags",
-    "early_stopping": "callbacks",
-    "ema": "model.ema_decay",
+# Keys by their names in Lightning, lightning-hydra-template, anomalib, timm and argparse scripts.
+NAMES_ELSEWHERE = {
+    "data.train_batch_size": "batch_size train_batch bs",
+    "data.test_batch_size": "eval_batch_size val_batch_size",
+    "optimizer.lr": "lr learning_rate",
+    "optimizer.weight_decay": "weight_decay wd",
+    "trainer.max_epochs": "epochs epoch max_epochs num_epochs n_epochs",
+    "data.num_workers": "workers num_workers n_workers",
+    "trainer.devices": "gpus gpu num_gpus devices",
+    "trainer.accelerator": "device accelerator",
+    "speed.precision": "precision amp",
+    "speed.compile": "compile",
+    "data.category": "category class class_name classes categories object",
+    "data": "dataset datamodule",
+    "data.root": "data_path data_dir data_root dataset_path dataset_dir root path",
+    "data.image_size": "img_size image_size input_size imsize resize size",
+    "model/teacher": "backbone encoder teacher",
+    "model.teacher.weights": "pretrained weights",
+    "model.fusion.attention": "attention",
+    "model.masking.ratio": "mask_ratio ratio",
+    "model/masking": "mask masking",
+    "threshold.false_positive_rate": "fpr",
+    "hydra.run.dir": "output_dir out_dir out save_dir",
+    "name": "run_name",
+    "seed": "random_seed manual_seed",
+    "logger.wandb.project": "project",
+    "logger": "wandb",
+    "logger.wandb.tags": "tags",
+    "callbacks": "early_stopping",
+    "model.ema_decay": "ema",
 }
+ALIASES = {name: key for key, names in NAMES_ELSEWHERE.items() for name in names.split()}
 
-
-def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """The likeliest of the known keys in words, or nothing."""
-    meant = likeliest(key, known)
-    return f", did you mean '{meant}'?" if meant else ""
-
-
-def likeliest(key: str, known: Sequence[str]) -> str | None:
-    """The known key that a mistyped or foreign one may have meant; None if none is like it.
-
-    A near misspelling of the whole key comes first, then another framework's name for it, then
-    the same last part in another place, and at last what looks most alike.
-    """
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
-    if near:
-        return near[0]
-    parts = key.replace("/", ".").split(".")
-    alias = ALIASES.get(parts[-1].lower().replace("-", "_"))
-    if alias and alias != key and (alias in known or "/" in alias):
-        return alias
-    same = [other for other in known if other.rpartition(".")[2] == parts[-1]]
-    if same:
-        return max(same, key=lambda other: (likeness(key, other), -len(other)))
-    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
-
-
-def likeness(a: str, b: str) -> float:
-    """How alike two texts are, 0 to 1."""
-    return difflib.SequenceMatcher(None, a, b).ratio()
-
-
-def trainer_keys() -> list[str]:
-    """The arguments of Lightning's Trainer, as one types them."""
-    return [f"trainer.{name}" for name in sorted(TRAINER_ARGUMENTS)]
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
-NO_PLACE = (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR)
-
-
-def of_disk(error: OSError) -> str | None:
-    """One line of an error that the user can mend; None for any other."""
-    if error.errno in FULL:
-        return f"no space left on the device for {error.filename or 'a file'}; free some"
-    if error.errno in REFUSED and error.filename:
-        return f"{error.filename}: {error.strerror}; get the right to it, or say another place"
-    if error.errno in NO_PLACE and error.filename:
-        return f"{error.filename}: {error.strerror}; say another place"
-    return None
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+BAD_PATH = (
+    *(errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for a mistake that the user can mend; None for a defect of the program."""
-    for link in chain(error):
-        if isinstance(link, UserError):
-            return original(str(link))
-        if isinstance(link, OSError) and (line := of_disk(link)):
-            return line
-        if line := explain_shared_memory_error(link):
+    """The message of a user error in one line; None for a defect of the program."""
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            # A data loader's worker wraps it into its traceback.
+            return join_lines(
+                re.sub(r"(?s)^Caught UserError in.*errors\.UserError: ", "", str(cause))
+            )
+        line = explain_os_error(cause) if isinstance(cause, OSError) else None
+        if line := line or explain_shared_memory_error(cause):
             return line
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return of_config(error)
+        return explain_config_error(error)
     return None
 
 
@@ -159,8 +75,35 @@ def error_line(error: BaseException) -> str:
     return explain(error) or f"{type(error).__name__}: {error}"
 
 
-def of_config(error: BaseException) -> str:
-    """What Hydra or OmegaConf found wrong, in our words where theirs are many lines."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, outermost first."""
+    seen = [error]
+    yield error
+    while (cause := seen[-1].__cause__) is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+
+
+def join_lines(text: str) -> str:
+    """The text in one line, without runs of blanks."""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return "; ".join(line.rstrip(";") for line in lines if line)
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """The message of a disk that is full or refuses a path; None for any other error."""
+    path = error.filename
+    if error.errno in DISK_FULL:
+        return f"no space left on the device for {path or 'a file'}; free some"
+    if path and error.errno in NO_PERMISSION:
+        return f"{path}: {error.strerror}; get permission, or choose another path"
+    if path and error.errno in BAD_PATH:
+        return f"{path}: {error.strerror}; choose another path"
+    return None
+
+
+def explain_config_error(error: BaseException) -> str:
+    """The message of an error of Hydra or OmegaConf, shortened to one line."""
     from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
     from omegaconf.errors import (
         ConfigAttributeError,
@@ -172,26 +115,33 @@ def of_config(error: BaseException) -> str:
 
     text, cause = str(error), error.__cause__
     if isinstance(error, OverrideParseException):
-        return unreadable(str(error.override))
+        return explain_override(str(error.override))
     if isinstance(error, MissingConfigException) and error.options:
-        return no_choice(error.missing_cfg_file or "", error.options)
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        names = [option for option in error.options if option != "base"]
+        return f"{group}={name}: unknown{suggestion(name, names)}; choose from {', '.join(names)}"
     if unknown := re.match(r"Could not override '([^'@]+)", text):
-        return f"no key '{unknown[1]}' in the config{nearest_key(unknown[1])}"
+        return explain_unknown_key(unknown[1])
     if several := re.match(r"Ambiguous value for argument '(.+)'$", text, re.MULTILINE):
         return f"{several[1]}: several values; add -m for a run of each, or write [a,b] for a list"
     if isinstance(error, InstantiationException):
-        return one_line(f"{place_of(text)}{one_line(str(cause)) if cause else first_line(text)}")
+        key = re.search(r"^full_key: (.+)$", text, re.MULTILINE)
+        target = re.search(r"target '([^']+)'", text)
+        parts = [match[1] for match in (key, target) if match]
+        first_line = text.splitlines()[0].partition(", set env var")[0]
+        return join_lines(": ".join([*parts, str(cause) if cause else first_line]))
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
-        key = asked_for(str(error.full_key))
-        return f"{key} has no value; say {key}=..."
+        # A data set's folder is passed on to its source.
+        name = str(error.full_key).replace("data.source.root", "data.root")
+        return f"{name} has no value; set {name}=..."
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and error.full_key:
-        return f"the config lacks {error.full_key}, which a run reads; set it, {error.full_key}=..."
+        return f"the config has no {error.full_key}, which is needed; set {error.full_key}=..."
     detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
-    return one_line(text.partition("\nConfig search path")[0] + detail)
+    return join_lines(text.partition("\nConfig search path")[0] + detail)
 
 
-def unreadable(word: str) -> str:
-    """A word that Hydra's grammar refuses, and how its value is quoted."""
+def explain_override(word: str) -> str:
+    """The message for a word that Hydra's grammar refuses, with its value quoted if that helps."""
     key, equals, value = word.partition("=")
     if equals:
         from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -205,78 +155,71 @@ def unreadable(word: str) -> str:
         except HydraException:
             pass
         else:
-            return (
-                f"{word}: not an override that Hydra can read; a text with these characters is to "
-                f"be quoted: {shlex.quote(in_quotes)}"
-            )
-    return f"{word}: not an override that Hydra can read; key=value is"
+            return f"{word}: not a valid override; quote this text: {shlex.quote(in_quotes)}"
+    return f"{word}: not a valid override; write key=value"
 
 
-def asked_for(key: str) -> str:
-    """The key that the user sets: a data set's folder is passed on to its source."""
-    return "data.root" if key == "data.source.root" else key
-
-
-def no_choice(asked: str, options: Sequence[str]) -> str:
-    """A choice that a group of configs lacks, and those that it has."""
-    group, _, name = asked.rpartition("/")
-    names = [option for option in options if option != "base"]
-    nearest = difflib.get_close_matches(name, names, n=1)
-    meant = f", did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{group}={name}: no such choice{meant}; there are {', '.join(names)}"
-
-
-def place_of(text: str) -> str:
-    """Which part of the config could not be made, as Hydra's message says it."""
-    key = re.search(r"^full_key: (.+)$", text, re.MULTILINE)
-    target = re.search(r"target '([^']+)'", text)
-    return "".join(f"{found[1]}: " for found in (key, target) if found)
-
-
-def first_line(text: str) -> str:
-    """Of a message of Hydra's, without its advice."""
-    return text.splitlines()[0].partition(", set env var")[0]
-
-
-def nearest_key(key: str) -> str:
-    """What may have been meant, and how a new key is added."""
+def explain_unknown_key(key: str) -> str:
+    """The message for an unknown key: a suggestion, and how to add a new key."""
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.categories import composed
 
-    with_hydra = OmegaConf.to_container(composed([], None), resolve=False)
-    assert isinstance(with_hydra, dict)
-    meant = did_you_mean(key, [*dotted(with_hydra), *trainer_keys()])
+    config = OmegaConf.to_container(composed([], None), resolve=False)
+    assert isinstance(config, dict)
+    hint = did_you_mean(key, [*dotted(config), *trainer_keys()])
     part = "hydra" if key.startswith("hydra.") else "job"
-    return f"{meant}; `anomalib-rd train --cfg {part}` shows all, +{key}=... adds a new one"
+    return (
+        f"no key '{key}' in the config{hint}; `anomalib-rd train --cfg {part}` shows all, "
+        f"+{key}=... adds a new one"
+    )
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """``, did you mean 'KEY'?`` with the likeliest of the known keys, or nothing."""
+    meant = likeliest(key, known)
+    return f", did you mean '{meant}'?" if meant else ""
+
+
+def suggestion(name: str, names: Sequence[str]) -> str:
+    """``, did you mean 'NAME'?`` with the name that looks most alike, or nothing."""
+    return "".join(f", did you mean '{n}'?" for n in difflib.get_close_matches(name, names, n=1))
+
+
+def likeliest(key: str, known: Sequence[str]) -> str | None:
+    """The known key that a mistyped or foreign key may mean; None if none is similar.
+
+    In this order: a near misspelling, another framework's name, the same last part in another
+    group, and the key that looks most alike.
+    """
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+    if near:
+        return near[0]
+    parts = key.replace("/", ".").split(".")
+    alias = ALIASES.get(parts[-1].lower().replace("-", "_"))
+    if alias and alias != key and (alias in known or "/" in alias):
+        return alias
+    same = [other for other in known if other.rpartition(".")[2] == parts[-1]]
+    if same:
+        return max(same, key=lambda other: (similarity(key, other), -len(other)))
+    return next(iter(difflib.get_close_matches(key, known, n=1)), None)
+
+
+def similarity(a: str, b: str) -> float:
+    """How similar two texts are, 0 to 1."""
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def trainer_keys() -> list[str]:
+    """The arguments of Lightning's Trainer, as typed in overrides."""
+    return [f"trainer.{name}" for name in sorted(TRAINER_ARGUMENTS)]
 
 
 def dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
-    """All keys of a nested config, as one types them."""
+    """All keys of a nested config, as typed in overrides."""
     keys = []
     for name, value in config.items():
         keys.append(f"{prefix}{name}")
         if isinstance(value, dict):
             keys += dotted(value, f"{prefix}{name}.")
     return keys
-
-
-def chain(error: BaseException) -> list[BaseException]:
-    """The error and its causes, outermost first."""
-    links = [error]
-    while (cause := links[-1].__cause__) is not None and cause not in links:
-        links.append(cause)
-    return links
-
-
-def original(message: str) -> str:
-    """The message as raised, where a data loader's worker wrapped it into its traceback."""
-    if message.startswith("Caught UserError in"):
-        message = re.split(r"errors\.UserError: ", message)[-1]
-    return one_line(message)
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and runs of blanks."""
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    return "; ".join(line.rstrip(";") for line in lines if line)

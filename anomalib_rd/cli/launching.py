@@ -1,4 +1,4 @@
-"""What the processes that a launcher starts need beside the job itself."""
+"""GPUs and working folders of the processes that a launcher starts."""
 
 import os
 import socket
@@ -18,18 +18,18 @@ from omegaconf import DictConfig
 from anomalib_rd.errors import UserError
 
 FOLDER = "ANOMALIB_RD_FOLDER"
-# Held until the process ends, and with it the claim on a GPU.
-_claims: list[FileLock] = []
+# Held until the process ends; each reserves a share of a GPU.
+_locks: list[FileLock] = []
 
 
 class AssignGPU(Callback):
-    """Shows the job one GPU: the one that the fewest jobs of this user have."""
+    """Gives each job one GPU: the one with the fewest jobs of this user."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra in the process that runs the job."""
-        # A worker that runs a second job has its GPU already, and CUDA would keep the first.
-        if not _claims and (gpus := visible_gpus()):
-            os.environ["CUDA_VISIBLE_DEVICES"] = claim(gpus)
+        # A worker that runs a second job keeps its GPU: CUDA would keep the first anyway.
+        if not _locks and (gpus := visible_gpus()):
+            os.environ["CUDA_VISIBLE_DEVICES"] = claim_gpu(gpus)
 
 
 def visible_gpus() -> list[str]:
@@ -42,84 +42,82 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def claim(gpus: list[str], folder: Path | None = None) -> str:
-    """Take the first free GPU until this process ends; with all taken, a second share, and so on.
+def claim_gpu(gpus: list[str], folder: Path | None = None) -> str:
+    """Reserve the first free GPU until this process ends; once all are taken, a second share.
 
     Args:
         gpus: names of GPUs, at least one.
         folder: of the lock files; None for `lock_folder`.
 
     Raises:
-        UserError: there is no folder for the lock files.
+        UserError: no private folder for the lock files.
     """
     folder = folder or lock_folder()
     for share in count():
         for gpu in gpus:
-            # Older names of MIG devices hold a slash.
+            # Old names of MIG devices contain slashes.
             lock = FileLock(folder / f"{quote(gpu, safe='')}-{share}.lock", timeout=0)
-            try:
+            with suppress(Timeout):
                 lock.acquire()
-            except Timeout:
-                continue
-            _claims.append(lock)
-            return gpu
-    raise AssertionError("never: there is always another share")
+                _locks.append(lock)
+                return gpu
+    raise AssertionError("unreachable: there is always another share")
 
 
 def lock_folder() -> Path:
     """A folder of this machine that no other user can write to.
 
-    The user's runtime folder; where there is none that is safe, one in the cache folder.
+    It is the user's runtime folder; if that is missing or not private, one in the cache folder.
 
     Raises:
-        UserError: neither is safe.
+        UserError: neither is private.
     """
-    places = []
-    # PermissionError: its stand-in in the temporary folder is somebody else's.
+    folders = []
+    # PermissionError: its substitute in the temporary folder belongs to another user.
     with warnings.catch_warnings(), suppress(PermissionError):
         warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set, as in a container
-        places.append(platformdirs.user_runtime_path("anomalib-rd"))
-    # A home folder may be shared by several machines.
-    places.append(platformdirs.user_cache_path("anomalib_rd") / f"locks-{socket.gethostname()}")
-    for place in places:
-        if is_own(make_private(place)):
-            return place
+        folders.append(platformdirs.user_runtime_path("anomalib-rd"))
+    # Several machines may share a home folder.
+    folders.append(platformdirs.user_cache_path("anomalib_rd") / f"locks-{socket.gethostname()}")
+    for folder in folders:
+        make_private(folder)
+        if is_private(folder):
+            return folder
     raise UserError(
-        f"no private folder for the locks of GPUs: {' and '.join(map(str, places))} must belong "
+        f"no private folder for the locks of GPUs: {' and '.join(map(str, folders))} must belong "
         "to you with mode 700; set XDG_RUNTIME_DIR to such a folder"
     )
 
 
-def make_private(folder: Path) -> Path:
-    """Make a folder, with those above it, for this user alone, unless something is there."""
+def make_private(folder: Path) -> None:
+    """Make a folder and its parents for this user alone, unless it exists or cannot be made."""
     if not folder.parent.exists():
         make_private(folder.parent)
-    with suppress(OSError):  # it is there, or cannot be made: `is_own` looks at it
+    with suppress(OSError):
         folder.mkdir(mode=0o700)
-    return folder
 
 
-def is_own(folder: Path) -> bool:
-    """Whether no other user can write in a folder or put another in its place.
+def is_private(folder: Path) -> bool:
+    """Whether no other user can write in a folder or replace it.
 
-    It belongs to this user with mode 700. The folder above belongs to this user or root, and others
-    can't write there, or rename only what is theirs. Both are no links.
+    It belongs to this user with mode 700. Its parent belongs to this user or root, and others can
+    not write there, or only rename what is theirs. Both are folders, not links.
     """
     try:
-        own, above = folder.lstat(), folder.parent.lstat()
+        own, parent = folder.lstat(), folder.parent.lstat()
     except OSError:
         return False
-    open_to_all = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
     return (
         stat.S_ISDIR(own.st_mode)
         and own.st_uid == os.getuid()
         and stat.S_IMODE(own.st_mode) == 0o700
-        and stat.S_ISDIR(above.st_mode)
-        and above.st_uid in (os.getuid(), 0)
+        and stat.S_ISDIR(parent.st_mode)
+        and parent.st_uid in (os.getuid(), 0)
         and not open_to_all
     )
 
 
 def enter_working_folder() -> None:
-    """Go where the sweep was started: paths may be relative. A Ray worker's first act."""
+    """Change to the folder of the command, as paths may be relative; runs first in a Ray worker."""
     os.chdir(os.environ[FOLDER])

@@ -1,4 +1,4 @@
-"""The same multirun again: skips what is complete, resumes what was cut off, runs the rest."""
+"""The same multirun again: skips complete runs, resumes interrupted ones, runs the rest."""
 
 import json
 import os
@@ -183,7 +183,7 @@ def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
     sweep(*QUICK)
     status, out, _ = sweep(*QUICK, "model.scoring.sigma=2")
     assert status == 0 and "skipped" not in out
-    assert out.count("1 runs in multirun/s are of other configs; kept") == 1
+    assert out.count("multirun/s also holds 1 runs") == 1
     assert len(written(sweep.folder)) == 2
 
 
@@ -260,8 +260,8 @@ def test_a_run_that_another_process_works_on_is_left_to_it(sweep):
     running = {"pid": me.pid, "created": me.create_time(), "host": os.uname().nodename}
     running |= {"started": 0.0, "epoch": 1, "epochs": 2, "first_epoch": 0}
     (first / RUNNING).write_text(json.dumps(running))
-    status, out, _ = sweep(*QUICK, "seed=0,1")
-    assert status == 0 and "left to the other process" in out
+    status, _, _ = sweep(*QUICK, "seed=0,1")
+    assert status == 0
     assert not (first / "result.json").exists() and (first / RUNNING).exists()
     assert not (first / "failure.json").exists() and len(written(sweep.folder)) == 1
 
