@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("anomalib-rd")
-except PackageNotFoundError:  # a source tree that was never installed
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 
@@ -18,7 +18,7 @@ _MODULES = {"load_exported": "runtimes", "load_run": "load"}
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing the package imports no torch.
+    # Imported on first use, because they may import torch.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"anomalib_rd.inference.{_MODULES[name]}"), name)

@@ -1,23 +1,23 @@
-"""The exceptions that mean: the user can mend this."""
+"""Exceptions that mean a user error."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class UserError(Exception):
-    """A mistake of input or environment: one line saying what, where, and what to do.
+    """A mistake in input or environment: one line with what is wrong, where, and what to do.
 
-    The command line prints the message alone and exits with status 2; with ``--debug``
-    or ``HYDRA_FULL_ERROR=1`` it shows the traceback too.
+    The command line prints only the message and exits with status 2; ``--debug`` or
+    ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
 
 
 class NotFiniteError(UserError):
-    """NaN or infinity in losses, weights or anomaly maps: the run stops there.
+    """NaN or infinity in losses, weights or anomaly maps, which stops the run.
 
     Args:
         message: as of `UserError`.
-        details: what ``failure.json`` keeps of it beside the message.
+        details: written to ``failure.json`` besides the message.
     """
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:

@@ -96,11 +96,11 @@ def other():
 
 
 def test_another_training_is_found_with_its_usage(other, monkeypatch):
-    assert other in cores.other_trainings() and os.getpid() not in cores.other_trainings()
-    assert cores.threads_of(other) == 2
-    assert cores.used_by([other]) == 2  # a young process counts with all its threads
+    assert other in cores.find_other_trainings() and os.getpid() not in cores.find_other_trainings()
+    assert cores.thread_count(other) == 2
+    assert cores.cores_used([other]) == 2  # a young process counts with all its threads
     monkeypatch.setattr(cores, "YOUNG", 0)
-    assert 0 < cores.used_by([other]) < 1.5
+    assert 0 < cores.cores_used([other]) < 1.5
     assert 0 <= cores.idle_cores() <= len(psutil.Process().cpu_affinity()) - 0.1
 
 
@@ -110,7 +110,7 @@ def cpu(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(cores, "idle_cores", lambda: 2.0)
-    monkeypatch.setattr(cores, "other_trainings", list)
+    monkeypatch.setattr(cores, "find_other_trainings", list)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     cores.warn_if_cores_busy.cache_clear()
     before = torch.get_num_threads()
@@ -137,8 +137,8 @@ def test_one_warning_about_busy_cores(cpu, monkeypatch, caplog):
     cores.limit_threads("auto")
     assert not caplog.records  # no other training
     cores.warn_if_cores_busy.cache_clear()
-    monkeypatch.setattr(cores, "other_trainings", lambda: [17])
-    monkeypatch.setattr(cores, "used_by", lambda pids: 2.0)
+    monkeypatch.setattr(cores, "find_other_trainings", lambda: [17])
+    monkeypatch.setattr(cores, "cores_used", lambda pids: 2.0)
     for _ in range(2):
         cores.limit_threads("auto")
     (record,) = caplog.records
@@ -162,8 +162,8 @@ def test_no_warning_about_busy_cores(cpu, monkeypatch, caplog, why):
 )
 def test_status_warns_about_crowded_cores(monkeypatch, used, each, count, warns):
     monkeypatch.setattr(cores, "usable_cores", lambda: 2)
-    monkeypatch.setattr(cores, "threads_of", lambda pid: each)
-    monkeypatch.setattr(cores, "used_by", lambda pids: used)
+    monkeypatch.setattr(cores, "thread_count", lambda pid: each)
+    monkeypatch.setattr(cores, "cores_used", lambda pids: used)
     states = [
         RunState(str(pid), "running", Running(pid, 0.0, status.gethostname(), 0.0))
         for pid in range(count)

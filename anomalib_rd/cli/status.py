@@ -122,8 +122,8 @@ def crowding(states: "Sequence[RunState]") -> str | None:
     from anomalib_rd import cores
 
     usable = cores.usable_cores()
-    threads = sum(cores.threads_of(pid) or 0 for pid in running)
-    if threads <= usable or cores.used_by(running) < 0.9 * usable:
+    threads = sum(cores.thread_count(pid) or 0 for pid in running)
+    if threads <= usable or cores.cores_used(running) < 0.9 * usable:
         return None
     share = max(1, usable // len(running))
     return (
