@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, locks, JSON for records, hashes."""
+"""Atomic writes, file locks, JSON, hashes and file names."""
 
 import errno
 import hashlib
@@ -18,27 +18,24 @@ from filelock import FileLock, Timeout
 
 from anomalib_rd.errors import UserError
 
-LONGEST_NAME = 255
-"""Bytes of a file's name that nearly every file system takes."""
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
-# A temporary file's name: ours without doubt, with the process that writes it.
-_TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
-# A lock is held for milliseconds; whoever holds it longer hangs. Seconds.
-LOCK_TIMEOUT = 30.0
-# Unicode's categories: control codes, lone surrogates, line and paragraph separators.
+MAX_NAME_BYTES = 255  # of a file name, on nearly every file system
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
+LOCK_TIMEOUT = 30.0  # seconds; a working process holds a lock for milliseconds
+# Unicode categories: control codes, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# What a file system answers that has no locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# The name of a temporary file holds the id of the process that writes it.
+_TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
-    """Calls ``write`` on a temporary file beside ``path``, then puts it in its place.
+    """Write a temporary file in the same folder, then rename it to ``path``.
 
-    Whoever looks sees the old file or the whole new one, even after a crash.
+    Readers see the old file or the complete new one, even after a crash.
 
     Raises:
-        OSError: with ``path`` as its file name; also where the writer has hidden that the disk is
-            full behind an error of its own, as torch does.
+        OSError: with ``path`` as its file name, also if the writer hides a disk error behind an
+            error of its own, as torch does.
     """
     temporary = path.with_name(f".anomalib-rd.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -48,79 +45,49 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        hidden = find_disk_error(error)
-        if hidden is None:
+        disk_error = find_disk_error(error)
+        if disk_error is None:
             raise
-        raise OSError(hidden.errno, hidden.strerror, str(path)) from error
+        raise OSError(disk_error.errno, disk_error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
 
 
-def shorten_name(name: str, ending: str) -> str:
-    """A file's name, cut if it is longer than file systems allow.
-
-    A cut name ends in a hash of the whole one, so different names stay different.
-
-    Args:
-        name: without ending; may hold bytes that are not UTF-8, as `os.fsdecode` gives them.
-        ending: such as ``.png``; kept.
-    """
-    room = LONGEST_NAME - len(os.fsencode(ending))
-    encoded = os.fsencode(name)
-    if len(encoded) > room:
-        digest = hashlib.sha256(encoded).hexdigest()[:12]
-        kept = encoded[: room - len(digest) - 1].decode(errors="ignore")
-        name = f"{kept}-{digest}"
-    return name + ending
-
-
-def printable(name: Path | str) -> str:
-    r"""A path or name as one line of text that any UTF-8 file and terminal takes.
-
-    Bytes that are not UTF-8, control codes and line breaks are written as ``\xfc``, ``\n``.
-    """
-    text = name.as_posix() if isinstance(name, Path) else name
-    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNPRINTABLE else c
-        for c in text
-    )
-
-
 def find_disk_error(error: BaseException | None) -> OSError | None:
-    """The disk's own error, in the error or behind it: full, failing or not to be written."""
+    """The error or its cause that means a full, failing or read-only disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return error
         error = error.__context__
     return None
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what killed processes left of files that `write_atomically` never finished.
+    """Remove the temporary files of processes that were killed in `write_atomically`.
 
-    Only files directly in the folder, with the name of such a temporary file, whose process is
-    gone. A folder that is a link is left alone: what it leads to may be somebody else's.
+    Subfolders stay untouched, and so does a folder that is a link: its target may belong to
+    somebody else.
     """
     if folder.is_symlink():
         return
-    for half in folder.glob(".anomalib-rd.*.tmp"):
-        name = _TEMPORARY.fullmatch(half.name)
-        # This process writes nothing yet: its number was another's, as in a restarted container.
+    for path in folder.glob(".anomalib-rd.*.tmp"):
+        name = _TEMPORARY.fullmatch(path.name)
+        # This process has written nothing yet: its id belonged to another process, as in a
+        # restarted container.
         if name and (int(name[1]) == os.getpid() or not psutil.pid_exists(int(name[1]))):
-            half.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Lets one process at a time into the block, on a file system that has locks.
+    """Let one process at a time into the block, if the file system has locks.
 
-    The lock of a killed process ends with it.
+    A killed process releases its lock.
 
     Args:
-        path: the lock's file, made where it is missing. It stays: if it were removed, a process
-            that has opened it and one that makes it anew would both hold a lock.
+        path: lock file, created if missing. It is never removed: otherwise a process that has
+            opened the old file and one that creates a new file would both hold a lock.
 
     Raises:
         UserError: another process holds the lock for `LOCK_TIMEOUT` seconds.
@@ -131,7 +98,7 @@ def file_lock(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise UserError(
             f"{path}: another process has held this lock for {LOCK_TIMEOUT:.0f} s; "
-            "end it and try again"
+            "end that process and try again"
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -143,17 +110,17 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def sha256_file(path: Path | str) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
+    """SHA-256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json_types(value: Any) -> Any:
-    """The value in JSON's types: numpy and paths converted, NaN and infinity to None."""
+    """Convert NumPy values and paths to JSON types, NaN and infinity to None."""
     if isinstance(value, Mapping):
         return {str(key): to_json_types(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return to_json_types(value.tolist())  # an array or scalar of NumPy, without importing it
+    if hasattr(value, "tolist"):  # NumPy, without importing it
+        return to_json_types(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
@@ -164,16 +131,16 @@ def to_json_types(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Writes the value atomically as indented JSON; NaN is refused, see `to_json_types`."""
+    """Write indented JSON atomically; NaN raises ValueError, see `to_json_types`."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     return write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
-        UserError: the file is missing, no JSON, or no object.
+        UserError: the file is missing, is not JSON, or holds no object.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -191,8 +158,39 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def shorten_name(name: str, suffix: str) -> str:
+    """File name, shortened if it is longer than file systems allow.
+
+    A shortened name ends in a hash of the full name, so that different names stay different.
+
+    Args:
+        name: without suffix; may hold bytes that are not UTF-8, as `os.fsdecode` returns them.
+        suffix: such as ``.png``.
+    """
+    limit = MAX_NAME_BYTES - len(os.fsencode(suffix))
+    encoded = os.fsencode(name)
+    if len(encoded) > limit:
+        digest = hashlib.sha256(encoded).hexdigest()[:12]
+        start = encoded[: limit - len(digest) - 1].decode(errors="ignore")
+        name = f"{start}-{digest}"
+    return name + suffix
+
+
+def printable(name: Path | str) -> str:
+    r"""A path or name as one line of UTF-8 text.
+
+    Bytes that are not UTF-8, control codes and line breaks become ``\xfc``, ``\n``.
+    """
+    text = name.as_posix() if isinstance(name, Path) else name
+    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNPRINTABLE else c
+        for c in text
+    )
+
+
 def expand_home(path: str | Path) -> Path:
-    """A path with ``~`` replaced by the user's home folder; a file may be called ``~name``, too."""
+    """Replace ``~`` by the user's home folder, unless a file has that name."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # there is no such user

@@ -1,16 +1,16 @@
-"""All test images of a run, small, with ground truth and anomaly map: ``<run>/gallery.zip``.
+"""All test images of a run, downscaled, with mask and anomaly map: ``<run>/gallery.zip``.
 
-A ZIP archive (stored, not deflated) written atomically before the record:
+A ZIP archive, uncompressed, written atomically before the record:
 
 ================== ==============================================================================
 ``index.json``     ``version`` 1; ``size`` [H, W] of image and mask, ``map_size`` [H, W]; ``low,
-                   high``: the map values of grey 0 and 255, one scale for the run's images, values
-                   outside are clipped; ``threshold``: a map value for drawing, or null; ``images``:
+                   high``: map values of grey 0 and 255, the same for all images, values outside
+                   are clipped; ``threshold``: of map values, for drawing, or null; ``images``:
                    ``[{row, path, mask}]``, ``row`` and ``path`` as in scores.csv, ``mask`` false
-                   where there is no ground truth
+                   if there is no ground truth
 ``image/ROW.jpg``  RGB, at most 256 pixels on the longer side
 ``map/ROW.jpg``    grey anomaly map, at most 128 pixels on the longer side
-``mask/ROW.png``   1 bit, of the image's size; only where a pixel is defective
+``mask/ROW.png``   1 bit, of the image's size; only if a pixel is defective
 ================== ==============================================================================
 """
 
@@ -37,10 +37,10 @@ _INDEX = "index.json"
 
 
 def fit_within(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width of ``size`` scaled, in proportion, to a longer side of at most ``side``."""
+    """Height and width of ``size``, downscaled to a longer side of at most ``side``."""
     height, width = size[:2]
-    shrink = min(1.0, side / max(height, width))
-    return max(1, round(height * shrink)), max(1, round(width * shrink))
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def write_gallery(
@@ -50,17 +50,17 @@ def write_gallery(
     high: float,
     threshold: float | None,
 ) -> Path:
-    """Writes ``gallery.zip`` atomically; the images are taken one at a time.
+    """Write ``gallery.zip`` atomically, with one image in memory at a time.
 
     Args:
         run_dir: the run's folder.
         images: test images with ``row`` and ``path``, all of one size.
-        low: the map value drawn as 0.
-        high: the map value drawn as 255.
-        threshold: the map value from which a pixel counts as found, None where undefined.
+        low: map value of grey 0.
+        high: map value of grey 255.
+        threshold: of map values, None if undefined.
 
     Raises:
-        ValueError: the images, masks or maps are not all of one size.
+        ValueError: images, masks or maps differ in size.
     """
     index: dict[str, Any] = {"version": VERSION, "size": None, "map_size": None}
     index |= {"low": low, "high": high, "threshold": threshold, "images": []}
@@ -76,22 +76,71 @@ def write_gallery(
     return write_atomically(folder / GALLERY, write)
 
 
+def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -> None:
+    """Add the files of one image, and its entry in the index."""
+    mask = scored.mask
+    height, width = fit_within(scored.image.shape, IMAGE_SIDE)
+    image = Image.fromarray(scored.image).resize((width, height), Image.Resampling.BOX)
+    anomaly_map = _area_mean(scored.anomaly_map, MAP_SIDE)
+    for name, size in {"size": [height, width], "map_size": list(anomaly_map.shape)}.items():
+        index[name] = index[name] or size
+        if index[name] != size:
+            raise ValueError(f"{scored.path}: {name} {size}, before {index[name]}")
+    if mask is not None and mask.shape != scored.image.shape[:2]:
+        raise ValueError(f"{scored.path}: image {scored.image.shape}, mask {mask.shape}")
+    grey = Image.fromarray(_to_grey(anomaly_map, index["low"], index["high"]))
+    _put(archive, f"image/{scored.row}.jpg", _encode(image, "JPEG"))
+    _put(archive, f"map/{scored.row}.jpg", _encode(grey, "JPEG"))
+    if mask is not None and mask.any():
+        fraction = _area_mean(mask, IMAGE_SIDE)
+        # Defective if half of the area is; any defect that is too small for that is preserved.
+        small = fraction >= 0.5
+        small = small if small.any() else fraction > 0
+        _put(archive, f"mask/{scored.row}.png", _encode(Image.fromarray(small), "PNG"))
+    index["images"].append({"row": scored.row, "path": scored.path, "mask": mask is not None})
+
+
+def _area_mean(values: np.ndarray, side: int) -> np.ndarray:
+    """Downscaled by means over areas, float32."""
+    height, width = fit_within(values.shape, side)
+    image = Image.fromarray(values.astype(np.float32, copy=False))
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
+
+
+def _to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map values to uint8."""
+    span = high - low if high > low and math.isfinite(high - low) else 1.0
+    scaled = np.nan_to_num((values - low) / span, nan=0.0)
+    return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+
+
+def _encode(image: Image.Image, file_format: str) -> bytes:
+    file = BytesIO()
+    image.save(file, file_format, quality=QUALITY)
+    return file.getvalue()
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # ZipInfo has a constant default date: equal runs write equal files.
+    archive.writestr(zipfile.ZipInfo(name), content)
+
+
 def has_gallery(run_dir: Path | str) -> bool:
-    """Whether the run left a gallery."""
+    """Whether the run has a gallery."""
     return (Path(run_dir) / GALLERY).is_file()
 
 
 class Gallery:
-    """Reads a run's ``gallery.zip``; to be used as a context manager.
+    """Reader of a run's ``gallery.zip``, a context manager.
 
     Attributes:
-        paths: the images, as in scores.csv, in the order written.
-        low, high: the map values of grey 0 and 255.
-        threshold: the map value from which a pixel counts as found, None where undefined.
+        paths: of the images, as in scores.csv, in the order of writing.
+        low, high: map values of grey 0 and 255.
+        threshold: of map values, None if undefined.
         size, map_size: (H, W) of image and mask, and of the map.
 
     Raises:
-        UserError: no such file, damaged, or of another version; also when an image is read.
+        UserError: the file is missing, damaged, or of another version; also when an image is read.
     """
 
     def __init__(self, run_dir: Path | str) -> None:
@@ -121,7 +170,7 @@ class Gallery:
         return self._read(f"map/{self._row(path)}.jpg")
 
     def mask(self, path: str) -> np.ndarray | None:
-        """The ground truth, bool (H, W); None if there is none; all false for a normal image."""
+        """The ground truth, bool (H, W), all false for a normal image; None if there is none."""
         row = self._row(path)
         if not self._images[path]["mask"]:
             return None
@@ -129,8 +178,8 @@ class Gallery:
         if name not in self._names:
             return np.zeros(self.size, dtype=bool)
         try:
-            with Image.open(BytesIO(self._read(name)), formats=["PNG"]) as picture:
-                return np.asarray(picture, dtype=bool)
+            with Image.open(BytesIO(self._read(name)), formats=["PNG"]) as image:
+                return np.asarray(image, dtype=bool)
         except OSError as error:
             raise self._unreadable(error) from error
 
@@ -141,8 +190,10 @@ class Gallery:
             if version == VERSION:
                 self.low, self.high = float(index["low"]), float(index["high"])
                 self.threshold: float | None = index["threshold"]
-                self.size, self.map_size = _size(index["size"]), _size(index["map_size"])
-                self._images = {str(one["path"]): one for one in index["images"]}
+                height, width = map(int, index["size"])
+                map_height, map_width = map(int, index["map_size"])
+                self.size, self.map_size = (height, width), (map_height, map_width)
+                self._images = {str(entry["path"]): entry for entry in index["images"]}
                 self.paths = list(self._images)
                 self._names = set(self._archive.namelist())
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -155,77 +206,15 @@ class Gallery:
 
     def _row(self, path: str) -> int:
         if path not in self._images:
-            raise UserError(f"{self.path}: does not hold {path}; it was written with fewer images")
+            raise UserError(f"{self.path}: does not contain {path}; it was limited to fewer images")
         return int(self._images[path]["row"])
 
     def _read(self, name: str) -> bytes:
         try:
             return self._archive.read(name)
-        # A damaged archive: any of zipfile's and zlib's errors, a name that is not there.
+        # A damaged archive raises any error of zipfile and zlib.
         except Exception as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.path}: cannot be read as a gallery ({one_line(error)}); delete it")
-
-
-def _size(value: Any) -> tuple[int, int]:
-    height, width = value
-    return int(height), int(width)
-
-
-def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -> None:
-    """Puts one image's files in, and its line into the index."""
-    image, mask, anomaly_map = _small(scored.image), scored.mask, _small_map(scored.anomaly_map)
-    sizes = {"size": [image.height, image.width], "map_size": list(anomaly_map.shape)}
-    for name, size in sizes.items():
-        index[name] = index[name] or size
-        if index[name] != size:
-            raise ValueError(f"{scored.path}: {name} {size}, before {index[name]}")
-    if mask is not None and mask.shape != scored.image.shape[:2]:
-        raise ValueError(f"{scored.path}: image {scored.image.shape}, mask {mask.shape}")
-    grey = Image.fromarray(_to_grey(anomaly_map, index["low"], index["high"]))
-    _put(archive, f"image/{scored.row}.jpg", _encoded(image, "JPEG"))
-    _put(archive, f"map/{scored.row}.jpg", _encoded(grey, "JPEG"))
-    if mask is not None and mask.any():
-        _put(archive, f"mask/{scored.row}.png", _encoded(_small_mask(mask), "PNG"))
-    index["images"].append({"row": scored.row, "path": scored.path, "mask": mask is not None})
-
-
-def _small(image: np.ndarray) -> Image.Image:
-    height, width = fit_within(image.shape, IMAGE_SIDE)
-    return Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-
-
-def _small_map(anomaly_map: np.ndarray) -> np.ndarray:
-    """Means over areas, float32."""
-    height, width = fit_within(anomaly_map.shape, MAP_SIDE)
-    picture = Image.fromarray(anomaly_map.astype(np.float32, copy=False))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX))
-
-
-def _small_mask(mask: np.ndarray) -> Image.Image:
-    """Defective where half of the area is; a defect too small for that is kept by any part."""
-    height, width = fit_within(mask.shape, IMAGE_SIDE)
-    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    levels = np.asarray(share)
-    found = levels >= 0.5
-    return Image.fromarray(found if found.any() else levels > 0)
-
-
-def _to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map values to uint8."""
-    span = high - low if high > low and math.isfinite(high - low) else 1.0
-    share = np.nan_to_num((values - low) / span, nan=0.0)
-    return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)
-
-
-def _encoded(picture: Image.Image, form: str) -> bytes:
-    file = BytesIO()
-    picture.save(file, form, quality=QUALITY)
-    return file.getvalue()
-
-
-def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # ZipInfo's own date, the same for all: equal runs leave equal files.
-    archive.writestr(zipfile.ZipInfo(name), content)

@@ -1,7 +1,8 @@
-"""The numbers that others report on MVTec AD, and our own beside them."""
+"""Published results on MVTec AD, compared with ours."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,9 +25,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Published:
-    """What one source reports, in percent.
+    """Results of one source, in percent.
 
-    ``pro`` says which PRO protocol the source uses: "aupro", "pro_rd4ad" or None (unknown).
+    ``pro``: our metric with the source's PRO protocol, "aupro" or "pro_rd4ad"; None: unknown.
     """
 
     key: str
@@ -41,13 +42,13 @@ class Published:
     categories: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def metric(self, name: str) -> str | None:
-        """Our name for a reported metric; None if its protocol is unknown."""
+        """Our name of a reported metric; None if its protocol is unknown."""
         return self.pro if name == "pro" else name
 
     def mean_over(self, names: Collection[str], metric: str) -> float | None:
-        """The mean of a reported metric over just these categories; None if it is not reported.
+        """Mean of a reported metric over these categories; None if one is not reported.
 
-        Over all 15 of MVTec AD it is the mean as the source states it.
+        Over all 15 categories it is the mean that the source states.
         """
         if set(names) == MVTEC_AD:
             return self.mean.get(metric)
@@ -57,16 +58,17 @@ class Published:
 
 
 def load_published(path: Path | None = None) -> dict[str, Published]:
-    """Reads published.yaml: method -> what it reports.
+    """Read published.yaml: method -> its results.
 
-    Without a path: the installed package's copy, else the checkout's
-    ``experiments/published.yaml``.
+    Without a path: the copy in the installed package, or ``experiments/published.yaml`` of a
+    checkout.
 
     Raises:
-        UserError: the file is missing or not in this form.
+        UserError: the file is missing or has another form.
     """
-    places = (_PACKAGE / "published.yaml", _PACKAGE.parent / "experiments" / "published.yaml")
-    file = path or next((place for place in places if place.exists()), places[0])
+    installed = _PACKAGE / "published.yaml"
+    checkout = _PACKAGE.parent / "experiments" / "published.yaml"
+    file = path or (installed if installed.exists() or not checkout.exists() else checkout)
     try:
         # The C loader, where PyYAML has it, is ten times faster.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -79,45 +81,35 @@ def load_published(path: Path | None = None) -> dict[str, Published]:
 
 
 def compare(table: pd.DataFrame, published: Mapping[str, Published]) -> pd.DataFrame:
-    """Our means beside the reported ones, wherever metric and protocol are the same.
+    """Our means next to the reported ones, where metric and protocol are the same.
 
     Args:
-        table: of `category_table`; only its rows with data ``mvtec`` count.
+        table: of `category_table`; only rows with data ``mvtec`` are used.
         published: of `load_published`.
 
     Returns:
         Long format, in percent: ``variant, category, metric, ours, method, reported,
-        difference (ours - reported, points), verified``. In the mean rows the reported mean
-        is over the same categories as ours; methods that report means only are compared in
-        ``mean all`` when it is over all 15.
+        difference (ours - reported, points), verified``. In mean rows the reported mean is over
+        the same categories as ours; methods that report means only are compared in ``mean all``
+        if it is over all 15.
     """
-    rows: list[dict[str, Any]] = []
+    columns = ["variant", "category", "metric", "ours", "method", "reported", "difference"]
+    rows: list[tuple[Any, ...]] = []
     ours = table[(table["data"] == DATA) & table["mean"].notna()]
     for (variant, metric), part in ours.groupby(["variant", "metric"], sort=False):
         singles = part[part["kind"] == "category"]
         for row in part.to_dict("records"):
-            names = _categories(singles, row["group"], row["category"])
-            here = {"variant": variant, "category": row["category"], "metric": metric}
-            here["ours"] = 100 * row["mean"]
-            rows += [here | theirs for theirs in _reported(published, str(metric), names)]
-    columns = ["variant", "category", "metric", "ours", "method", "reported", "verified"]
-    result = pd.DataFrame(rows, columns=columns)
-    result.insert(6, "difference", result["ours"] - result["reported"])
-    return result
-
-
-def _reported(
-    published: Mapping[str, Published], metric: str, names: set[str]
-) -> Iterator[dict[str, Any]]:
-    for method in published.values():
-        for reported in REPORTED:
-            value = method.mean_over(names, reported)
-            if value is not None and method.metric(reported) == metric:
-                yield {"method": method.key, "reported": value, "verified": method.verified}
+            names, mean = _categories(singles, row["group"], row["category"]), 100 * row["mean"]
+            for method, reported in product(published.values(), REPORTED):
+                value = method.mean_over(names, reported)
+                if value is not None and method.metric(reported) == metric:
+                    cells = (variant, row["category"], metric, mean, method.key, value)
+                    rows.append((*cells, mean - value, method.verified))
+    return pd.DataFrame(rows, columns=[*columns, "verified"])
 
 
 def _categories(singles: pd.DataFrame, group: str, label: str) -> set[str]:
-    """The categories that a row of the table stands for."""
+    """The categories that a row of the table is about."""
     if label == MEAN_ALL:
         return set(singles["category"])
     if label.startswith("mean "):

@@ -14,7 +14,7 @@ class ScoredImage:
         image: uint8 (H, W, 3).
         anomaly_map: (H', W'), higher is more anomalous.
         mask: bool (H, W) ground truth, all false for a normal image; None if there is none.
-        predicted_mask: bool (H', W'), the pixels that the model predicts as defective, if known.
+        predicted_mask: bool (H', W'), pixels that the model predicts as defective, if known.
         score: higher is more anomalous.
         path: as in scores.csv.
         defect: defect type, ``good`` for a normal image.

@@ -1,9 +1,14 @@
-"""Statistics over seeds, categories and variants."""
+"""Statistics over seeds, categories and variants.
+
+Three questions: is a variant better across categories (`compare_variants`: bootstrap and
+permutation), would other seeds confirm it (`seed_statistics`: t-tests), and does the validation
+rank the variants as the test does (`rank_agreement`)?
+"""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,188 +19,15 @@ from anomalib_rd.results.record import read_record
 from anomalib_rd.results.table import MEAN_ALL, drop_repeats, metric_columns
 from anomalib_rd.results.variants import matching_labels, short_labels
 
-LEVEL = 0.95
-RESAMPLES = 9999
-SEED = 0
-MIN_UNITS_FOR_P = 6
-"""Below so many units no sign-flip p-value, of which 2 ** (1 - n) is the least, is below 0.05."""
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Bootstrap confidence interval of the mean, 95 %.
-
-    BCa (Efron, Better bootstrap confidence intervals, JASA 82, 1987); the percentile interval
-    where BCa is not defined, such as for equal values. From few values it is too narrow: on
-    normal data it covers the true mean in about 72 % of the cases for 3 values, 84 % for 5
-    and 92 % for 15 (simulated).
-
-    Args:
-        values: (n,), independent of each other, without NaN.
-
-    Returns:
-        Lower and upper end, both NaN for fewer than 2 values.
-    """
-    if len(values) < 2:
-        return np.nan, np.nan
-    low, high = _bootstrap(values, "BCa")
-    if np.isnan(low) or np.isnan(high):
-        low, high = _bootstrap(values, "percentile")
-    return low, high
-
-
-def sign_flip_p(values: np.ndarray) -> float:
-    """Two-sided permutation p-value of "the values are symmetric about 0".
-
-    All signs are flipped (exact) for up to 13 values, else 9999 random flips of a fixed seed
-    are drawn (Phipson and Smyth, Permutation p-values should never be zero, 2010). The least
-    that n values can give is 2 ** (1 - n).
-
-    Args:
-        values: (n,) differences, independent of each other, without NaN.
-
-    Returns:
-        The p-value; NaN for fewer than 2 values.
-    """
-    if len(values) < 2:
-        return np.nan
-    result = stats.permutation_test(
-        (values,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(SEED),
-    )
-    return float(result.pvalue)
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction for several comparisons (Scand. J. Statist. 6, 1979).
-
-    Args:
-        p_values: (m,); NaN is no comparison and stays NaN.
-
-    Returns:
-        (m,) adjusted p-values: those below alpha may be claimed together, with a chance of at
-        most alpha that any claim is false.
-    """
-    order = np.argsort(p_values)  # NaN last
-    count = np.count_nonzero(~np.isnan(p_values))
-    steps = p_values[order] * (count - np.arange(len(p_values)))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
-
-
-def _bootstrap(values: np.ndarray, method: str) -> tuple[float, float]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            (values,),
-            np.mean,
-            vectorized=True,
-            confidence_level=LEVEL,
-            n_resamples=RESAMPLES,
-            method=method,
-            rng=np.random.default_rng(SEED),
-        )
-    interval = result.confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-ALPHA, POWER = 0.05, 0.8
-MOST_SEEDS = 1000
-_NO_SPREAD = 1e-12  # of a fraction: rounding, not seeds
-
-
-def seed_statistics(difference: float, samples: Sequence[np.ndarray]) -> dict[str, float]:
-    """The spread over seeds, and what it says of a difference.
-
-    Args:
-        difference: observed, in the unit of the samples.
-        samples: one array (seeds,) of differences, or two (seeds of one variant), (seeds of
-            the other) of means.
-
-    Returns:
-        ``n_seeds`` (of the smaller sample), ``std`` (of the difference of two runs),
-        ``p_seeds`` (t-test, two-sided), ``smallest`` (see `smallest_difference`) and
-        ``needed_seeds`` (see `needed_seeds`). NaN where there is no spread to judge by: with
-        fewer than 2 seeds, and, but for ``std`` and ``smallest``, where all seeds give the same.
-    """
-    counts = np.array([len(sample) for sample in samples])
-    result: dict[str, float] = {"n_seeds": int(counts.min())}
-    result |= dict.fromkeys(("std", "p_seeds", "smallest", "needed_seeds"), np.nan)
-    if result["n_seeds"] < 2:
-        return result
-    variances = np.array([sample.var(ddof=1) for sample in samples])
-    result["std"] = float(np.sqrt(variances.sum()))
-    if result["std"] < _NO_SPREAD:
-        return result | {"std": 0.0, "smallest": 0.0}
-    error, freedom = standard_error(variances, counts)
-    result["p_seeds"] = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    result["smallest"] = float(smallest_difference(variances, counts))
-    result["needed_seeds"] = needed_seeds(difference, variances)
-    return result
-
-
-def standard_error(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard error of the difference, and its degrees of freedom.
-
-    One sample: n - 1. Two: Welch's (Biometrika 34, 1947).
-
-    Args:
-        variances: (samples,) over seeds.
-        counts: (samples, ...) numbers of seeds, at least 2.
-
-    Returns:
-        Two arrays (...).
-    """
-    parts = (variances / counts.T).T
-    squared = parts.sum(axis=0)
-    return np.sqrt(squared), squared**2 / (parts**2 / (counts - 1)).sum(axis=0)
-
-
-def smallest_difference(variances: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The smallest true difference that a t-test over so many seeds finds 4 times in 5.
-
-    Two-sided alpha 0.05, power 0.8. The difference, divided by its standard error, is the
-    noncentrality of t; squared that of F with 1 degree of freedom (Cohen, Statistical Power
-    Analysis for the Behavioral Sciences, 2nd ed. 1988, chapters 2 and 12).
-
-    Args:
-        variances: (samples,) over seeds, one sample if paired, else two.
-        counts: (samples, ...) numbers of seeds, at least 2.
-
-    Returns:
-        (...), in the unit of the variances' square root.
-    """
-    error, freedom = standard_error(variances, counts)
-    critical = stats.t.ppf(1 - ALPHA / 2, freedom)
-    return np.sqrt(special.ncfdtrinc(1, freedom, 1 - POWER, critical**2)) * error
-
-
-def needed_seeds(difference: float, variances: np.ndarray) -> float:
-    """How many seeds each variant needs for `smallest_difference` to come down to this one.
-
-    Infinity stands for more than ``MOST_SEEDS``.
-    """
-    seeds = np.arange(2, MOST_SEEDS + 1)
-    counts = np.tile(seeds, (len(variances), 1))
-    enough = seeds[smallest_difference(variances, counts) <= abs(difference)]
-    return float(enough[0]) if len(enough) else np.inf
-
-
-def spread_factors(n_seeds: int) -> tuple[float, float]:
-    """What the true standard deviation may be, in multiples of that of n seeds (95 %).
-
-    From the chi-squared distribution of a normal sample's variance.
-    """
-    freedom = n_seeds - 1
-    least, most = np.sqrt(freedom / stats.chi2.ppf([1 - ALPHA / 2, ALPHA / 2], freedom))
-    return float(least), float(most)
-
-
 BASELINE_MODEL = "rd4ad"
+LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
+RESAMPLES, SEED = 9999, 0
+# With fewer units no sign-flip p-value is below 0.05: the lowest is 2 ** (1 - n).
+MIN_UNITS_FOR_P = 6
+MIN_VARIANTS = 3  # for a rank correlation
+MOST_SEEDS = 1000
+VALIDATION = "val/"
+_ROUNDING = 1e-12  # a std below this, of fractions, is rounding
 COLUMNS = (
     "data",
     "baseline",
@@ -220,52 +52,216 @@ COLUMNS = (
     "smallest",
     "needed_seeds",
 )
+AGREEMENT_COLUMNS = ("data", "category", "metric", "rho", "p", "n", "n_runs")
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Bootstrap confidence interval of the mean, 95 %.
+
+    BCa (Efron, Better bootstrap confidence intervals, JASA 82, 1987); the percentile interval
+    where BCa is undefined, for example for equal values. It is too narrow for few values: on
+    normal data it covers the true mean in about 72 % of the cases for 3 values, 84 % for 5
+    and 92 % for 15 (simulated).
+
+    Args:
+        values: (n,), independent of each other, without NaN.
+
+    Returns:
+        Lower and upper end, both NaN for fewer than 2 values.
+    """
+    if len(values) < 2:
+        return np.nan, np.nan
+    low, high = _bootstrap(values, "BCa")
+    if np.isnan(low) or np.isnan(high):
+        low, high = _bootstrap(values, "percentile")
+    return low, high
+
+
+def _bootstrap(values: np.ndarray, method: str) -> tuple[float, float]:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (values,),
+            np.mean,
+            vectorized=True,
+            confidence_level=LEVEL,
+            n_resamples=RESAMPLES,
+            method=method,
+            rng=np.random.default_rng(SEED),
+        )
+    interval = result.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def sign_flip_p(values: np.ndarray) -> float:
+    """Two-sided permutation p-value of "the values are symmetric about 0".
+
+    Exact (all sign flips) for up to 13 values, else from 9999 random flips with a fixed seed
+    (Phipson and Smyth, Permutation p-values should never be zero, 2010). The lowest p-value of n
+    values is 2 ** (1 - n).
+
+    Args:
+        values: (n,) differences, independent of each other, without NaN.
+
+    Returns:
+        The p-value; NaN for fewer than 2 values.
+    """
+    return _permute(values, np.mean, "samples")[1] if len(values) > 1 else np.nan
+
+
+def _permute(
+    values: np.ndarray, statistic: Callable[..., Any], kind: Literal["samples", "pairings"]
+) -> tuple[float, float]:
+    """The statistic of the values, and its two-sided permutation p-value."""
+    result = stats.permutation_test(
+        (values,),
+        statistic,
+        permutation_type=kind,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(SEED),
+    )
+    return float(result.statistic), float(result.pvalue)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction for multiple comparisons (Scand. J. Statist. 6, 1979).
+
+    Args:
+        p_values: (m,); NaN is no comparison and stays NaN.
+
+    Returns:
+        (m,) adjusted p-values: with those below alpha the probability of any false claim is at
+        most alpha.
+    """
+    order = np.argsort(p_values)  # NaN last
+    count = np.count_nonzero(~np.isnan(p_values))
+    steps = p_values[order] * (count - np.arange(len(p_values)))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def seed_statistics(difference: float, samples: Sequence[np.ndarray]) -> dict[str, float]:
+    """Spread over seeds, and whether a difference exceeds it.
+
+    Args:
+        difference: observed, in the unit of the samples.
+        samples: one array (seeds,) of paired differences, or one array (seeds,) of means for each
+            of two variants.
+
+    Returns:
+        ``n_seeds`` (of the smaller sample), ``std`` (of the difference of two runs), ``p_seeds``
+        (t-test, two-sided), ``smallest`` (see `smallest_difference`) and ``needed_seeds`` (see
+        `needed_seeds`). NaN for fewer than 2 seeds; without spread ``std`` and ``smallest`` are 0
+        and the others NaN.
+    """
+    counts = np.array([len(sample) for sample in samples])
+    result: dict[str, float] = {"n_seeds": int(counts.min())}
+    result |= dict.fromkeys(("std", "p_seeds", "smallest", "needed_seeds"), np.nan)
+    if result["n_seeds"] < 2:
+        return result
+    variances = np.array([sample.var(ddof=1) for sample in samples])
+    result["std"] = float(np.sqrt(variances.sum()))
+    if result["std"] < _ROUNDING:
+        return result | {"std": 0.0, "smallest": 0.0}
+    error, freedom = standard_error(variances, counts)
+    result["p_seeds"] = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    result["smallest"] = float(smallest_difference(variances, counts))
+    result["needed_seeds"] = needed_seeds(difference, variances)
+    return result
+
+
+def standard_error(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of the difference and its degrees of freedom: n - 1, or Welch's.
+
+    Welch: Biometrika 34, 1947.
+
+    Args:
+        variances: (samples,) over seeds; one sample if paired, else two.
+        counts: (samples, ...) numbers of seeds, at least 2.
+
+    Returns:
+        Two arrays (...).
+    """
+    parts = (variances / counts.T).T
+    squared = parts.sum(axis=0)
+    return np.sqrt(squared), squared**2 / (parts**2 / (counts - 1)).sum(axis=0)
+
+
+def smallest_difference(variances: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The smallest true difference that a t-test detects with power 0.8, two-sided alpha 0.05.
+
+    The difference, divided by its standard error, is the noncentrality of t; squared that of F
+    with 1 degree of freedom (Cohen, Statistical Power Analysis for the Behavioral Sciences,
+    2nd ed. 1988, chapters 2 and 12). Arguments as in `standard_error`.
+
+    Returns:
+        (...), in the unit of the variances' square root.
+    """
+    error, freedom = standard_error(variances, counts)
+    critical = stats.t.ppf(1 - ALPHA / 2, freedom)
+    return np.sqrt(special.ncfdtrinc(1, freedom, 1 - POWER, critical**2)) * error
+
+
+def needed_seeds(difference: float, variances: np.ndarray) -> float:
+    """Seeds of each variant with which `smallest_difference` is this one; infinite above 1000."""
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    counts = np.tile(seeds, (len(variances), 1))
+    enough = seeds[smallest_difference(variances, counts) <= abs(difference)]
+    return float(enough[0]) if len(enough) else np.inf
+
+
+def spread_factors(n_seeds: int) -> tuple[float, float]:
+    """95 % interval of the true standard deviation, in multiples of that of n seeds.
+
+    From the chi-squared distribution of a normal sample's variance.
+    """
+    freedom = n_seeds - 1
+    low, high = np.sqrt(freedom / stats.chi2.ppf([1 - ALPHA / 2, ALPHA / 2], freedom))
+    return float(low), float(high)
 
 
 def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
-    """Each variant less the baseline, paired over category and seed.
+    """Differences of each variant from the baseline, paired over category and seed.
 
-    Two questions are kept apart:
+    - Across categories: pairs of one category depend on each other, so each category gives one
+      number, the mean of its pairs, and whole categories are resampled (Davison and Hinkley,
+      Bootstrap Methods and their Application, 1997, section 3.8): ``low, high`` of
+      `mean_interval`, ``p`` of `sign_flip_p`. With a single category the seeds are resampled.
+    - Across seeds: `seed_statistics` of the seeds that have every category.
 
-    - Does it hold across categories? The pairs of one category are not independent of each
-      other, so a category gives one number, the mean over its pairs, and whole categories are
-      resampled (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
-      3.8): ``low, high`` of `mean_interval`, ``p`` of `sign_flip_p`. With one category the
-      seeds are resampled.
-    - Would other seeds show it on these categories? See `seed_statistics`, which takes the seeds
-      that have every category.
-
-    ``p_holm, p_seeds_holm`` are corrected (`holm`) over the variants with the same data and
+    ``p_holm`` and ``p_seeds_holm`` are corrected (`holm`) over the variants with the same data and
     metric; not over metrics, which answer different questions.
 
     Args:
         runs: of `load_runs`.
-        baseline: a variant, or words that mean only one (see `matching_labels`). If None, for each
-            data the first variant of model ``rd4ad``, else the first variant.
+        baseline: a variant, or a part of its label (see `matching_labels`). None: for each data
+            set the first variant of model ``rd4ad``, else the first variant.
 
     Returns:
-        One row for each data x variant x metric that both have, with ``COLUMNS``. Values are
-        fractions (``unit``). ``n_pairs`` counts what both have, ``n_left_out`` what only one
-        has. Variants without a pair are compared by their means over their own seeds
-        (``paired`` False). Undefined is NaN; ``needed_seeds`` is infinite if over 1000.
+        One row for each data x variant x metric that both have, with `COLUMNS`. Values are
+        fractions (``unit``). ``n_pairs`` counts the runs of both, ``n_left_out`` those of one
+        only. Variants without a pair are compared by the means over their own seeds (``paired``
+        False). Undefined values are NaN; ``needed_seeds`` is infinite above 1000.
 
     Raises:
-        UserError: no variant, or more than one, is the baseline.
+        UserError: no variant, or more than one, matches the baseline.
     """
     metrics = metric_columns(runs)
-    chosen = choose_baselines(runs, baseline)
+    baselines = choose_baselines(runs, baseline)
     rows: list[dict[str, Any]] = []
     for data, part in drop_repeats(runs).groupby("data", sort=False):
         variants = {
             str(variant): own.set_index(["seed", "category"])[metrics].unstack("category")
             for variant, own in part.groupby("variant", sort=False)
         }
-        against = chosen[str(data)]
-        base = variants.pop(against)
+        base_name = baselines[str(data)]
+        base = variants.pop(base_name)
         for (variant, own), metric in product(variants.items(), metrics):
             ours, theirs = own[metric], base[metric]
             if ours.notna().any(axis=None) and theirs.notna().any(axis=None):
-                row = {"data": data, "baseline": against, "variant": variant}
+                row = {"data": data, "baseline": base_name, "variant": variant}
                 row |= {"metric": metric, "unit": "fraction"}
                 rows.append(row | _difference(ours, theirs))
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -276,32 +272,21 @@ def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.Data
 
 
 def choose_baselines(runs: pd.DataFrame, baseline: str | None = None) -> dict[str, str]:
-    """For each data the variant that the others are compared with; see `compare_variants`."""
-    chosen = {}
+    """Data -> the variant that the others are compared with; see `compare_variants`."""
+    baselines = {}
     for data, part in runs.groupby("data", sort=False):
         variants = list(dict.fromkeys(part["variant"]))
         if baseline is None or len(variants) == 1:
             plain = part["variant"][part["model"] == BASELINE_MODEL]
-            chosen[str(data)] = plain.iloc[0] if len(plain) else variants[0]
-        elif found := _matching(variants, baseline):
-            chosen[str(data)] = found
-        else:
-            raise UserError(
-                f"baseline {baseline!r}: no variant on {data} is called so; give one of: "
-                f"{_names(variants)}"
-            )
-    return chosen
-
-
-def _matching(variants: Sequence[str], name: str) -> str | None:
-    found = matching_labels(variants, name)
-    if len(found) > 1:
-        raise UserError(f"baseline {name!r}: which one? Give one of: {_names(found)}")
-    return found[0] if found else None
-
-
-def _names(variants: Sequence[str]) -> str:
-    return "; ".join(short_labels(variants).values())
+            baselines[str(data)] = plain.iloc[0] if len(plain) else variants[0]
+            continue
+        matches = matching_labels(variants, baseline)
+        if len(matches) != 1:
+            problem = "is ambiguous" if matches else f"is no variant on {data}"
+            names = "; ".join(short_labels(matches or variants).values())
+            raise UserError(f"baseline {baseline!r} {problem}; give one of: {names}")
+        baselines[str(data)] = matches[0]
+    return baselines
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
@@ -335,48 +320,43 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _seed_means(frame: pd.DataFrame, categories: pd.Index) -> np.ndarray:
-    """The mean over the categories for each seed that has them all."""
+    """Mean over the categories for each seed that has them all."""
     return frame.reindex(columns=categories).dropna().mean(axis=1).dropna().to_numpy()
 
 
-VALIDATION = "val/"
-MIN_VARIANTS = 3
-AGREEMENT_COLUMNS = ("data", "category", "metric", "rho", "p", "n", "n_runs")
-
-
 def validation_metrics(runs: pd.DataFrame) -> pd.DataFrame:
-    """The metrics of the runs' validation.
+    """The runs' validation metrics, read from their records.
 
     Args:
-        runs: of `load_runs`; their records are read again.
+        runs: of `load_runs`.
 
     Returns:
-        A row for each run, with its index; a column ``val/<metric>`` for each metric that some
-        run's validation has, NaN where a run has none. No column where no run was validated.
+        A row for each run, with its index; columns ``val/<metric>`` for each metric of any run's
+        validation, NaN where a run has none.
 
     Raises:
-        UserError: a record that cannot be read.
+        UserError: a record cannot be read.
     """
-    found = [read_record(run).get("validation") or {} for run in runs["run"]]
-    table = pd.DataFrame(found, index=runs.index, dtype=float)
+    metrics = [read_record(run).get("validation") or {} for run in runs["run"]]
+    table = pd.DataFrame(metrics, index=runs.index, dtype=float)
     return table.add_prefix(VALIDATION)
 
 
 def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation over the variants, of validation and test, for each metric.
+    """Spearman's rank correlation of validation and test over the variants, for each metric.
 
-    A variant's value is the mean over the categories of its means over the seeds, and for each
-    category the mean over the seeds. Only the categories and seeds count in which every variant
-    has both values; variants that never have both are left out.
+    A variant's value is the mean over its seeds, for ``mean all`` then over the categories. Only
+    categories and seeds for which every variant has both values are used; variants that never
+    have both are left out.
 
     Args:
         runs: of `load_runs`.
         validated: of `validation_metrics`, of the same runs.
 
     Returns:
-        One row for each data x category x metric, the mean over the categories (``mean all``)
-        first where there are several. Columns: ``rho``, ``p`` (see `spearman`), ``n`` (variants)
-        and ``n_runs`` (of a variant).
+        One row for each data x category x metric, ``mean all`` first if there are several
+        categories. Columns: ``rho``, ``p`` (see `spearman`), ``n`` (variants) and ``n_runs`` (of
+        each variant).
     """
     metrics = [m for m in metric_columns(runs) if f"{VALIDATION}{m}" in validated]
     both = drop_repeats(runs.join(validated))
@@ -384,8 +364,8 @@ def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
     for data, part in both.groupby("data", sort=False):
         names = sorted(part["category"].unique())
         groups = {MEAN_ALL: names} if len(names) > 1 else {}
-        for label, wanted in (groups | {name: [name] for name in names}).items():
-            own = part[part["category"].isin(wanted)]
+        for label, categories in (groups | {name: [name] for name in names}).items():
+            own = part[part["category"].isin(categories)]
             for metric in metrics:
                 means, n_runs = _variant_means(own, [metric, f"{VALIDATION}{metric}"])
                 row = {"data": data, "category": label, "metric": metric}
@@ -394,45 +374,41 @@ def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Spearman's rank correlation, and its two-sided permutation p-value.
+    """Spearman's rank correlation and its two-sided permutation p-value.
 
-    All pairings are counted for up to 7 values (exact), else 9999 random ones of a fixed seed.
-    The least p that n values can give is 2 / n!: a third for 3, a twelfth for 4.
+    Exact (all pairings) for up to 7 values, else from 9999 random pairings with a fixed seed. The
+    lowest p-value of n values is 2 / n!: a third for 3, a twelfth for 4.
 
     Args:
-        x: (n,), ties share their mean rank.
-        y: (n,); a pair with a NaN is left out.
+        x: (n,); ties share their mean rank.
+        y: (n,); pairs with a NaN are left out.
 
     Returns:
-        ``rho, p, n`` (of the pairs that are left); both are NaN for fewer than 3 pairs, and
-        where all values of one side are equal.
+        ``rho, p, n`` (remaining pairs); rho and p are NaN for fewer than 3 pairs, and if all
+        values of one side are equal.
     """
-    kept = ~(np.isnan(x) | np.isnan(y))
-    ranks = [stats.rankdata(values[kept]) for values in (x, y)]
-    n = int(kept.sum())
+    defined = ~(np.isnan(x) | np.isnan(y))
+    ranks = [stats.rankdata(values[defined]) for values in (x, y)]
+    n = int(defined.sum())
     if n < MIN_VARIANTS or any(np.ptp(rank) == 0 for rank in ranks):
         return {"rho": np.nan, "p": np.nan, "n": n}
     first, second = ((rank - rank.mean()) / np.linalg.norm(rank - rank.mean()) for rank in ranks)
-    result = stats.permutation_test(
-        (first,),
-        lambda permuted, axis: np.sum(permuted * second, axis=axis),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(SEED),
+    rho, p = _permute(
+        first, lambda permuted, axis: np.sum(permuted * second, axis=axis), "pairings"
     )
-    return {"rho": float(result.statistic), "p": float(result.pvalue), "n": n}
+    return {"rho": rho, "p": p, "n": n}
 
 
 def _variant_means(runs: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, int]:
-    """Mean of each column for each variant, over the runs' places that all variants have.
+    """Mean of each column for each variant, over the cells that all variants have.
+
+    A cell is a category and a seed.
 
     Returns:
-        Variants x columns, and the number of places (category and seed).
+        Variants x columns, and the number of cells.
     """
     values = runs.dropna(subset=columns).set_index(["variant", "category", "seed"])[columns]
-    by_place = pd.DataFrame(values.unstack(["category", "seed"])).dropna(axis=1)
-    # A place counts where both columns are there for all variants; they were dropped together.
-    by_category = by_place.T.groupby(level=[0, 1]).mean()
+    cells = pd.DataFrame(values.unstack(["category", "seed"])).dropna(axis=1)
+    by_category = cells.T.groupby(level=[0, 1]).mean()
     means = by_category.groupby(level=0).mean().T.reindex(columns=columns)
-    return means, by_place.shape[1] // len(columns)
+    return means, cells.shape[1] // len(columns)

@@ -1,4 +1,8 @@
-"""Sweep folders: which runs are complete, running, failed or missing."""
+"""Sweep folders: which runs are done, running, failed, interrupted or missing.
+
+Files: ``<sweep>/sweep.json`` lists the commands and their jobs; ``<run>/running.json`` names the
+process that works on a run, and its progress.
+"""
 
 import math
 import os
@@ -14,7 +18,12 @@ from typing import Any, Literal
 import psutil
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.files import file_lock, read_json, remove_partial_files, write_json
+from anomalib_rd.results.files import (
+    file_lock,
+    read_json,
+    remove_partial_files,
+    write_json,
+)
 from anomalib_rd.results.record import (
     FAILURE,
     PER_CATEGORY,
@@ -25,20 +34,20 @@ from anomalib_rd.results.record import (
 )
 
 RUNNING, RUN_LOCK = "running.json", ".running.lock"
-# Where a run writes: below its folder, which may hold other files too.
-OWN_FOLDERS = (
-    "",
+SWEEP, SWEEP_LOCK = "sweep.json", ".sweep.lock"
+CHECKPOINTS = "checkpoints"
+# The folders below a run's folder that it writes to. A run's folder may hold other files too.
+RUN_FOLDERS = (
     ".hydra",
-    "checkpoints",
+    CHECKPOINTS,
     "heatmaps",
     f"{PER_CATEGORY}/*",
     f"{PER_CATEGORY}/*/heatmaps",
 )
-# A process on another machine can't be looked at: its file is touched at least each
-# `TOUCH_EVERY`, and taken for dead after `SILENT`. Seconds.
+# A process on another machine touches its file at least each `TOUCH_EVERY` seconds, and counts
+# as dead after `SILENT` seconds.
 TOUCH_EVERY, SILENT = 30.0, 600.0
-# The clock that a process's start is computed with may be set while it runs.
-CLOCK_TOLERANCE = 10.0
+CLOCK_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs
 
 
 class RunningElsewhereError(UserError):
@@ -47,7 +56,11 @@ class RunningElsewhereError(UserError):
 
 @dataclass(frozen=True)
 class Running:
-    """What ``running.json`` holds; see the top of this file."""
+    """``running.json``: the process (None: it was interrupted) and the progress of a run.
+
+    ``created`` is the start of the process, ``started`` of the work on this run, in seconds since
+    1970; ``first_epoch`` the epoch at which the process began.
+    """
 
     pid: int | None
     created: float
@@ -59,18 +72,17 @@ class Running:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that keeps the run's files: the first of a DDP run's."""
+    """Whether this process writes the run's files: the first one of a DDP run."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager
 def claim_run(run_dir: Path) -> Iterator[None]:
-    """Mark the run as this process's while the block lasts.
+    """Mark the run as this process's inside the block.
 
-    An earlier failure is forgotten, and what a killed process left half-written is removed.
-
-    Other processes of a DDP run pass through.
+    Removes an earlier failure, and partial files of killed processes. Does nothing in the other
+    processes of a DDP run.
 
     Raises:
         RunningElsewhereError: another process works on it.
@@ -81,29 +93,28 @@ def claim_run(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     mine = _claim(run_dir)
     try:
-        for pattern in OWN_FOLDERS:
-            for folder in run_dir.glob(pattern) if pattern else [run_dir]:
+        remove_partial_files(run_dir)
+        for pattern in RUN_FOLDERS:
+            for folder in run_dir.glob(pattern):
                 remove_partial_files(folder)
         (run_dir / FAILURE).unlink(missing_ok=True)
         yield
-    except Exception:
-        _release(run_dir, mine)
-        raise
-    except BaseException:  # interrupted: how far it came is worth knowing
-        _release(run_dir, mine, interrupted=True)
+    except BaseException as error:
+        # The progress of an interrupted run is kept.
+        _release(run_dir, mine, interrupted=not isinstance(error, Exception))
         raise
     _release(run_dir, mine)
 
 
 def _claim(run_dir: Path) -> Running:
-    """Write ``running.json``, unless it names a process that still works on the run."""
+    """Write ``running.json``, unless it names a live process."""
     created = psutil.Process().create_time()
     mine = Running(os.getpid(), created, socket.gethostname(), time.time())
     with file_lock(run_dir / RUN_LOCK):
-        other = read_running(run_dir)
-        if other is not None and is_alive(run_dir, other):
+        owner = read_running(run_dir)
+        if owner is not None and is_alive(run_dir, owner):
             raise RunningElsewhereError(
-                f"{run_dir}: process {other.pid} on {other.host} works on this run; "
+                f"{run_dir}: process {owner.pid} on {owner.host} works on this run; "
                 "wait for it or end it"
             )
         write_json(run_dir / RUNNING, asdict(mine))
@@ -111,7 +122,7 @@ def _claim(run_dir: Path) -> Running:
 
 
 def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
-    """Give the run back, unless another process took it over from this one, silent for long."""
+    """End the claim, unless another process has taken the run over from this one."""
     with file_lock(run_dir / RUN_LOCK):
         now = read_running(run_dir)
         if now is not None and (now.pid, now.host) != (mine.pid, mine.host):
@@ -123,13 +134,13 @@ def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
 
 
 def record_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = False) -> None:
-    """Write how many epochs are trained; nothing where the run is not `claim_run`.
+    """Record the progress of a run, if this process or its parent has claimed it.
 
     Args:
         run_dir: the run's folder.
-        epoch: epochs trained so far.
-        epochs: epochs to be trained in all, None if there is no limit.
-        first: whether this process begins to train here.
+        epoch: number of trained epochs.
+        epochs: total number of epochs, None without a limit.
+        first: whether this process starts to train at this epoch.
     """
     running = read_running(run_dir)
     # The processes of a DDP run may be children of the one that claimed it.
@@ -142,16 +153,16 @@ def record_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = Fa
 
 
 def touch_running(run_dir: Path) -> None:
-    """Tell other machines that the run goes on."""
+    """Signal other machines that the run is alive."""
     with suppress(FileNotFoundError):
         os.utime(run_dir / RUNNING)
 
 
 def read_running(run_dir: Path) -> Running | None:
-    """What ``running.json`` says; None if there is none, or none that can be read."""
+    """Read ``running.json``; None if it is missing or damaged."""
     try:
-        found = read_json(run_dir / RUNNING)
-        return Running(**{f.name: found[f.name] for f in fields(Running)})
+        values = read_json(run_dir / RUNNING)
+        return Running(**{f.name: values[f.name] for f in fields(Running)})
     except (UserError, KeyError):
         return None
 
@@ -173,24 +184,22 @@ def is_alive(run_dir: Path, running: Running) -> bool:
         return False
 
 
-SWEEP, LOCK = "sweep.json", ".sweep.lock"
-CHECKPOINTS = "checkpoints"
 State = Literal["done", "partial", "running", "failed", "interrupted", "missing"]
 STATES: tuple[State, ...] = ("done", "partial", "running", "failed", "interrupted", "missing")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run of a sweep.
+    """State of one run of a sweep.
 
     Attributes:
         run: its folder below the sweep's.
-        state: ``partial`` is over, but was cut short by Lightning's limits; ``interrupted`` has
-            begun and is left; ``missing`` has not begun.
-        running: who works on it or was the last to; None if done, failed or missing.
+        state: ``partial`` is complete, but was cut short by Lightning's limits; ``interrupted`` was
+            started and has no process; ``missing`` was not started.
+        running: its current or last process; None if done, failed or missing.
         reason: why it failed or is partial, in one line.
-        seconds: what it took if done; None if unknown.
-        whole: whether those seconds are the whole run's: it was not resumed on the way.
+        seconds: its duration if done; None if unknown.
+        whole: whether the duration is that of the complete run, without a resume.
     """
 
     run: str
@@ -202,12 +211,12 @@ class RunState:
 
 
 def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> None:
-    """Keep what a command is going to run.
+    """Add a command and its jobs to ``sweep.json``.
 
     Args:
-        sweep: the sweep's folder, made if it does not exist.
+        sweep: the sweep's folder, created if missing.
         command: as typed.
-        jobs: the runs' folders below the sweep's -> their overrides.
+        jobs: folder of the run below the sweep's -> overrides.
     """
     sweep.mkdir(parents=True, exist_ok=True)
     entry = {
@@ -215,13 +224,13 @@ def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> No
         "started": time.time(),
         "jobs": {run: list(overrides) for run, overrides in jobs.items()},
     }
-    with file_lock(sweep / LOCK):
+    with file_lock(sweep / SWEEP_LOCK):
         others = [known for known in read_commands(sweep) if known["command"] != command]
         write_json(sweep / SWEEP, {"commands": [*others, entry]})
 
 
 def read_commands(sweep: Path) -> list[dict[str, Any]]:
-    """The commands that ``sweep.json`` knows; none where there is no such file.
+    """The commands in ``sweep.json``; none without this file.
 
     Raises:
         UserError: the file is damaged.
@@ -231,38 +240,59 @@ def read_commands(sweep: Path) -> list[dict[str, Any]]:
         return []
     commands = read_json(path).get("commands")
     if not isinstance(commands, list):
-        raise UserError(f"{path}: lacks 'commands'; remove it and start the sweep's command again")
+        raise UserError(f"{path}: has no list 'commands'; remove it and start the command again")
     return commands
 
 
-def read_states(sweep: Path) -> list[RunState]:
-    """Every run that was asked for, and every other one found in the sweep's folder.
+def job_names(sweep: Path) -> dict[str, str]:
+    """Folder of the run -> its overrides, as typed, that not all jobs share.
+
+    Jobs without such an override are left out.
 
     Raises:
-        UserError: no such folder, no run in it or asked for, or a damaged list of its jobs.
+        UserError: ``sweep.json`` is damaged.
+    """
+    jobs = {run: words for c in read_commands(sweep) for run, words in c["jobs"].items()}
+    if len(jobs) < 2:
+        return {}
+    common = set.intersection(*map(set, jobs.values()))
+    names = {}
+    for run, words in jobs.items():
+        # The seed comes last: it distinguishes runs of one variant.
+        own = sorted(set(words) - common, key=lambda w: (w.startswith("seed="), words.index(w)))
+        if own:
+            names[run] = " ".join(own)
+    return names
+
+
+def read_states(sweep: Path) -> list[RunState]:
+    """The state of every job in ``sweep.json``, and of every other run in the folder.
+
+    Raises:
+        UserError: no such folder, no run, or a damaged ``sweep.json``.
     """
     if not sweep.is_dir():
         raise UserError(f"{sweep}: no such folder; give a sweep's, such as multirun/NAME")
-    wanted = [run for command in read_commands(sweep) for run in command["jobs"]]
-    runs = dict.fromkeys([*wanted, *find_started_runs(sweep)])
+    jobs = [run for command in read_commands(sweep) for run in command["jobs"]]
+    runs = dict.fromkeys([*jobs, *find_started_runs(sweep)])
     if not runs:
         raise UserError(f"{sweep}: holds no run; give a sweep's folder, such as multirun/NAME")
     return [read_state(sweep, run) for run in runs]
 
 
 def find_started_runs(sweep: Path) -> list[str]:
-    """The runs below a folder that have left something to go on with, sorted."""
-    found = []
+    """The runs below a folder that have a checkpoint, result, failure or process, sorted."""
+    runs = []
     for folder, children, files in os.walk(sweep):
         if CHECKPOINTS in children or {RESULT, FAILURE, RUNNING} & set(files):
-            found.append(Path(folder).relative_to(sweep).as_posix())
+            runs.append(Path(folder).relative_to(sweep).as_posix())
             children.clear()
         children[:] = [name for name in children if not name.startswith(".")]
-    return sorted(found)
+    return sorted(runs)
 
 
 def read_state(sweep: Path, run: str) -> RunState:
-    """In which state a run is, by what its folder holds; failed if its record is damaged."""
+    """The state of a run from the files in its folder; failed if its record is damaged."""
     folder = sweep / run
     if (folder / RESULT).is_file():
         try:
@@ -284,26 +314,6 @@ def read_state(sweep: Path, run: str) -> RunState:
     return RunState(run, "missing")
 
 
-def job_names(sweep: Path) -> dict[str, str]:
-    """Run's folder below the sweep's -> the overrides in which it differs from other jobs.
-
-    As they were typed. Jobs that differ in none, or of a single job, are not in it.
-
-    Raises:
-        UserError: ``sweep.json`` is damaged.
-    """
-    jobs = {run: words for c in read_commands(sweep) for run, words in c["jobs"].items()}
-    common = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
-    # The seed comes last: it tells apart what is otherwise the same.
-    names = {
-        run: " ".join(
-            sorted(set(words) - common, key=lambda w: (w.startswith("seed="), words.index(w)))
-        )
-        for run, words in jobs.items()
-    }
-    return {run: name for run, name in names.items() if name} if len(jobs) > 1 else {}
-
-
 def failure_reason(folder: Path) -> str:
     """Why a run failed, in one line."""
     try:
@@ -313,52 +323,49 @@ def failure_reason(folder: Path) -> str:
 
 
 def count_states(states: Sequence[RunState]) -> dict[State, int]:
-    """How many runs are in each state; all states are there."""
-    found = Counter(state.state for state in states)
-    return {state: found[state] for state in STATES}
+    """Number of runs in each of `STATES`."""
+    counts = Counter(state.state for state in states)
+    return {state: counts[state] for state in STATES}
 
 
 def seconds_left(states: Sequence[RunState], now: float) -> float | None:
-    """Seconds until all but the failed runs are done, if as many run at a time as now do.
+    """Estimated seconds until all runs are done, with as many running at a time as now.
 
-    A run takes the mean of those done; before one is, what those running make of their epochs.
+    Failed runs are not repeated. The estimate for one run is the mean of those done, or before
+    one is done, from the epochs of those running.
 
     Args:
         states: of `read_states`.
-        now: seconds since the epoch.
+        now: seconds since 1970.
 
     Returns:
-        0 if nothing is left; None if nothing runs, or nothing is known yet.
+        0 if all are done; None if nothing is running, or nothing is known yet.
     """
-    open_runs = [s for s in states if s.state in ("running", "interrupted", "missing")]
-    running = [s for s in open_runs if s.state == "running"]
-    if not open_runs:
+    unfinished = [s for s in states if s.state in ("running", "interrupted", "missing")]
+    running = [s for s in unfinished if s.state == "running"]
+    if not unfinished:
         return 0.0
-    typical = typical_seconds(states, now)
-    if not running or typical is None:
+    per_run = _seconds_per_run(states, now)
+    if not running or per_run is None:
         return None
-    shares = [1 - share_done(s.running) for s in open_runs]
-    slowest = max(1 - share_done(s.running) for s in running)
-    return typical * max(sum(shares) / len(running), slowest)
+    remaining = [1 - _progress(s.running) for s in unfinished]
+    slowest = max(1 - _progress(s.running) for s in running)
+    return per_run * max(sum(remaining) / len(running), slowest)
 
 
-def typical_seconds(states: Sequence[RunState], now: float) -> float | None:
+def _seconds_per_run(states: Sequence[RunState], now: float) -> float | None:
     """Mean seconds of a run; None if nothing is known yet."""
-    done = [s for s in states if s.state == "done" and s.seconds]
-    # A resumed run's seconds are those of its last part.
-    known = [s.seconds for s in done if s.whole and s.seconds]
-    if not known:
-        known = [
-            (now - s.running.started) / share
-            for s in states
-            if s.state == "running" and s.running and (share := share_done(s.running, mine=True))
-        ]
-    return math.fsum(known) / len(known) if known else None
+    # The duration of a resumed run is that of its last part.
+    seconds = [s.seconds for s in states if s.state == "done" and s.whole and s.seconds]
+    if not seconds:
+        running = [s.running for s in states if s.state == "running" and s.running]
+        progress = [(r, _progress(r, r.first_epoch)) for r in running]
+        seconds = [(now - r.started) / share for r, share in progress if share]
+    return math.fsum(seconds) / len(seconds) if seconds else None
 
 
-def share_done(running: Running | None, mine: bool = False) -> float:
-    """The part of a run's epochs that are trained; ``mine``: by the process at work alone."""
+def _progress(running: Running | None, first_epoch: int = 0) -> float:
+    """Fraction of a run's epochs that was trained since ``first_epoch``."""
     if running is None or not running.epoch or not running.epochs:
         return 0.0
-    first = running.first_epoch if mine else 0
-    return min(1.0, (running.epoch - first) / running.epochs)
+    return min(1.0, (running.epoch - first_epoch) / running.epochs)

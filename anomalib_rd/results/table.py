@@ -51,7 +51,6 @@ RUN_COLUMNS = (
     "notes",
     "partial",
 )
-_NOT_IN_CSV = ("undefined", "notes")
 log = logging.getLogger(__name__)
 
 ORACLE = "oracle_"
@@ -60,86 +59,78 @@ MEAN_ALL = "mean all"
 
 
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
-    """One row for each complete run in or under the folders, by data, variant and path.
+    """One row for each complete run in or below the folders, by data, variant and path.
 
-    A record that cannot be read gets a warning; see `find_unreadable`.
+    Of a run of several categories (``unified``) there is a row for each category folder. A record
+    that cannot be read gets a warning; see `find_unreadable`.
 
-    A run of several categories has a row for each of them, see `results.record`; ``unified`` says
-    so, and ``run`` is the category's folder in it.
-
-    Columns: ``RUN_COLUMNS``, then one for each metric (fraction, NaN where undefined), then
-    ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` tells apart
-    runs whose config differs (see `variant_labels`), ``undefined`` is a dict metric -> reason,
-    ``notes`` a list of what else is to be known about the metrics, ``partial`` the limits that a
-    run was cut short by (see `trainer_limits`), "" for a whole one.
+    Columns: `RUN_COLUMNS`, then one for each metric (fraction, NaN if undefined), then
+    ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` differs where the
+    configs do (see `variant_labels`), ``undefined`` is a dict metric -> reason, ``notes`` a list
+    of remarks on the metrics, ``partial`` the limits that cut a run short (see `trainer_limits`).
 
     Raises:
-        UserError: no complete run, or none whose record can be read.
+        UserError: no complete run, or none with a readable record.
     """
-    paths: list[Path] = []
-    records: list[dict[str, Any]] = []
-    damaged: list[UserError] = []
+    records: dict[Path, dict[str, Any]] = {}
+    errors: list[UserError] = []
     for path in find_runs(*folders):
         try:
-            records.append(read_record(path))
-            paths.append(path)
+            records[path] = read_record(path)
         except UserError as error:
-            damaged.append(error)
+            errors.append(error)
     if not records:
-        raise damaged[0]
-    for reason in damaged:
-        _warn_once(f"left out: {reason}")
-    labels = variant_labels(records)
-    rows = [_row(*parts) for parts in zip(paths, records, labels, strict=True)]
-    # By path alone the hash of its config would order the variants of an ablation.
+        raise errors[0]
+    for damaged in errors:
+        _warn_once(f"left out: {damaged}")
+    labels = variant_labels(list(records.values()))
+    rows = [_row(*parts) for parts in zip(records, records.values(), labels, strict=True)]
+    # Sorted by path alone, the hash of its config would order the variants of an ablation.
     rows.sort(key=lambda row: (row["data"], label_order(row["variant"])))
-    found = list(dict.fromkeys(key for row in rows for key in row))
-    metrics = [key for key in found if key not in RUN_COLUMNS and not key.startswith(ORACLE)]
-    ordered = [name for name in METRICS if name in metrics]
-    ordered += [name for name in metrics if name not in METRICS]
-    oracle = [key for key in found if key.startswith(ORACLE)]
-    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *ordered, *oracle])
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    metrics = [key for key in keys if key not in RUN_COLUMNS and not key.startswith(ORACLE)]
+    metrics.sort(key=lambda name: METRICS.index(name) if name in METRICS else len(METRICS))
+    oracle = [key for key in keys if key.startswith(ORACLE)]
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics, *oracle])
 
 
 @cache
 def _warn_once(line: str) -> None:
-    """A report, its page and its figures each read the records."""
+    # A report, its page and its figures each read the records.
     log.warning("%s", line)
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
-    """The names of the metrics in a table of `load_runs`."""
+    """Names of the metrics in a table of `load_runs`."""
     return [c for c in runs.columns if c not in RUN_COLUMNS and not c.startswith(ORACLE)]
 
 
 def drop_repeats(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs without those of the same data, variant, category and seed but the last by path."""
+    """Of runs with the same data, variant, category and seed keep the last one by path."""
     return runs.drop_duplicates(["data", "variant", "category", "seed"], keep="last")
 
 
 def category_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Means and standard deviations over seeds, in long format.
 
-    One row for each data x variant x category x metric, and the rows ``mean textures``,
-    ``mean objects`` and ``mean all``: there the mean over categories is taken for each
-    seed, then mean and std over the seeds. Seeds that lack a category are left out of the
-    mean rows; if none has them all, the mean is that of the categories' means
-    (``n_seeds`` 0, no std).
+    One row for each data x variant x category x metric, and rows ``mean textures``,
+    ``mean objects`` and ``mean all``: mean over categories for each seed, then mean and std over
+    seeds. Seeds with a missing category are left out of the mean rows; if no seed has all
+    categories, it is the mean of the categories' means (``n_seeds`` 0, no std).
 
     Columns: ``data, variant, kind ("category"|"mean"), group, category, metric, mean, std
-    (of the sample: n - 1; NaN for one seed), n_seeds, n_categories (defined),
-    of_categories``. Values are fractions. Runs repeated with the same variant, category
-    and seed count once (see `drop_repeats`).
+    (n - 1; NaN for one seed), n_seeds, n_categories (defined), of_categories``. Values are
+    fractions. Repeated runs count once (see `drop_repeats`).
     """
     metrics = metric_columns(runs)
     rows: list[dict[str, Any]] = []
     for (data, variant), part in drop_repeats(runs).groupby(["data", "variant"], sort=False):
         categories, groups, values = _cube(part, metrics)
-        for kind, group, label, chosen in _row_sets(categories, groups):
+        for kind, group, label, columns in _row_sets(categories, groups):
             for metric, value in zip(metrics, values, strict=True):
                 row = {"data": data, "variant": variant, "kind": kind, "group": group}
                 row |= {"category": label, "metric": metric}
-                rows.append(row | summarise(value[:, chosen]))
+                rows.append(row | summarise(value[:, columns]))
     return pd.DataFrame(rows)
 
 
@@ -166,15 +157,15 @@ def summarise(values: np.ndarray) -> dict[str, float]:
 
 
 def to_long_format(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs in long format: one row for each run and metric, columns ``metric, value``."""
-    fixed = [column for column in RUN_COLUMNS if column not in _NOT_IN_CSV]
+    """One row for each run and metric, with columns ``metric, value``."""
+    fixed = [column for column in RUN_COLUMNS if column not in ("undefined", "notes")]
     return runs.melt(fixed, metric_columns(runs), "metric", "value").sort_values(
         "run", kind="stable", ignore_index=True
     )
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Writes the table atomically as CSV (UTF-8; NaN is an empty field)."""
+    """Write the table atomically as CSV (UTF-8; NaN is an empty field)."""
     text = StringIO()
     table.to_csv(text, index=False)
     return write_atomically(path, lambda file: file.write(text.getvalue().encode()))
@@ -183,10 +174,11 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
 def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
     data, model, protocol = record["data"], record["model"], record["protocol"]
     duration, speed = record.get("duration_s") or {}, record.get("images_per_s") or {}
-    size = protocol.get("image_size")
+    size, sweep = protocol.get("image_size"), record["config"].get("sweep")
+    limits = trainer_limits(record)
     row = {
         "run": str(path),
-        "sweep": _sweep_name(record["config"].get("sweep")),
+        "sweep": sweep.get("name") if isinstance(sweep, dict) else sweep,
         "name": record.get("name"),
         "data": data["name"],
         "fingerprint": data.get("fingerprint"),
@@ -194,8 +186,8 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "group": data["group"],
         "model": model["name"],
         "teacher": model["teacher"],
-        # Never pooled with whole runs, and marked wherever its variant is named.
-        "variant": f"{variant} (part of a run)" if trainer_limits(record) else variant,
+        # A variant of its own, so that it is never pooled with complete runs.
+        "variant": f"{variant} (part of a run)" if limits else variant,
         "unified": bool((record["config"].get("data") or {}).get("unified")),
         "seed": record["seed"],
         "headline": protocol["headline"],
@@ -203,7 +195,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "image_size": "x".join(str(side) for side in size) if size else None,
         "undefined": record.get("undefined") or {},
         "notes": _notes(protocol.get("pixels_judged") or {}),
-        "partial": trainer_limits(record),
+        "partial": limits,
     }
     row |= {f"{part}_s": duration.get(part, np.nan) for part in ("train", "test", "total")}
     row |= {f"{part}_images_per_s": speed.get(part, np.nan) for part in ("train", "test")}
@@ -212,17 +204,13 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _notes(pixels_judged: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What else is to be known about the metrics: whether the pixel metrics lack some images."""
+    """Remarks on the metrics: images without mask that the pixel metrics omit."""
     parts = [
-        f"{kind} ({found['judged']} of {found['of']})"
-        for kind, found in pixels_judged.items()
-        if found["judged"] < found["of"]
+        f"{defect} ({count['judged']} of {count['of']})"
+        for defect, count in pixels_judged.items()
+        if count["judged"] < count["of"]
     ]
     return [f"pixel metrics without the images that have no mask: {', '.join(parts)}"] * bool(parts)
-
-
-def _sweep_name(sweep: Any) -> str | None:
-    return sweep.get("name") if isinstance(sweep, dict) else sweep
 
 
 def _cube(part: pd.DataFrame, metrics: list[str]) -> tuple[list[str], list[str], np.ndarray]:
@@ -240,11 +228,10 @@ def _cube(part: pd.DataFrame, metrics: list[str]) -> tuple[list[str], list[str],
 def _row_sets(
     categories: list[str], groups: list[str]
 ) -> Iterator[tuple[str, str, str, list[int]]]:
-    """Kind, group, label and the categories' indices of each row of a variant's table."""
+    """Kind, group, label and indices of the categories of each row of a variant's table."""
     for index, (category, group) in enumerate(zip(categories, groups, strict=True)):
         yield "category", group, category, [index]
     for group, plural in GROUPS.items():
-        chosen = [index for index, other in enumerate(groups) if other == group]
-        if chosen:
-            yield "mean", group, f"mean {plural}", chosen
+        if members := [index for index, other in enumerate(groups) if other == group]:
+            yield "mean", group, f"mean {plural}", members
     yield "mean", "all", MEAN_ALL, list(range(len(categories)))

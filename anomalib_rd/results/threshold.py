@@ -1,4 +1,4 @@
-"""What makes an image anomalous to a run: ``threshold`` in its checkpoint and ``result.json``."""
+"""Threshold of anomalous images: ``threshold`` in a run's checkpoint and ``result.json``."""
 
 import math
 from collections.abc import Mapping
@@ -14,28 +14,28 @@ from anomalib_rd.errors import UserError
 HELD_OUT, TRAINING = "held-out images", "training images"
 QUANTILE = "quantile"
 ANOMALOUS, NORMAL = "anomalous", "normal"
+_SCORE_LISTS = ("normal_scores", "normal_peaks")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where anomalous begins.
+    """Threshold of image scores and map values.
 
     Attributes:
         kind: ``quantile`` of normal images, ``f1max`` on images with synthetic defects, or
             ``given`` by the user.
-        image: an image is anomalous if its score is this or more.
-        pixel: the same of a value of the map, for drawing. Of a ``quantile`` it is that of the
-            maps' highest values. Where these are the scores it equals ``image``, so that exactly
+        image: an image is anomalous if its score is at least this.
+        pixel: threshold of map values, for drawing. For ``quantile`` it is the quantile of the
+            maps' highest values. If these are the scores it equals ``image``, so that exactly the
             anomalous images get an outline; standardised scores have another scale.
-        score_std: standard deviation of the normal images' scores; None if ``given``.
-        source: the images that it is from: held out of the training, or trained on.
-        normal_images, defect_images: how many they are.
-        false_positive_rate: what a ``quantile`` promises of new normal images.
-        optimistic: whether the student was trained on the images, so that it does better on them
-            than on new ones, and the promise is not kept.
-        normal_scores: of the normal images, from which `at_rate` takes another threshold; empty in
-            files of older versions.
-        normal_peaks: the highest value of each of their maps; empty where these are the scores.
+        score_std: standard deviation of the normal images' scores; None for ``given``.
+        source: the images it was computed from: held out of training, or trained on.
+        normal_images, defect_images: their numbers.
+        false_positive_rate: upper bound for new normal images, of a ``quantile``.
+        optimistic: whether the student was trained on these images. It does better on them than
+            on new ones, so the bound does not hold.
+        normal_scores: scores of the normal images, for `at_rate`.
+        normal_peaks: highest value of each of their maps; empty if these are the scores.
     """
 
     kind: str
@@ -55,20 +55,20 @@ class Threshold:
         return ANOMALOUS if score >= self.image else NORMAL
 
     def normalised(self, score: float) -> float | None:
-        """The score on a scale from 0 to 1 with the threshold at 0.5; None without a score_std.
+        """Score in [0, 1], 0.5 at the threshold; None without ``score_std``.
 
-        1 / (1 + exp((image - score) / score_std)): a score one standard deviation of the normal
-        images above the threshold is 0.73, three are 0.95. The order of scores is kept.
+        1 / (1 + exp((image - score) / score_std)): one standard deviation of the normal scores
+        above the threshold is 0.73, three are 0.95. The order of scores is preserved.
         """
         if self.score_std is None:
             return None
         distance = score - self.image
         if self.score_std == 0:
             return 0.5 + 0.5 * ((distance > 0) - (distance < 0))
-        return 0.5 * (1 + math.tanh(distance / self.score_std / 2))  # the same, without overflow
+        return 0.5 * (1 + math.tanh(distance / self.score_std / 2))  # equal, without overflow
 
     def moved(self, value: float) -> "Threshold":
-        """The user's own threshold on this one's scale; where that is not the map's, of images."""
+        """The user's own image threshold; of pixels too if maps and scores have one scale."""
         return replace(
             self,
             kind="given",
@@ -79,123 +79,105 @@ class Threshold:
         )
 
     def at_rate(self, rate: float) -> "Threshold":
-        """The threshold that new normal images reach with a probability of at most ``rate``.
-
-        From the kept scores of the same normal images, see `conformal_threshold`.
+        """Threshold for another false positive rate, from the same normal images.
 
         Raises:
-            UserError: not between 0 and 1, lower than so few images allow, or no scores are kept.
+            UserError: not between 0 and 1, or too low for the number of saved scores.
         """
         if not 0 < rate < 1:
             raise UserError(f"false positive rate {rate:g}: must be between 0 and 1, such as 0.05")
         count = len(self.normal_scores)
-        if not count:
-            raise UserError(
-                f"false positive rate {rate:g}: the scores of normal images are not kept with this "
-                "threshold; train again, or give predict a --threshold"
-            )
         if count < images_needed(rate):
             allowed = math.ceil(10000 / (count + 1)) / 10000
+            hint = f"allows {allowed:g} or more" if count else "train again, or give a threshold"
             raise UserError(
                 f"false positive rate {rate:g}: needs the scores of {images_needed(rate)} normal "
-                f"images, and {count} are kept; they allow {allowed:g} or more"
+                f"images, and the model has {count}: {hint}"
             )
-        image, promised = conformal_threshold(self.normal_scores, rate)
+        image, bound = conformal_threshold(self.normal_scores, rate)
         return replace(
             self,
             kind=QUANTILE,
             image=image,
             pixel=conformal_threshold(self.normal_peaks or self.normal_scores, rate)[0],
             defect_images=0,
-            false_positive_rate=promised,
+            false_positive_rate=bound,
         )
 
     def summary(self) -> dict[str, Any]:
-        """All fields but the lists of scores."""
-        lists = ("normal_scores", "normal_peaks")
-        return {name: value for name, value in asdict(self).items() if name not in lists}
+        """All fields except the lists of scores."""
+        return {name: value for name, value in asdict(self).items() if name not in _SCORE_LISTS}
 
     def __str__(self) -> str:
-        words = f"{self.image:.4g}"
+        start = f"{self.image:.4g}"
         if self.kind == "given":
-            return f"{words}, as given"
+            return f"{start}, as given"
         if self.kind == "f1max":
             images = f"{self.normal_images} normal and {self.defect_images} synthetic defect images"
-            return f"{words}, the best F1 on {images} held out"
+            return f"{start}, the best F1 on {images} held out"
         rate = f"{100 * (self.false_positive_rate or 0):.2g} %"
         images = f"the {self.normal_images} {self.source}"
         if self.optimistic:
-            return (
-                f"{words}, reached by {rate} of {images}; by more new ones: these were trained on"
-            )
-        return f"{words}, reached by at most {rate} of normal images like {images}"
+            return f"{start}, reached by {rate} of {images}; new images reach it more often"
+        return f"{start}, reached by at most {rate} of normal images like {images}"
 
 
 def images_needed(rate: float) -> int:
-    """How many normal images allow a false positive rate: from N comes at best 1 / (N + 1)."""
+    """Number of normal images that allow a false positive rate: the lowest is 1 / (N + 1)."""
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
 def describe_threshold(record: Mapping[str, Any], path: Path) -> str:
-    """The threshold of a run, its rate and its source, and the rate that was asked for.
-
-    Args:
-        record: of the run.
-        path: of the record, named in the error.
+    """The threshold in a run's record, and the requested rate if it was too low.
 
     Raises:
-        UserError: its threshold is damaged.
+        UserError: the threshold is damaged; the message names ``path``.
     """
     threshold = parse_threshold(record.get("threshold"), path)
     if threshold is None:
         return "none"
-    asked = ((record.get("config") or {}).get("threshold") or {}).get("false_positive_rate")
+    requested = ((record.get("config") or {}).get("threshold") or {}).get("false_positive_rate")
     rate = threshold.false_positive_rate
-    if asked is None or rate is None or rate <= asked + 1e-9:
+    if requested is None or rate is None or rate <= requested + 1e-9:
         return str(threshold)
-    needed = images_needed(asked)
-    return f"{threshold}; {100 * asked:.2g} % was asked for, which needs {needed} such images"
+    needed = images_needed(requested)
+    return f"{threshold}; {100 * requested:.2g} % was requested, which needs {needed} such images"
 
 
-def parse_threshold(kept: Mapping[str, Any] | None, path: Path) -> Threshold | None:
-    """The threshold of its fields as a file keeps them; None of None.
-
-    Args:
-        kept: by name; others than a threshold's are let be.
-        path: of the file, named in the error.
+def parse_threshold(saved: Mapping[str, Any] | None, path: Path) -> Threshold | None:
+    """The threshold from its saved fields; None if there is none. Unknown fields are ignored.
 
     Raises:
-        UserError: they are no threshold.
+        UserError: a field is missing or invalid; the message names ``path``.
     """
-    if kept is None:
+    if saved is None:
         return None
-    known = {one.name for one in fields(Threshold)}
     try:
-        values = {key: value for key, value in kept.items() if key in known}
-        for name in ("normal_scores", "normal_peaks"):
+        values = {f.name: saved[f.name] for f in fields(Threshold) if f.name in saved}
+        for name in _SCORE_LISTS:
             values[name] = tuple(map(float, values.get(name, ())))
         threshold = Threshold(**values)
         if not (math.isfinite(threshold.image) and math.isfinite(threshold.pixel)):
             raise TypeError("not a number")
     except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: no threshold in it ({error}); run again") from error
+        raise UserError(f"{path}: its threshold is damaged ({error}); run again") from error
     return threshold
 
 
 def conformal_threshold(scores: ArrayLike, rate: float) -> tuple[float, float]:
-    """The threshold that a new normal image reaches with a probability of at most ``rate``.
+    """Threshold that a new normal image reaches with a probability of at most ``rate``.
 
     Just above the k-th lowest of the N scores, k = ceil((N + 1) (1 - rate)): split conformal
-    prediction (Papadopoulos et al., ECML 2002). The promise holds on average over draws of the N
+    prediction (Papadopoulos et al., ECML 2002). The bound holds on average over draws of the N
     images, if they and the new one are exchangeable, so not for images that the model was trained
-    on. From too few images (k > N) it is just above the highest score, and promises 1 / (N + 1).
+    on. With too few images (k > N) it is just above the highest score, with bound 1 / (N + 1).
 
     Args:
         scores: (N,) of normal images, at least one.
         rate: in (0, 1).
 
     Returns:
-        The threshold, and the rate that it promises.
+        The threshold, and the bound of its false positive rate.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     count = len(ordered)

@@ -1,121 +1,67 @@
-"""Readable names for what tells the runs of a table apart."""
+"""Readable names of variants, from the config keys in which runs differ."""
 
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from anomalib_rd.results.identity import significant_part
+from anomalib_rd.results.identity import significant_items
 
-# Of what makes another run (see `results.identity`), what makes no other variant: seed and
-# category, and what is evaluated or asked for once it is trained,
-SAME_VARIANT_GROUPS = {
+# Keys that make another run (see `results.identity`), but no other variant: seed and category, what
+# is computed after training, and at any depth the kind of device. The number of devices makes
+# another variant: each has a batch of its own.
+SAME_VARIANT_KEYS = {
     "seed",
     "test_during_training",
     "metrics.pro_rd4ad",
     "optimized_metric",
     "optimize_on_test",
 }
-# and at any depth the kind of device. Their number does: each sees a batch of its own.
-SAME_VARIANT_KEYS = {"category", "accelerator"}
+SAME_VARIANT_NAMES = {"category", "accelerator"}
 PATHS = {"root", "dir", "path", "dirpath", "folder"}
-ABSENT = object()
+ABSENT = "absent"  # no JSON, so that no value is equal to it
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _OFF = re.compile(r"=(?:none|null|false|No[A-Z]\w*)(?= |$)")
 
+Config = Mapping[str, Any]  # dotted key -> value
+
 
 def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One label for each record: equal labels mean equal configs.
+    """One label for each record; equal labels mean equal configs.
 
-    The label is ``model teacher``, plus ``key=value`` for every config key in which the
-    records with the same data, model and teacher differ (a key is shortened to the part
-    that is unique in the config). Keys that differ because another choice of their config group
-    was made are replaced by that choice, as it was typed: ``masking=none``.
-    Seed, category, paths, logger, kind of device, sweep and name do not count; the set of
+    The label is ``model teacher``, and ``key=value`` for every config key in which the records
+    with the same data, model and teacher differ, with the shortest unambiguous ending of the key.
+    Keys that differ because of the choice in a config group are replaced by it: ``masking=none``.
+    Seed, category, paths, logger, kind of device, sweep and name make no difference. The set of
     categories that one model is trained on does, and so do other images of the same category.
     """
-    alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    similar: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         model = record["model"]
-        alike[record["data"]["name"], str(model["name"]), str(model["teacher"])].append(index)
+        similar[record["data"]["name"], str(model["name"]), str(model["teacher"])].append(index)
     labels = [""] * len(records)
-    for (_, model_name, teacher), indices in alike.items():
-        configs = [dict(variant_settings(records[index]["config"])) for index in indices]
-        configs = _with_choices(configs, [records[i].get("choices") or {} for i in indices])
-        _add_data([records[index] for index in indices], configs)
-        for index, suffix in zip(indices, _differences(configs), strict=True):
-            labels[index] = " ".join([model_name, teacher, *suffix])
+    for (_, model_name, teacher), indices in similar.items():
+        group = [records[index] for index in indices]
+        configs: Sequence[Config] = [dict(variant_settings(record["config"])) for record in group]
+        configs = _replace_by_choices(configs, [record.get("choices") or {} for record in group])
+        configs = _add_data(configs, group)
+        for index, words in zip(indices, _differing_words(configs), strict=True):
+            labels[index] = " ".join([model_name, teacher, *words])
     return labels
 
 
 def label_order(label: str) -> tuple[str | float, ...]:
-    """A key that sorts labels as a reader would: what is switched off first, numbers by value."""
+    """Sort key of labels: disabled options first, numbers by value."""
     parts = _NUMBER.split(_OFF.sub("=", label))
     return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def variant_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The config's dotted keys that make a variant, each with its value."""
-    yield from _leaves(significant_part(config))
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if f"{prefix}{key}" in SAME_VARIANT_GROUPS or _is_ignored(key, value):
-            continue
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _add_data(records: Sequence[Mapping[str, Any]], configs: Sequence[dict[str, Any]]) -> None:
-    """Tell apart runs of one variant and category whose images are not the same.
-
-    By ``data.root``, or where that does not tell them apart, by the start of the fingerprint of
-    those that have other images than most runs of their category.
-    """
-    prints = [record["data"].get("fingerprint") for record in records]
-    roots = [record["config"].get("data", {}).get("root") for record in records]
-    same = [
-        (json.dumps(record["data"].get("category")), json.dumps(config, sort_keys=True))
-        for record, config in zip(records, configs, strict=True)
-    ]
-    if _all_alike(same, prints):
-        return
-    by_root = _all_alike(list(zip(same, roots, strict=True)), prints)
-    if by_root:
-        for config, root in zip(configs, roots, strict=True):
-            config["data.root"] = root
-        return
-    counts = Counter(zip((category for category, _ in same), prints, strict=True))
-    usual: dict[str, Any] = {}
-    for category, fingerprint in sorted(counts, key=counts.__getitem__, reverse=True):
-        usual.setdefault(category, fingerprint)
-    for config, (category, _), fingerprint in zip(configs, same, prints, strict=True):
-        if fingerprint != usual[category]:
-            config["data.fingerprint"] = str(fingerprint)[:8]
-
-
-def _all_alike(keys: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether equal keys have equal values."""
-    return len(set(keys)) == len(set(zip(keys, values, strict=True)))
-
-
-def _is_ignored(key: str, value: Any) -> bool:
-    if key == "category" and isinstance(value, Sequence) and not isinstance(value, str):
-        return False  # what one model was trained on, see `results.record`
-    # A number is no path: timm's "drop_path" is a rate.
-    is_path = key.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
-    return is_path or key in SAME_VARIANT_KEYS
-
-
 def short_labels(labels: Sequence[str]) -> dict[str, str]:
-    """Label -> its words that not all labels have; the model where there is no other.
+    """Label -> its words that not all labels have; the model if there are no such words.
 
-    A single label, and labels that would no longer be told apart, stay as they are.
+    A single label stays unchanged, and so do all if two short ones would be equal.
     """
     common = set(shared_words(labels))
     short = {
@@ -126,7 +72,7 @@ def short_labels(labels: Sequence[str]) -> dict[str, str]:
 
 
 def shared_words(labels: Sequence[str]) -> list[str]:
-    """The words that all of several labels have, in their order."""
+    """The words that all labels have, in order; none for a single label."""
     words = [label.split() for label in dict.fromkeys(labels)]
     if len(words) < 2:
         return []
@@ -136,30 +82,27 @@ def shared_words(labels: Sequence[str]) -> list[str]:
 def matching_labels(labels: Sequence[str], name: str) -> list[str]:
     """The labels that a user may mean by a name.
 
-    A label as it is; else those that hold every word of the name: as it stands in the label, as
-    it was typed (``model/masking=none`` for ``masking=none``, ``model=rd4ad`` for ``rd4ad``), or
+    The label itself, else those that contain every word of the name: as in the label, as typed on
+    a command line (``model/masking=none`` for ``masking=none``, ``model=rd4ad`` for ``rd4ad``), or
     the value alone (``none``).
     """
     if name in labels:
         return [name]
-    wanted = name.split()
-    for fits in (_equals, _means):
-        found = [
+    words = name.split()
+    tests: tuple[Callable[[str, str], bool], ...] = (str.__eq__, _means_the_same)
+    for test in tests:
+        matches = [
             label
             for label in labels
-            if wanted and all(any(fits(word, part) for part in label.split()) for word in wanted)
+            if words and all(any(test(word, part) for part in label.split()) for word in words)
         ]
-        if found:
-            return found
+        if matches:
+            return matches
     return []
 
 
-def _equals(typed: str, part: str) -> bool:
-    return typed == part
-
-
-def _means(typed: str, part: str) -> bool:
-    """Whether a typed word says the same as a word of a label."""
+def _means_the_same(typed: str, part: str) -> bool:
+    """Whether a typed override stands for a word of a label."""
     key, _, value = typed.rpartition("=")
     own_key, _, own_value = part.rpartition("=")
     if not own_key:
@@ -168,115 +111,157 @@ def _means(typed: str, part: str) -> bool:
     return value == own_value and (not path or f".{path}".endswith(f".{own_key}"))
 
 
-def _with_choices(
-    configs: Sequence[Mapping[str, Any]], choices: Sequence[Mapping[str, str]]
-) -> list[dict[str, Any]]:
-    """The configs with a choice in the place of the keys that differ because of it.
+def variant_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The dotted keys of a config that make a variant, each with its value."""
+    for key, value in significant_items(config):
+        name = key.rpartition(".")[2]
+        if key in SAME_VARIANT_KEYS:
+            continue
+        if name == "category" and isinstance(value, Sequence) and not isinstance(value, str):
+            yield key, value  # the set that one model was trained on
+        # A number is no path: timm's "drop_path" is a rate.
+        elif name not in SAME_VARIANT_NAMES and not (
+            name.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
+        ):
+            yield key, value
+
+
+def _replace_by_choices(
+    configs: Sequence[Config], choices: Sequence[Mapping[str, str]]
+) -> list[Config]:
+    """Replace the keys that differ because of a config group's choice by that choice.
 
     Args:
-        configs: dotted key -> value.
-        choices: config group -> choice, of the same runs. A group that some run lacks, as the
-            records of older versions do, is left as it is.
+        configs: of the runs.
+        choices: config group -> choice, of the same runs. Groups that a run does not have, because
+            Hydra did not compose its config, are ignored.
     """
-    found = [dict(config) for config in configs]
+    result = list(configs)
     groups = [group for group in choices[0] if all(group in own for own in choices)]
-    # A choice brings those of the groups below it: the outer one says it all.
+    # The choice in an outer group includes those in the groups below it.
     for group in sorted(groups, key=lambda group: group.count("/")):
         names = [own[group] for own in choices]
         path = group.partition("@")[0].replace("/", ".")
-        inside = [k for k in dict.fromkeys(k for c in found for k in c) if _below(k, path)]
-        explained = [k for k in inside if _is_explained(k, found, names)]
+        inside = [k for k in _all_keys(result) if k == path or k.startswith(f"{path}.")]
+        explained = []
+        for key in inside:
+            values = _values(key, result)
+            # The key differs, and only where the choices do.
+            if len(set(values)) > 1 and _determines(names, values):
+                explained.append(key)
         if not explained:
             continue
-        called: dict[tuple[str, ...], str] = {}
-        for index, config in enumerate(found):
-            values = tuple(_exact(config.get(key, ABSENT)) for key in explained)
-            # Two choices with the same content make one variant.
-            name = called.setdefault(values, names[index])
+        labels: dict[tuple[str, ...], str] = {}
+        for index, config in enumerate(result):
+            # Two choices with the same content are one variant.
+            content = tuple(_exact(config, key) for key in explained)
+            name = labels.setdefault(content, names[index])
             rest = {k: v for k, v in config.items() if k not in explained and _stem(k) != path}
-            found[index] = {path: name, **rest}
-    return found
+            result[index] = {path: name, **rest}
+    return result
 
 
-def _below(key: str, path: str) -> bool:
-    return key.startswith(f"{path}.") or key == path
+def _add_data(configs: Sequence[Config], records: Sequence[Mapping[str, Any]]) -> Sequence[Config]:
+    """Distinguish runs of one variant and category that have different images.
 
-
-def _is_explained(key: str, configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
-    """Whether a key differs, and only where the choices do."""
-    values = [_exact(config.get(key, ABSENT)) for config in configs]
-    return len(set(values)) > 1 and len(set(zip(names, values, strict=True))) == len(set(names))
-
-
-def _differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """For each config its ``key=value`` in which it differs from some other."""
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    differing = _telling(keys, configs)
-    names = _short_names(differing, keys)
-    shown = []
-    for key in differing:
-        exact = {_exact(config[key]): config[key] for config in configs if key in config}
-        brief = {text: _brief(key, value) for text, value in exact.items()}
-        # Two files of the same name, or two classes, in different places: say it in full.
-        shown.append(brief if len(set(brief.values())) == len(brief) else {t: t for t in brief})
+    By ``data.root`` if that is enough, else by the start of the fingerprint, of those whose images
+    are not the most frequent ones of their category.
+    """
+    fingerprints = [record["data"].get("fingerprint") for record in records]
+    roots = [record["config"].get("data", {}).get("root") for record in records]
+    categories = [json.dumps(record["data"].get("category")) for record in records]
+    texts = [json.dumps(config, sort_keys=True) for config in configs]
+    if _determines(list(zip(categories, texts, strict=True)), fingerprints):
+        return configs
+    if _determines(list(zip(categories, texts, roots, strict=True)), fingerprints):
+        return [c | {"data.root": root} for c, root in zip(map(dict, configs), roots, strict=True)]
+    counts = Counter(zip(categories, fingerprints, strict=True))
+    usual: dict[str, Any] = {}
+    for category, fingerprint in sorted(counts, key=counts.__getitem__, reverse=True):
+        usual.setdefault(category, fingerprint)
     return [
-        [
-            f"{names[key]}={values[_exact(config[key])]}"
-            for key, values in zip(differing, shown, strict=True)
-            if key in config
-        ]
-        for config in configs
+        config
+        if fingerprint == usual[category]
+        else {**config, "data.fingerprint": str(fingerprint)[:8]}
+        for config, category, fingerprint in zip(configs, categories, fingerprints, strict=True)
     ]
 
 
-def _telling(keys: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that tell the configs apart.
+def _determines(keys: Sequence[Any], values: Sequence[Any]) -> bool:
+    """Whether equal keys have equal values."""
+    return len(set(keys)) == len(set(zip(keys, values, strict=True)))
 
-    Of several keys that always have the same values (one is interpolated from the other)
-    the first. A key that some configs lack and that is the same in all others (a setting of
-    an alternative) only where no other key tells those configs apart.
+
+def _differing_words(configs: Sequence[Config]) -> list[list[str]]:
+    """For each config the ``key=value`` in which it differs from another one."""
+    keys = _all_keys(configs)
+    differing = _differing_keys(keys, configs)
+    names = _short_keys(differing, keys)
+    words: list[list[str]] = [[] for _ in configs]
+    for key in differing:
+        exact = {_exact(config, key): config[key] for config in configs if key in config}
+        short = {text: _short_value(key, value) for text, value in exact.items()}
+        # Files or classes with the same name in different folders are written in full.
+        unique = len(set(short.values())) == len(short)
+        for own, config in zip(words, configs, strict=True):
+            if key in config:
+                text = _exact(config, key)
+                own.append(f"{names[key]}={short[text] if unique else text}")
+    return words
+
+
+def _differing_keys(keys: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """The keys that distinguish the configs.
+
+    Of several keys that always have the same values (one is interpolated from the other) the
+    first. A key that is absent in some configs and equal in all others (a setting of an
+    alternative) only if no other key distinguishes those configs.
     """
     by_values: dict[tuple[str, ...], str] = {}
     for key in keys:
-        values = tuple(_exact(config.get(key, ABSENT)) for config in configs)
+        values = _values(key, configs)
         if len(set(values)) > 1:
             by_values.setdefault(values, key)
     variants = len(set(zip(*by_values, strict=True)))
-    chosen = [values for values in by_values if len({*values} - {_exact(ABSENT)}) > 1]
+    selected = [values for values in by_values if len({*values} - {ABSENT}) > 1]
     for values in by_values:
-        if values not in chosen and len(set(zip(*chosen, strict=True))) < variants:
-            chosen.append(values)
-    return [by_values[values] for values in by_values if values in chosen]
+        if values not in selected and len(set(zip(*selected, strict=True))) < variants:
+            selected.append(values)
+    return [by_values[values] for values in by_values if values in selected]
 
 
-def _exact(value: Any) -> str:
-    return "absent" if value is ABSENT else json.dumps(value, sort_keys=True)
+def _all_keys(configs: Sequence[Config]) -> list[str]:
+    return list(dict.fromkeys(key for config in configs for key in config))
 
 
-def _brief(key: str, value: Any) -> str:
+def _values(key: str, configs: Sequence[Config]) -> tuple[str, ...]:
+    return tuple(_exact(config, key) for config in configs)
+
+
+def _exact(config: Config, key: str) -> str:
+    return json.dumps(config[key], sort_keys=True) if key in config else ABSENT
+
+
+def _short_value(key: str, value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value, separators=(",", ":"))
     return value.rpartition(".")[2] if key.endswith("_target_") else PurePath(value).name or value
 
 
-def _short_names(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """Each key's shortest ending that no other key of the config has."""
-    endings: dict[str, int] = defaultdict(int)
-    for key in keys:
-        for ending in _endings(key):
-            endings[ending] += 1
+def _short_keys(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """The shortest ending of each key that no other key of the config has."""
+    counts = Counter(ending for key in keys for ending in _endings(key))
     return {
-        key: next((e for e in _endings(key) if endings[e] == 1), _endings(key)[-1])
+        key: next((e for e in _endings(key) if counts[e] == 1), _endings(key)[-1])
         for key in differing
     }
 
 
-def _stem(key: str) -> str:
-    """The key of the group that a key stands for, if it says which class the group is."""
-    return key.removesuffix("._target_")
-
-
 def _endings(key: str) -> list[str]:
-    # The class stands for its group: "loss=PixelCosine".
     parts = _stem(key).split(".")
     return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+
+
+def _stem(key: str) -> str:
+    """The class of a group stands for the group: ``loss=PixelCosine``."""
+    return key.removesuffix("._target_")

@@ -1,4 +1,4 @@
-"""What makes a run another run, and how that is said."""
+"""Significant and ignored config keys, and messages about them."""
 
 from collections import defaultdict
 
@@ -10,13 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 from anomalib_rd.cli.config import conf_dir, register_resolvers
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.identity import (
-    IGNORED,
     IGNORED_CALLBACKS,
+    IGNORED_KEYS,
     config_digest,
-    counted,
     differences,
     number_of_devices,
     require_same_run,
+    significant_items,
 )
 
 CONFIG = {
@@ -31,7 +31,7 @@ CONFIG = {
     "logger": {"wandb": {"api_key": "0123"}},
     "scheduler": {},
 }
-NO_OTHER_RUN = [
+IGNORED = [
     "name=b",
     "run_dir=/elsewhere",
     "report.heatmaps=0",
@@ -39,7 +39,7 @@ NO_OTHER_RUN = [
     "data.num_workers=4",
     "speed.image_cache=false",
 ]
-OTHER_RUN = [
+SIGNIFICANT = [
     "seed=1",
     "data.category=pill",
     "model.masking.ratio=0.4",
@@ -50,7 +50,7 @@ OTHER_RUN = [
 ]
 
 
-def made(*words):
+def config(*words):
     return OmegaConf.merge(OmegaConf.create(CONFIG), OmegaConf.from_dotlist(list(words)))
 
 
@@ -58,73 +58,74 @@ def plain(cfg):
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-@pytest.mark.parametrize("word", NO_OTHER_RUN)
-def test_what_changes_no_result_makes_no_other_run(word):
-    assert config_digest(made(word)) == config_digest(made())
-    assert differences(plain(made()), plain(made(word))) == []
+@pytest.mark.parametrize("word", IGNORED)
+def test_ignored_keys_give_the_same_digest(word):
+    assert config_digest(config(word)) == config_digest(config())
+    assert differences(plain(config()), plain(config(word))) == []
 
 
-@pytest.mark.parametrize("word", OTHER_RUN)
-def test_all_else_makes_another_run(word):
-    assert config_digest(made(word)) != config_digest(made())
-    ((key, there, here),) = differences(plain(made()), plain(made(word)))
+@pytest.mark.parametrize("word", SIGNIFICANT)
+def test_other_keys_give_another_digest(word):
+    assert config_digest(config(word)) != config_digest(config())
+    ((key, there, here),) = differences(plain(config()), plain(config(word)))
     assert key == word.split("=")[0] and there != here
     with pytest.raises(UserError, match=f"{key}=.* there, .* here"):
-        require_same_run("folder", made(word), plain(made()), config_digest(made()))
+        require_same_run("folder", config(word), plain(config()), config_digest(config()))
 
 
-def test_three_keys_are_named_with_both_values_and_the_rest_counted(tmp_path):
+def test_message_has_three_keys_with_both_values_and_counts_the_rest(tmp_path):
     words = ["seed=1", "data.category=pill", "model.masking.ratio=0.4", "trainer.max_epochs=5"]
     with pytest.raises(UserError) as refused:
-        require_same_run(tmp_path, made(*words), plain(made()), None)
-    assert str(refused.value) == (
-        f'{tmp_path} holds a run of another config (seed=0 there, 1 here; data.category="bottle" '
-        'there, "pill" here; model.masking.ratio=0.3 there, 0.4 here; 1 keys more); '
-        "take another folder (hydra.run.dir=...) or remove that one"
-    )
+        require_same_run(tmp_path, config(*words), plain(config()), None)
+    message = str(refused.value)
+    assert message.startswith(str(tmp_path)) and "hydra.run.dir" in message
+    for part in (
+        "seed=0 there, 1 here",
+        'data.category="bottle" there, "pill" here',
+        "model.masking.ratio=0.3 there, 0.4 here",
+        "1 more",
+    ):
+        assert part in message
+    assert "max_epochs" not in message
 
 
-def test_another_machines_data_folder_is_the_same_run_if_the_environment_says_it(
-    monkeypatch, tmp_path
-):
-    kept, digest = plain(made()), config_digest(made())
+def test_data_folder_from_the_environment_is_compared_as_written(monkeypatch, tmp_path):
+    kept, digest = plain(config()), config_digest(config())
     monkeypatch.setenv("ROOT", "/scratch/job-17")
-    require_same_run(tmp_path, made(), kept, digest)
-    # Without the digest, as an older version left it, the values count.
+    require_same_run(tmp_path, config(), kept, digest)
+    # Without a digest the values are compared.
     with pytest.raises(UserError, match=r"data\.root"):
-        require_same_run(tmp_path, made(), kept, None)
+        require_same_run(tmp_path, config(), kept, None)
 
 
-def test_the_same_values_written_otherwise_are_the_same_run(tmp_path):
-    other = made("trainer.max_epochs=${model.epochs}", "model.epochs=4")
+def test_interpolations_are_compared_by_value(tmp_path):
+    other = config("trainer.max_epochs=${model.epochs}", "model.epochs=4")
     kept = plain(other)
-    written_out = made("trainer.max_epochs=4", "model.epochs=4")
+    written_out = config("trainer.max_epochs=4", "model.epochs=4")
     assert config_digest(other) == config_digest(written_out)
     require_same_run(tmp_path, written_out, kept, None)
 
 
-def test_a_value_that_the_environment_says_counts_by_its_value(monkeypatch):
-    """Only where the images are may differ between machines."""
-    cfg = made("optimizer.lr=${oc.env:LR}", "model.sizes=['${oc.env:LR}']")
+def test_other_values_from_the_environment_are_resolved(monkeypatch):
+    cfg = config("optimizer.lr=${oc.env:LR}", "model.sizes=['${oc.env:LR}']")
     digests = set()
     for value in ("0.1", "0.2"):
         monkeypatch.setenv("LR", value)
         digests.add(config_digest(cfg))
-    monkeypatch.delenv("LR")  # not said yet: as it is written
+    monkeypatch.delenv("LR")  # not resolvable: compared as written
     assert len(digests | {config_digest(cfg)}) == 3
 
 
-def test_a_key_that_is_not_counted_does_not_count_by_an_interpolation_of_it():
+def test_interpolation_of_an_ignored_key_is_ignored():
     words = ["optimizer.log=${run_dir}/log", "model.label=${name}"]
-    assert config_digest(made(*words)) == config_digest(made(*words, "run_dir=/b", "name=b"))
+    assert config_digest(config(*words)) == config_digest(config(*words, "run_dir=/b", "name=b"))
 
 
-def test_a_key_that_came_later_counts_if_it_is_set():
-    older = plain(made())
-    assert differences(older, plain(made("metrics.max_bins=null"))) == []
-    assert differences(older, plain(made("metrics.max_bins=100"))) == [
-        ("metrics.max_bins", "null", "100")
-    ]
+def test_missing_key_equals_null():
+    older = plain(config())
+    assert differences(older, plain(config("metrics.max_bins=null"))) == []
+    (difference,) = differences(older, plain(config("metrics.max_bins=100")))
+    assert difference == ("metrics.max_bins", "null", "100")
 
 
 CHECKPOINT, BAR, SWA = (
@@ -142,11 +143,11 @@ CHECKPOINT, BAR, SWA = (
         {"_target_": CHECKPOINT, "every_s": 3, "dirpath": "/a", "filename": "last"},
     ],
 )
-def test_a_callback_that_changes_no_result_does_not_count(callback):
-    # Its name says nothing: what counts is the class.
-    cfg = OmegaConf.merge(made(), {"callbacks": {"anything": callback}})
-    assert config_digest(cfg) == config_digest(made())
-    assert differences(plain(made()), plain(cfg)) == []
+def test_callbacks_without_effect_on_results_are_ignored(callback):
+    # The class decides, not the name.
+    cfg = OmegaConf.merge(config(), {"callbacks": {"anything": callback}})
+    assert config_digest(cfg) == config_digest(config())
+    assert differences(plain(config()), plain(cfg)) == []
 
 
 @pytest.mark.parametrize(
@@ -164,10 +165,10 @@ def test_a_callback_that_changes_no_result_does_not_count(callback):
         None,
     ],
 )
-def test_any_other_callback_counts_whatever_it_is_called(callback):
-    digests = {config_digest(made())}
+def test_other_callbacks_are_significant_with_any_name(callback):
+    digests = {config_digest(config())}
     for name in ("progress", "checkpoint", "mine"):
-        digests.add(config_digest(OmegaConf.merge(made(), {"callbacks": {name: callback}})))
+        digests.add(config_digest(OmegaConf.merge(config(), {"callbacks": {name: callback}})))
     assert len(digests) == 4
 
 
@@ -175,14 +176,14 @@ def test_any_other_callback_counts_whatever_it_is_called(callback):
     ("devices", "number"),
     [(1, 1), ("2", 2), ([3], 1), ([0, 3], 2), ("0,3", 2), ("3,", 1), (-1, -1), ("auto", "auto")],
 )
-def test_how_many_devices_counts_and_not_which(devices, number):
+def test_number_of_devices_is_significant(devices, number):
     assert number_of_devices(devices) == number
-    cfg = made()
+    cfg = config()
     OmegaConf.update(cfg, "trainer.devices", devices)
     assert config_digest(cfg) == config_digest(
         OmegaConf.merge(cfg, {"trainer": {"devices": number}})
     )
-    assert config_digest(cfg) != config_digest(made("trainer.devices=7"))
+    assert config_digest(cfg) != config_digest(config("trainer.devices=7"))
 
 
 def composed(*words) -> DictConfig:
@@ -200,8 +201,8 @@ def leaves(config, prefix=""):
 
 
 def reason_to_ignore(key, config):
-    """The stated reason why a key does not count; None if it does."""
-    for listed, reason in IGNORED.items():
+    """The documented reason why a key is ignored; None if it is significant."""
+    for listed, reason in IGNORED_KEYS.items():
         if key == listed or key.startswith(f"{listed}."):
             return reason
     group, _, rest = key.partition(".")
@@ -209,17 +210,15 @@ def reason_to_ignore(key, config):
     if group != "callbacks" or option == "_target_":  # another class is another callback
         return None
     options = IGNORED_CALLBACKS.get(config["callbacks"][name]["_target_"], {})
-    return "shown while it trains" if options is None else options.get(option)
+    return "displayed during training" if options is None else options.get(option)
 
 
-def test_every_key_of_every_group_counts_or_is_listed_with_its_reason():
+def test_every_key_is_significant_or_listed_with_a_reason():
     choices, asked = defaultdict(list), set()
     for path in sorted(conf_dir().rglob("*/*.yaml")):
         group = path.parent.relative_to(conf_dir()).as_posix()
         if group.partition("/")[0] in ("study", "experiment", "hparams_search"):
-            asked |= {
-                key for key in leaves(yaml.safe_load(path.read_text()) or {}) if key != "defaults"
-            }
+            asked |= set(leaves(yaml.safe_load(path.read_text()) or {})) - {"defaults"}
         elif group != "hydra/launcher" and path.stem != "base":
             choices[group].append(f"{group}={path.stem}")
     seen = {}
@@ -229,7 +228,7 @@ def test_every_key_of_every_group_counts_or_is_listed_with_its_reason():
         config = OmegaConf.to_container(cfg)
         for key in leaves(config):
             seen.setdefault(key, (cfg, config))
-    # Those ask by the keys of the other groups.
+    # Studies only set keys of the other groups.
     assert {key for key in asked if not key.startswith("hydra.")} <= seen.keys()
     assert len(seen) > 100
     for key, (cfg, config) in seen.items():
@@ -239,22 +238,23 @@ def test_every_key_of_every_group_counts_or_is_listed_with_its_reason():
         same = config_digest(other) == config_digest(cfg)
         assert same == bool(reason), f"{key}: {reason}"
         assert bool(differences(config, OmegaConf.to_container(other))) != bool(reason), key
-    # Nothing is left out by the dozen but what is no part of the run itself, and nothing twice.
+    # Only loggers and report are ignored as groups, and no key is listed twice.
     groups = {key.rpartition(".")[0] for key in seen} | {
         key.partition(".")[0] for key in seen if "." in key
     }
-    assert IGNORED.keys() & (groups | {"callbacks", "trainer"}) == {"logger", "report"}
-    assert all(IGNORED.values())
+    assert IGNORED_KEYS.keys() & (groups | {"callbacks", "trainer"}) == {"logger", "report"}
+    assert all(IGNORED_KEYS.values())
 
 
-def test_every_choice_that_trains_otherwise_has_a_digest_of_its_own():
-    words = [
-        "threshold.kind=f1max",
-        "threshold.kind=none",
-        "callbacks=early_stopping",
+def test_choices_that_change_training_have_different_digests():
+    words = ["threshold.kind=f1max", "threshold.kind=none", "callbacks=early_stopping"]
+    words += [
         "speed=fast",
+        "model.ema_decay=null",
+        "loss=pixel_cosine",
+        "optimizer=adamw",
+        "trainer=cpu",
     ]
-    words += ["model.ema_decay=null", "loss=pixel_cosine", "optimizer=adamw", "trainer=cpu"]
     digests = {word: config_digest(composed(word)) for word in words}
     digests["default"] = config_digest(composed())
     callbacks = {
@@ -268,16 +268,17 @@ def test_every_choice_that_trains_otherwise_has_a_digest_of_its_own():
         assert config_digest(composed(word)) == digests["default"], word
 
 
-def test_a_sweep_over_thresholds_has_a_folder_for_each():
+def test_thresholds_have_different_digests():
     kinds = ("quantile", "f1max", "none")
     keys = [
-        dict(counted(OmegaConf.to_container(composed(f"threshold.kind={kind}")))) for kind in kinds
+        dict(significant_items(OmegaConf.to_container(composed(f"threshold.kind={kind}"))))
+        for kind in kinds
     ]
     assert [config["threshold.kind"] for config in keys] == list(kinds)
     rates = [config_digest(composed(f"threshold.false_positive_rate={r}")) for r in (0.01, 0.05)]
     assert len(set(rates)) == 2 and config_digest(composed()) in rates
 
 
-def test_credentials_are_neither_compared_nor_shown():
-    masked = plain(made()) | {"api_key": "***"}
-    assert differences(masked, plain(made()) | {"api_key": "0123"}) == []
+def test_credentials_are_not_compared():
+    masked = plain(config()) | {"api_key": "***"}
+    assert differences(masked, plain(config()) | {"api_key": "0123"}) == []

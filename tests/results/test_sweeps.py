@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there should be, how they are, how long the rest takes."""
+"""The runs of a sweep: jobs, states, remaining time."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def sweep(tmp_path):
     return tmp_path
 
 
-def test_every_run_is_in_its_state(sweep):
+def test_states(sweep):
     states = {state.run: state for state in read_states(sweep)}
     assert {run: state.state for run, state in states.items()} == {
         "bottle/done": "done",
@@ -56,7 +56,7 @@ def test_every_run_is_in_its_state(sweep):
     assert count_states(list(states.values())) == totals
 
 
-def test_runs_that_nobody_asked_for_are_found_too(sweep):
+def test_runs_that_are_no_job_are_found(sweep):
     fake_run(sweep / "tile/other")
     assert [state.run for state in read_states(sweep)][-1] == "tile/other"
     (sweep / SWEEP).unlink()
@@ -64,7 +64,7 @@ def test_runs_that_nobody_asked_for_are_found_too(sweep):
     assert len(find_started_runs(sweep)) == 6
 
 
-def test_commands_add_up_and_the_same_one_takes_its_own_place(tmp_path):
+def test_repeated_command_replaces_its_jobs(tmp_path):
     add_jobs(tmp_path, "first", {"a": ["seed=0"], "b": ["seed=1"]})
     add_jobs(tmp_path, "second", {"b": ["seed=1"], "c": []})
     add_jobs(tmp_path, "first", {"a": ["seed=0"], "d": ["seed=2"]})
@@ -72,7 +72,7 @@ def test_commands_add_up_and_the_same_one_takes_its_own_place(tmp_path):
     assert sorted(state.run for state in read_states(tmp_path)) == ["a", "b", "c", "d"]
 
 
-def test_commands_that_start_together_lose_nothing(tmp_path):
+def test_concurrent_commands_are_all_recorded(tmp_path):
     starts = [
         threading.Thread(target=add_jobs, args=(tmp_path, f"command {i}", {f"run{i}": []}))
         for i in range(8)
@@ -84,17 +84,17 @@ def test_commands_that_start_together_lose_nothing(tmp_path):
     assert len(read_commands(tmp_path)) == len(read_states(tmp_path)) == 8
 
 
-def test_no_sweep_no_run_or_a_damaged_list_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+def test_missing_folder_missing_runs_and_damaged_list(tmp_path):
+    with pytest.raises(UserError, match="none"):
         read_states(tmp_path / "none")
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         read_states(tmp_path)
     (tmp_path / SWEEP).write_text(json.dumps({"jobs": []}))
-    with pytest.raises(UserError, match=r"sweep\.json: lacks 'commands'"):
+    with pytest.raises(UserError, match=r"sweep\.json: .*'commands'"):
         read_states(tmp_path)
 
 
-def test_a_failure_that_cannot_be_read_is_still_one(sweep):
+def test_unreadable_failure(sweep):
     (sweep / "pill/broken/failure.json").write_text("{")
     assert failure_reason(sweep / "pill/broken") == "its failure.json cannot be read"
 
@@ -103,7 +103,7 @@ def running(epoch, started=0.0, first=0):
     return Running(1, 0.0, "host", started, epoch=epoch, epochs=10, first_epoch=first)
 
 
-def test_the_time_left_is_that_of_the_epochs_left_at_todays_pace():
+def test_time_left_from_completed_runs():
     done = [RunState("a", "done", seconds=90.0), RunState("b", "done", seconds=110.0)]
     half = RunState("c", "running", running(5))
     missing, failed = RunState("d", "missing"), RunState("e", "failed")
@@ -112,12 +112,12 @@ def test_the_time_left_is_that_of_the_epochs_left_at_todays_pace():
     assert seconds_left([*done, half, missing, failed], now=0) == pytest.approx(150)
     assert seconds_left([*done, half, half, missing], now=0) == pytest.approx(100)
     assert seconds_left([*done, half, missing, cut], now=0) == pytest.approx(170)
-    # Two at a time do not halve what one of them has before it.
+    # The slowest running run is a lower bound.
     fresh, nearly = RunState("g", "running", running(0)), RunState("h", "running", running(9))
     assert seconds_left([*done, fresh, nearly], now=0) == pytest.approx(100)
 
 
-def test_a_resumed_runs_seconds_are_no_whole_runs():
+def test_duration_of_resumed_runs_is_ignored():
     states = [
         RunState("a", "done", seconds=10.0, whole=False),
         RunState("b", "done", seconds=100.0),
@@ -126,13 +126,13 @@ def test_a_resumed_runs_seconds_are_no_whole_runs():
     assert seconds_left(states, now=0) == pytest.approx(100)
 
 
-def test_before_a_run_is_done_the_running_ones_epochs_tell():
+def test_time_left_from_running_epochs():
     # Resumed after 4 epochs, 2 more in 20 s: 100 s for 10.
     states = [RunState("a", "running", running(6, started=980.0, first=4))]
     assert seconds_left(states, now=1000) == pytest.approx(40)
 
 
-def test_nothing_is_promised_where_nothing_runs_or_nothing_is_known():
+def test_time_left_is_unknown():
     assert seconds_left([RunState("a", "done", seconds=1.0)], now=0) == 0
     assert seconds_left([RunState("a", "failed")], now=0) == 0
     assert seconds_left([RunState("a", "done", seconds=1.0), RunState("b", "missing")], 0) is None
