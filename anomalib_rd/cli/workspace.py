@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
             'the workspace needs wandb-workspaces: pip install "anomalib-rd[workspace]"; '
             "--dry-run works without it"
         )
-    from anomalib_rd.tracking.workspace_view import save_workspace
+    from anomalib_rd.tracking.workspace import save_workspace
 
     print(f"W&B: {save_workspace(workspace)}")
     return 0

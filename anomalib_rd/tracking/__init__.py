@@ -1,7 +1,6 @@
-"""Weights & Biases, where it is used; every other Lightning logger passes through untouched.
+"""Weights & Biases; other Lightning loggers pass through unchanged.
 
-`wandb_logger` makes the logger (the Hydra target), `evaluation` logs a test result with its
-pictures, `sweep_summary` a multirun's, `workspace` says what the dashboard shows; `start` begins
-and ends runs, `lifetime` closes those of loggers. But for `workspace_view`, which needs an extra,
-nothing here imports wandb before a run starts.
+`wandb_logger` creates the logger (the Hydra target), starts and ends its runs, and logs test
+results. `sweep_summary` logs the summary of a sweep, `workspace` saves a dashboard. Nothing here
+imports wandb before a run starts.
 """

@@ -1,13 +1,13 @@
-"""The names under which W&B keeps what is logged, for those who log and those who show."""
+"""The keys under which results are logged to W&B and displayed."""
 
 import re
 
 WANDB_LOGGER = "anomalib_rd.tracking.wandb_logger.wandb_logger"
 
-# A run's test.
+# Test of a run.
 IMAGES, EXAMPLES, MAPS = "test/images", "test/examples", "test/anomaly_maps"
 
-# A sweep's summary run, and its job type.
+# Summary run of a sweep, and its job type.
 SUMMARY = "summary"
 MEANS, CATEGORIES, DIFFERENCES = "sweep/means", "sweep/categories", "sweep/differences"
 HEATMAPS = "sweep/heatmaps"
@@ -15,16 +15,16 @@ HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
 
 
 def bars(metric: str) -> str:
-    """The chart of a metric over categories."""
+    """Chart of a metric over categories."""
     return f"sweep/{metric}"
 
 
 def mean(metric: str, variant: str | None) -> str:
-    """The mean of a metric over all categories; with the variant's name where there are many."""
-    # A dot would be taken for a level, and a blank cannot be searched for.
+    """Mean of a metric over all categories, of a variant if there are several."""
+    # W&B takes a dot for a level of nesting, and cannot search for blanks.
     return f"mean/{metric}" + (f"/{re.sub('[^0-9A-Za-z_-]+', '_', variant)}" if variant else "")
 
 
 def runs(state: str) -> str:
-    """How many of the sweep's runs are in a state."""
+    """Number of the sweep's runs in a state."""
     return f"runs/{state.replace(' ', '_')}"

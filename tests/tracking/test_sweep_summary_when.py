@@ -52,7 +52,7 @@ def test_wandb_changes_neither_the_end_of_a_multirun_nor_its_report(tmp_path, mo
     assert end_multirun(folder) == 1 and (folder / "table.md").is_file()
     ours = [record for record in caplog.records if record.name.startswith("anomalib_rd")]
     assert [record.getMessage() for record in ours] == [
-        "W&B: the sweep is not summed up there (no service)"
+        "W&B: the summary of the sweep was not logged (no service)"
     ]
     (folder / "cable/failed/failure.json").unlink()
     SweepCallback().on_multirun_end(
@@ -87,7 +87,7 @@ def test_what_wandb_raises_is_one_warning_and_the_run_is_closed_as_failed(
     monkeypatch.setattr(wandb, "Table", broken)
     log_sweep(report([tmp_path / "s"]), tmp_path / "s")
     (record,) = [record for record in caplog.records if record.name.startswith("anomalib_rd")]
-    assert record.getMessage() == "W&B: the sweep is not summed up there (no such thing)"
+    assert "no such thing" in record.getMessage()
     assert wandb.run is None
     (run,) = read_runs(tmp_path / "s")
     assert run.exit_code == 1

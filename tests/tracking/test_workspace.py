@@ -62,7 +62,7 @@ def test_summary_runs_share_no_key_with_the_panels_of_other_runs():
 
 def built():
     pytest.importorskip("wandb_workspaces")
-    from anomalib_rd.tracking.workspace_view import build_view
+    from anomalib_rd.tracking.workspace import build_view
 
     return build_view(DEFINED)._to_model()
 
