@@ -1,7 +1,8 @@
-"""Safe file access, version bounds, fast start, complete wheel."""
+"""Safe file access, version bounds, documents, fast start, complete wheel."""
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,6 +40,18 @@ def test_dependencies_have_the_bounds_that_the_code_needs():
     needed = {r.name: r.specifier for r in map(Requirement, bounds["dependencies"])}
     assert "2.2.0" in needed["numpy"] and "2.1.3" not in needed["numpy"]
     assert "1.3.8" in needed["hydra-core"] and "1.4.0" not in needed["hydra-core"]
+
+
+def test_documents_name_existing_files():
+    root = PACKAGE.parent
+    documents = [*root.glob("*.md"), *root.glob("experiments/**/*.md")]
+    missing = []
+    for document in documents:
+        text = document.read_text()
+        paths = {document.parent / link for link in re.findall(r"\]\(([^)#]+)\)", text)}
+        paths |= {root / path for path in re.findall(r"\btests/[\w/]+\.py", text)}
+        missing += [(document.name, str(p)) for p in paths if ":" not in str(p) and not p.exists()]
+    assert len(documents) > 15 and missing == []
 
 
 @pytest.mark.parametrize("code", ["import anomalib_rd", "import anomalib_rd.cli"])
