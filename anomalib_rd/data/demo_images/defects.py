@@ -1,11 +1,11 @@
-"""Defects of a surface, for any subject: each returns the damaged image.
+"""Defects of a surface, for any subject.
 
-``where`` (H, W) is the coverage of the surface that can be damaged; nothing outside it changes.
 Ranges are (low, high). Strengths go down to what is hard to see: glaring defects alone would
 measure nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -25,15 +25,6 @@ Range = tuple[float, float]
 Point = tuple[float, float]
 
 
-def random_point(scene: Scene, where: np.ndarray, margin: int = 6) -> Point:
-    """A point of the surface, ``margin`` pixels from its edge if possible."""
-    solid = where > 0.95
-    inner = ndimage.binary_erosion(solid, iterations=margin)
-    rows, columns = np.nonzero(inner if inner.any() else solid)
-    i = scene.defect_rng.integers(len(rows))
-    return float(columns[i] + 0.5 - SIZE / 2), float(rows[i] + 0.5 - SIZE / 2)
-
-
 def blob(scene: Scene, at: Point, radius: float, edge: float = 0.35) -> np.ndarray:
     """An irregular spot (H, W) in [0, 1]; ``edge`` is the soft share of its radius."""
     frame = Frame.image().placed(*at, scene.between(0, 180))
@@ -49,11 +40,6 @@ def blob(scene: Scene, at: Point, radius: float, edge: float = 0.35) -> np.ndarr
     return t * t * (3 - 2 * t)
 
 
-def spot(scene: Scene, where: np.ndarray, radius: Range, edge: float = 0.35) -> np.ndarray:
-    """A blob somewhere on the surface."""
-    return blob(scene, random_point(scene, where), scene.between(*radius), edge) * where
-
-
 def wander(scene: Scene, start: Point, length: float, bend: float, steps: int) -> list[Point]:
     """A line from ``start`` whose heading changes by about ``bend`` radians a step."""
     heading = scene.between(0, 2 * np.pi)
@@ -66,95 +52,85 @@ def wander(scene: Scene, start: Point, length: float, bend: float, steps: int) -
     return points
 
 
-def scratch(
-    scene: Scene, image: np.ndarray, where: np.ndarray, length: Range, strength: Range
-) -> np.ndarray:
-    """A thin groove: bright on one flank, dark on the other."""
-    points = wander(scene, random_point(scene, where), scene.between(*length), 0.05, steps=14)
-    width = scene.between(0.8, 1.9)
-    groove = stroke(points, list(np.linspace(width, width * 0.5, len(points)))) * where
-    flank = np.roll(groove, (1, 1), (0, 1)) * where
-    deep = np.float32(scene.between(*strength))
-    bright = paint(image, np.ones(3), groove * deep)
-    return shaded(bright, -deep * np.clip(flank - groove, 0, 1))
+@dataclass(frozen=True)
+class Surface:
+    """A surface in an image (H, W, 3) and its coverage ``where`` (H, W).
 
+    Methods named after a defect return the damaged image; outside of the surface it is unchanged.
+    """
 
-def crack(
-    scene: Scene, image: np.ndarray, where: np.ndarray, length: Range, strength: Range
-) -> np.ndarray:
-    """A jagged dark line with a branch."""
-    trunk = wander(scene, random_point(scene, where), scene.between(*length), 0.45, steps=16)
-    fork = trunk[int(scene.defect_rng.integers(4, 12))]
-    branch = wander(scene, fork, scene.between(8, 25), 0.5, steps=6)
-    width = scene.between(0.9, 2.0)
-    line = np.maximum(
-        stroke(trunk, list(np.linspace(width, 0.5, len(trunk)))),
-        stroke(branch, [width * 0.6] * len(branch)),
-    )
-    return shaded(image, -np.float32(scene.between(*strength)) * line * where)
+    scene: Scene
+    image: np.ndarray
+    where: np.ndarray
 
+    def random_point(self, margin: int = 6) -> Point:
+        """A point of the surface, ``margin`` pixels from its edge if possible."""
+        solid = self.where > 0.95
+        inner = ndimage.binary_erosion(solid, iterations=margin)
+        rows, columns = np.nonzero(inner if inner.any() else solid)
+        i = self.scene.defect_rng.integers(len(rows))
+        return float(columns[i] + 0.5 - SIZE / 2), float(rows[i] + 0.5 - SIZE / 2)
 
-def stain(
-    scene: Scene,
-    image: np.ndarray,
-    where: np.ndarray,
-    colour: Sequence[float],
-    radius: Range,
-    strength: Range,
-) -> np.ndarray:
-    """An uneven, translucent spot of another colour."""
-    alpha = spot(scene, where, radius)
-    uneven = np.clip(1 + 0.25 * fog(scene.defect_rng, 5), 0.3, 1.2)
-    return paint(image, np.asarray(colour), alpha * uneven * np.float32(scene.between(*strength)))
+    def spot(self, radius: Range, edge: float = 0.35) -> np.ndarray:
+        """A blob somewhere on the surface: (H, W)."""
+        point, size = self.random_point(), self.scene.between(*radius)
+        return blob(self.scene, point, size, edge) * self.where
 
+    def scratch(self, length: Range, strength: Range) -> np.ndarray:
+        """A thin groove: bright on one flank, dark on the other."""
+        point, far = self.random_point(), self.scene.between(*length)
+        points = wander(self.scene, point, far, 0.05, steps=14)
+        width = self.scene.between(0.8, 1.9)
+        groove = stroke(points, list(np.linspace(width, width * 0.5, len(points)))) * self.where
+        flank = np.roll(groove, (1, 1), (0, 1)) * self.where
+        depth = np.float32(self.scene.between(*strength))
+        bright = paint(self.image, np.ones(3), groove * depth)
+        return shaded(bright, -depth * np.clip(flank - groove, 0, 1))
 
-def discolour(
-    scene: Scene,
-    image: np.ndarray,
-    where: np.ndarray,
-    tint: Sequence[float],
-    radius: Range,
-    strength: Range,
-) -> np.ndarray:
-    """A region whose colour is multiplied by ``tint``, with a soft edge."""
-    other = image * np.asarray(tint, np.float32)
-    return patch(scene, image, where, other, radius, strength, edge=0.6)
+    def crack(self, length: Range, strength: Range) -> np.ndarray:
+        """A jagged dark line with a branch."""
+        point, far = self.random_point(), self.scene.between(*length)
+        trunk = wander(self.scene, point, far, 0.45, steps=16)
+        fork = trunk[int(self.scene.defect_rng.integers(4, 12))]
+        branch = wander(self.scene, fork, self.scene.between(8, 25), 0.5, steps=6)
+        width = self.scene.between(0.9, 2.0)
+        line = np.maximum(
+            stroke(trunk, list(np.linspace(width, 0.5, len(trunk)))),
+            stroke(branch, [width * 0.6] * len(branch)),
+        )
+        depth = np.float32(self.scene.between(*strength))
+        return shaded(self.image, -depth * line * self.where)
 
+    def stain(self, colour: Sequence[float], radius: Range, strength: Range) -> np.ndarray:
+        """An uneven, translucent spot of another colour."""
+        alpha = self.spot(radius)
+        uneven = np.clip(1 + 0.25 * fog(self.scene.defect_rng, 5), 0.3, 1.2)
+        opacity = alpha * uneven * np.float32(self.scene.between(*strength))
+        return paint(self.image, np.asarray(colour), opacity)
 
-def patch(
-    scene: Scene,
-    image: np.ndarray,
-    where: np.ndarray,
-    other: np.ndarray,
-    radius: Range,
-    strength: Range = (0.5, 1.0),
-    edge: float = 0.2,
-) -> np.ndarray:
-    """A patch of another surface, more or less opaque."""
-    alpha = spot(scene, where, radius, edge)
-    return paint(image, other, alpha * np.float32(scene.between(*strength)))
+    def discolour(self, tint: Sequence[float], radius: Range, strength: Range) -> np.ndarray:
+        """A region whose colour is multiplied by ``tint``, with a soft edge."""
+        other = self.image * np.asarray(tint, np.float32)
+        return self.patch(other, radius, strength, edge=0.6)
 
+    def patch(
+        self, other: np.ndarray, radius: Range, strength: Range = (0.5, 1.0), edge: float = 0.2
+    ) -> np.ndarray:
+        """A patch of another surface, more or less opaque."""
+        alpha = self.spot(radius, edge)
+        return paint(self.image, other, alpha * np.float32(self.scene.between(*strength)))
 
-def blur(
-    scene: Scene, image: np.ndarray, where: np.ndarray, radius: Range, sigma: Range
-) -> np.ndarray:
-    """A patch whose structure is worn away."""
-    alpha = spot(scene, where, radius)
-    width = scene.between(*sigma)
-    return paint(image, ndimage.gaussian_filter(image, (width, width, 0)), alpha)
+    def blur(self, radius: Range, sigma: Range) -> np.ndarray:
+        """A patch whose structure is worn away."""
+        alpha = self.spot(radius)
+        width = self.scene.between(*sigma)
+        return paint(self.image, ndimage.gaussian_filter(self.image, (width, width, 0)), alpha)
 
-
-def dent(
-    scene: Scene,
-    image: np.ndarray,
-    where: np.ndarray,
-    light: float,
-    radius: Range,
-    strength: Range,
-) -> np.ndarray:
-    """A shallow hollow, visible by its shading only."""
-    size = scene.between(*radius)
-    at = Frame.image().placed(*random_point(scene, where), scene.between(0, 180))
-    distance = np.hypot(at.u, at.v * np.float32(scene.between(1, 1.6))) / np.float32(size)
-    hollow = -size * np.clip(1 - distance**2, 0, 1) ** 2
-    return shaded(image, np.float32(scene.between(*strength)) * 0.5 * relief(hollow, light) * where)
+    def dent(self, light: float, radius: Range, strength: Range) -> np.ndarray:
+        """A shallow hollow, visible by its shading only."""
+        size = self.scene.between(*radius)
+        at = Frame.image().placed(*self.random_point(), self.scene.between(0, 180))
+        distance = np.hypot(at.u, at.v * np.float32(self.scene.between(1, 1.6))) / np.float32(size)
+        shade = relief(-size * np.clip(1 - distance**2, 0, 1) ** 2, light)
+        depth = np.float32(self.scene.between(*strength)) * 0.5
+        return shaded(self.image, depth * shade * self.where)

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from anomalib_rd.data.demo_images import defects
+from anomalib_rd.data.demo_images.defects import Surface, blob
 from anomalib_rd.data.demo_images.drawing import (
     DECAL_SCALE,
     Frame,
@@ -41,9 +41,9 @@ def button(scene: Scene) -> np.ndarray:
     image = paint(image, cloth_below, cover(holes))
     solid = alpha * (1 - cover(holes, 3))
     if scene.defect == "scratch":
-        image = defects.scratch(scene, image, solid, (20, 70), (0.07, 0.3))
+        image = Surface(scene, image, solid).scratch((20, 70), (0.07, 0.3))
     elif scene.defect == "dent":
-        image = defects.dent(scene, image, solid, light, (8, 17), (0.35, 1.1))
+        image = Surface(scene, image, solid).dent(light, (8, 17), (0.35, 1.1))
     return image
 
 
@@ -115,7 +115,7 @@ def chip(scene: Scene) -> np.ndarray:
     image = paint(image, chip_package(scene, part, distance, light), alpha)
     image = chip_print(scene, part, image)
     if scene.defect == "scratch":
-        image = defects.scratch(scene, image, alpha, (20, 60), (0.12, 0.45))
+        image = Surface(scene, image, alpha).scratch((20, 60), (0.12, 0.45))
     return image
 
 
@@ -195,7 +195,7 @@ def chip_print(scene: Scene, part: Frame, image: np.ndarray) -> np.ndarray:
     )
     if kind == 2:
         x, radius = scene.between(-40, 40), scene.between(14, 26)
-        lines = lines * (1 - defects.blob(scene, (x, 0), radius, edge=0.5))
+        lines = lines * (1 - blob(scene, (x, 0), radius, edge=0.5))
     return paint(image, ink, lines * np.float32(strength))
 
 
@@ -225,14 +225,14 @@ def label(scene: Scene) -> np.ndarray:
     black, red = label_print(scene, at)
     if scene.defect == "faded":
         centre = (scene.between(-55, 55), scene.between(-35, 35))
-        gone = defects.blob(scene, centre, scene.between(12, 28), edge=0.4)
+        gone = blob(scene, centre, scene.between(12, 28), edge=0.4)
         black = black * (1 - np.float32(scene.between(0.65, 1)) * gone)
         red = red * (1 - np.float32(scene.between(0.65, 1)) * gone)
     sheet = paint(sheet, scene.tone((0.68, 0.13, 0.12), 0.05), red * np.float32(0.9))
     sheet = paint(sheet, scene.tone((0.11, 0.11, 0.13), 0.05), black * np.float32(0.88))
     image = paint(card, sheet, alpha)
     if scene.defect == "smudge":
-        image = defects.stain(scene, image, alpha, (0.30, 0.29, 0.30), (8, 20), (0.18, 0.6))
+        image = Surface(scene, image, alpha).stain((0.30, 0.29, 0.30), (8, 20), (0.18, 0.6))
     return image
 
 
@@ -298,10 +298,10 @@ def tablet(scene: Scene) -> np.ndarray:
     image = shadow(image, distance, 0.5, 14, (7, 6))
     image = paint(image, tablet_face(scene, pill, distance, light), alpha)
     if scene.defect == "crack":
-        image = defects.crack(scene, image, alpha, (35, 80), (0.22, 0.6))
+        image = Surface(scene, image, alpha).crack((35, 80), (0.22, 0.6))
     elif scene.defect == "spot":
         tone = TABLET_STAINS[scene.defect_rng.integers(3)]
-        image = defects.stain(scene, image, alpha, tone, (7, 16), (0.25, 0.65))
+        image = Surface(scene, image, alpha).stain(tone, (7, 16), (0.25, 0.65))
     return image
 
 
@@ -369,9 +369,9 @@ def washer(scene: Scene) -> np.ndarray:
     image = shadow(image, distance, 0.6, 12, (6, 5))
     image = paint(image, washer_face(scene, frame, distance), alpha)
     if scene.defect == "scratch":
-        image = defects.scratch(scene, image, alpha, (22, 60), (0.15, 0.5))
+        image = Surface(scene, image, alpha).scratch((22, 60), (0.15, 0.5))
     elif scene.defect == "rust":
-        image = defects.stain(scene, image, alpha, (0.42, 0.22, 0.10), (6, 17), (0.2, 0.65))
+        image = Surface(scene, image, alpha).stain((0.42, 0.22, 0.10), (6, 17), (0.2, 0.65))
     return image
 
 

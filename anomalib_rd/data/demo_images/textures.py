@@ -7,7 +7,7 @@ import numpy as np
 import skimage.data
 from scipy import ndimage
 
-from anomalib_rd.data.demo_images import defects
+from anomalib_rd.data.demo_images.defects import Surface, wander
 from anomalib_rd.data.demo_images.drawing import SIZE, Frame, Scene, fog, paint, rgb, shaded, stroke
 
 TRAIN_COLUMNS = 280
@@ -50,18 +50,18 @@ def brick(scene: Scene) -> np.ndarray:
     grey = cut("brick", scene.rng, scene.held_out, turn=3, span=180)
     image = coloured(grey, scene.tone((0.26, 0.09, 0.05)), scene.tone((0.92, 0.74, 0.62)))
     image = image * (1 + 0.03 * fog(scene.rng, 40) + 0.02 * fog(scene.rng, 3))[..., None]
+    wall = Surface(scene, image, EVERYWHERE)
     match scene.defect:
         case "crack":
-            image = defects.crack(scene, image, EVERYWHERE, (35, 90), (0.2, 0.6))
+            return wall.crack((35, 90), (0.2, 0.6))
         case "stain":
-            lime = (0.78, 0.76, 0.72)
-            image = defects.stain(scene, image, EVERYWHERE, lime, (8, 26), (0.15, 0.5))
+            return wall.stain((0.78, 0.76, 0.72), (8, 26), (0.15, 0.5))
         case "worn":
-            image = defects.blur(scene, image, EVERYWHERE, (20, 42), (2.5, 6))
+            return wall.blur((20, 42), (2.5, 6))
         case "spalled":
             rough = 1 + 0.15 * fog(scene.defect_rng, 3) + 0.15 * fog(scene.defect_rng, 8)
             inside = image.mean((0, 1)) * rough[..., None] * scene.between(0.75, 1.1)
-            image = defects.patch(scene, image, EVERYWHERE, np.clip(inside, 0, 1), (7, 20))
+            return wall.patch(np.clip(inside, 0, 1), (7, 20))
     return image
 
 
@@ -70,23 +70,22 @@ def grass(scene: Scene) -> np.ndarray:
     grey = cut("grass", scene.rng, scene.held_out)
     image = coloured(grey, scene.tone((0.05, 0.11, 0.03)), scene.tone((0.66, 0.82, 0.40)))
     image = shaded(image, 0.05 * fog(scene.rng, 50))
+    lawn = Surface(scene, image, EVERYWHERE)
     match scene.defect:
         case "dry":
-            yellow = (1.5, 1.03, 0.6)
-            image = defects.discolour(scene, image, EVERYWHERE, yellow, (20, 44), (0.5, 1.0))
+            return lawn.discolour((1.5, 1.03, 0.6), (20, 44), (0.5, 1.0))
         case "bare":
             grey = cut("gravel", scene.defect_rng, scene.held_out)
             soil = coloured(grey, rgb(0.12, 0.10, 0.06), rgb(0.62, 0.60, 0.44))
-            image = defects.patch(scene, image, EVERYWHERE, soil, (14, 32), (0.65, 1.0))
+            return lawn.patch(soil, (14, 32), (0.65, 1.0))
         case "trodden":
-            image = defects.blur(scene, image, EVERYWHERE, (20, 42), (2.5, 5.5))
+            return lawn.blur((20, 42), (2.5, 5.5))
         case "wire":
-            start = defects.random_point(scene, EVERYWHERE, 30)
-            path = defects.wander(scene, start, scene.between(35, 100), 0.25, steps=20)
+            path = wander(scene, lawn.random_point(30), scene.between(35, 100), 0.25, steps=20)
             wire = stroke(path, [scene.between(1.6, 3.2)] * len(path))
             dark = np.roll(wire, (2, 2), (0, 1)) * np.float32(0.5)
             tone = rgb(0.45, 0.47, 0.52) * scene.between(0.4, 1.5)
-            image = paint(image * (1 - dark)[..., None], tone, wire)
+            return paint(image * (1 - dark)[..., None], tone, wire)
     return image
 
 
@@ -95,24 +94,25 @@ def gravel(scene: Scene) -> np.ndarray:
     grey = cut("gravel", scene.rng, scene.held_out)
     image = coloured(grey, scene.tone((0.08, 0.08, 0.09)), scene.tone((0.84, 0.82, 0.79)))
     image = shaded(image, 0.04 * fog(scene.rng, 50))
+    stones = Surface(scene, image, EVERYWHERE)
     match scene.defect:
         case "oil":
-            dark = (0.22, 0.19, 0.18)
-            image = defects.discolour(scene, image, EVERYWHERE, dark, (16, 38), (0.55, 1.0))
+            return stones.discolour((0.22, 0.19, 0.18), (16, 38), (0.55, 1.0))
         case "leaf":
-            image = leaf(scene, image)
+            return leaf(stones)
         case "overgrown":
             grey = cut("grass", scene.defect_rng, scene.held_out)
             moss = coloured(grey, rgb(0.06, 0.09, 0.05), rgb(0.70, 0.78, 0.55))
-            image = defects.patch(scene, image, EVERYWHERE, moss, (13, 30))
+            return stones.patch(moss, (13, 30))
         case "fines":
-            image = defects.blur(scene, image, EVERYWHERE, (16, 38), (2, 5))
+            return stones.blur((16, 38), (2, 5))
     return image
 
 
-def leaf(scene: Scene, image: np.ndarray) -> np.ndarray:
-    """A fallen leaf with its midrib and its shadow on ``image``."""
-    x, y = defects.random_point(scene, EVERYWHERE, 25)
+def leaf(ground: Surface) -> np.ndarray:
+    """A fallen leaf with its midrib and its shadow."""
+    scene = ground.scene
+    x, y = ground.random_point(25)
     at = Frame.image().placed(x, y, scene.between(0, 360), scene.between(0.5, 1.1))
     half = 9 * np.clip(1 - (at.u / 22) ** 2, 0, None)
     alpha = np.clip(half - np.abs(at.v) + 0.5, 0, 1) * (np.abs(at.u) < 22)
@@ -120,4 +120,4 @@ def leaf(scene: Scene, image: np.ndarray) -> np.ndarray:
     tone = rgb(0.50, 0.42, 0.24) * scene.between(0.6, 1.2)
     dark = np.roll(alpha, (3, 3), (0, 1)) * np.float32(0.45)
     body = tone * (0.9 + 0.2 * vein + 0.08 * fog(scene.defect_rng, 4))[..., None]
-    return paint(image * (1 - dark)[..., None], body, alpha)
+    return paint(ground.image * (1 - dark)[..., None], body, alpha)
