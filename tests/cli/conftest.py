@@ -1,4 +1,4 @@
-"""Runs to evaluate and to use, trained where a test asks for them; a shell that is quick."""
+"""Trained runs, and commands in processes that start quickly."""
 
 import json
 import os
@@ -15,7 +15,10 @@ __all__ = ["data_root", "make_run", "run", "run_copy"]
 
 @pytest.fixture(scope="session")
 def forked():
-    """Run ``anomalib-rd`` in a process that has torch already; gives ``status, out, err``."""
+    """Run ``anomalib-rd`` in a process that has imported torch; gives ``status, out, err``.
+
+    ``env`` sets environment variables, or removes those that are None.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "WANDB_MODE": "offline"}
     environment.pop("HYDRA_FULL_ERROR", None)
     environment.pop("WANDB_SERVICE", None)  # of another test's run: it is gone

@@ -50,7 +50,10 @@ def run(request):
     from anomalib_rd.cli import main
 
     os.chdir(request["cwd"])
-    os.environ |= request["env"]
+    for name, value in request["env"].items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     sys.argv = ["anomalib-rd", *request["words"]]
     if request["until_training"]:
         from anomalib_rd.training import train as training

@@ -22,7 +22,8 @@ from anomalib_rd.results.table import load_runs
 
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
 SMALL += ["logger=none", "report.heatmaps=0", "report.html=false", "callbacks.checkpoint.every_s=0"]
-QUICK = [*SMALL, "data.category=cloth", "model=untrained"]
+QUICK = [*SMALL, "data.category=cloth", "model=untrained", "report.gallery=0"]
+QUICK += ["model.teacher.name=test_efficientnet.r160_in1k", "model.teacher.weights=random"]
 TESTS = Path(__file__).parents[1]
 
 
@@ -80,20 +81,20 @@ def written(folder, name="result.json"):
     return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
 
 
-def leaving(folder):
+def contents(folder):
     """By category and schedule: metrics, scores, weights."""
-    left = {}
+    found = {}
     for path in folder.rglob("result.json"):
         record, run = json.loads(path.read_text()), path.parent
         state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         weights = {name: value.numpy().tobytes() for name, value in state.items()}
         schedule = record["config"]["scheduler"].get("_target_")
-        left[schedule] = (record["metrics"], (run / "scores.csv").read_bytes(), weights)
-    return left
+        found[schedule] = (record["metrics"], (run / "scores.csv").read_bytes(), weights)
+    return found
 
 
 @pytest.mark.slow
-def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_thread, capfd):
+def test_a_killed_and_interrupted_sweep_ends_like_an_undisturbed_one(place, one_thread, capfd):
     """Two runs; SIGKILL within the first, Ctrl-C within the second, the same command thrice."""
     words = ["train", "-m", *SMALL, "data.category=cloth", "model=fmg_rd", "trainer.max_epochs=4"]
     words += ["scheduler=cosine,none", "data.train_batch_size=4"]
@@ -123,12 +124,12 @@ def test_killed_and_interrupted_it_ends_as_if_nothing_had_happened(place, one_th
     shown = capfd.readouterr().out
     assert "is complete: skipped" in shown and "resumed after epoch 1 of 4" in shown
     assert first.items() < written(folder).items()
-    assert leaving(folder) == leaving(place / "multirun/whole") and len(leaving(folder)) == 2
+    assert contents(folder) == contents(place / "multirun/whole") and len(contents(folder)) == 2
     assert {state.state for state in read_states(folder)} == {"done"}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, number, status):
+def test_a_signal_ends_the_sweep_and_the_last_line_names_the_epoch(sweep, number, status):
     words = [*SMALL, "data.category=cloth,cable", "trainer.max_epochs=3"]
     stop = stopping(sweep.folder.parents[1] / "marker", epoch=1, signal=number)
     ended, _, errors = sweep(*words, *stop)
@@ -140,15 +141,15 @@ def test_a_signal_ends_the_whole_sweep_and_the_last_line_names_the_epoch(sweep, 
 
 
 SKIPPED = """
-import sys
+import json, sys
 from anomalib_rd.cli import main
-try:
-    status = main(sys.argv[1:])
-except SystemExit as stop:
-    status = stop.code
-loaded = {"torch", "lightning", "wandb"} & set(sys.modules)
-print("loaded:", loaded)
-sys.exit(status)
+for arguments in json.loads(sys.argv[1]):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    print("status:", status)
+print("loaded:", {"torch", "lightning", "wandb"} & set(sys.modules))
 """
 
 
@@ -156,19 +157,17 @@ def test_a_complete_sweep_and_a_complete_run_end_without_torch(sweep):
     assert sweep(*QUICK, "seed=0,1")[0] == 0
     times = written(sweep.folder)
     assert len(times) == 2
-    words = [sys.executable, "-c", SKIPPED, "train", *QUICK]
-    again = subprocess.run([*words, "seed=0,1", "sweep=s", "-m"], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "all 2 runs of multirun/s are complete: nothing to run" in again.stdout
-    assert "loaded: set()" in again.stdout and "AUROC" in again.stdout
-    one = f"hydra.run.dir={sweep.folder / min(times)}"
-    again = subprocess.run([*words, one], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "is complete: skipped" in again.stdout and "loaded: set()" in again.stdout
+    sweep_again = ["train", *QUICK, "seed=0,1", "sweep=s", "-m"]
+    run_again = ["train", *QUICK, f"hydra.run.dir={sweep.folder / min(times)}"]
+    command = [sys.executable, "-c", SKIPPED, json.dumps([sweep_again, run_again])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.count("status: 0") == 2, done.stderr
+    assert "multirun/s" in done.stdout and "AUROC" in done.stdout
+    assert "is complete: skipped" in done.stdout and "loaded: set()" in done.stdout
     assert written(sweep.folder) == times
 
 
-def test_what_is_missing_is_run_and_the_rest_skipped(sweep):
+def test_missing_runs_are_run_and_complete_ones_skipped(sweep):
     sweep(*QUICK, "seed=0")
     before = written(sweep.folder)
     status, out, _ = sweep(*QUICK, "seed=0,1", "report.heatmaps=1", "speed=off")
@@ -179,7 +178,7 @@ def test_what_is_missing_is_run_and_the_rest_skipped(sweep):
     assert len(after) == 2 and before.items() < after.items()
 
 
-def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
+def test_a_changed_config_is_another_run(sweep):
     sweep(*QUICK)
     status, out, _ = sweep(*QUICK, "model.scoring.sigma=2")
     assert status == 0 and "skipped" not in out
@@ -187,7 +186,7 @@ def test_a_changed_config_is_another_run_and_that_is_said_once(sweep):
     assert len(written(sweep.folder)) == 2
 
 
-def test_a_sweep_over_what_the_run_ends_with_runs_each_and_names_each(sweep):
+def test_a_sweep_over_the_kind_of_threshold_runs_and_names_each(sweep):
     status, _, err = sweep(*QUICK, "threshold.kind=quantile,none")
     assert status == 0, err
     times = written(sweep.folder)
@@ -201,7 +200,7 @@ def test_a_sweep_over_what_the_run_ends_with_runs_each_and_names_each(sweep):
     assert written(sweep.folder) == times
 
 
-def test_a_failure_is_recorded_named_and_mended_by_the_same_command(sweep, mvtec_root, place):
+def test_a_failure_is_recorded_and_named_and_the_same_command_retries(sweep, mvtec_root, place):
     root = make_mvtec(place / "own", categories=("cloth", "knot"))
     broken = root / "knot/test/good/001.png"
     whole = broken.read_bytes()
@@ -222,7 +221,7 @@ def test_a_failure_is_recorded_named_and_mended_by_the_same_command(sweep, mvtec
     assert not written(sweep.folder, "failure.json") and len(written(sweep.folder)) == 2
 
 
-def test_a_failure_of_another_command_is_not_this_ones(sweep):
+def test_a_failure_of_another_command_does_not_count(sweep):
     assert sweep(*QUICK, "seed=1", "data.image_size=[65,64]")[0] == 1
     assert sweep(*QUICK, "seed=0")[0] == 0
 
@@ -252,7 +251,7 @@ def test_a_folder_of_another_config_is_refused_before_any_job_runs(sweep):
     assert not written(sweep.folder, "failure.json")
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it(sweep):
+def test_a_run_of_another_process_is_skipped(sweep):
     sweep(*QUICK)
     (first,) = (sweep.folder / run for run in written(sweep.folder))
     (first / "result.json").unlink()
@@ -266,7 +265,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(sweep):
     assert not (first / "failure.json").exists() and len(written(sweep.folder)) == 1
 
 
-def test_a_jobs_label_is_what_tells_it_from_the_others():
+def test_a_jobs_label_distinguishes_it_from_the_others():
     shared = ["data=mvtec", "trainer.max_epochs=1"]
     jobs = {
         f"{category}/{seed}": [*shared, f"seed={seed}", "model=rd4ad", f"data.category={category}"]
@@ -280,17 +279,16 @@ def test_a_jobs_label_is_what_tells_it_from_the_others():
     assert labels({"bottle/0": shared}) == ["data=mvtec trainer.max_epochs=1"]
 
 
-def test_without_a_login_a_sweep_says_once_where_its_runs_are(place):
-    """Its jobs and its summary are offline; a single run says it once too."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    environment["HOME"] = str(place)
+def test_without_a_login_it_prints_once_where_the_runs_are(place, forked):
+    """The jobs of a sweep and its summary are offline; a single run prints it once too."""
+    environment = {name: None for name in os.environ if name.startswith("WANDB_")}
+    environment |= {"WANDB_MODE": None, "HOME": str(place)}
     quick = [word for word in QUICK if word != "logger=none"]
-    command = [sys.executable, "-m", "anomalib_rd", "train", *quick]
     for more, runs in ((["-m", "seed=0,1", "sweep=s"], 3), (["hydra.run.dir=one"], 1)):
-        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "W&B" in line]
-        # What it says uploads them all.
+        done = forked("train", *quick, *more, cwd=place, env=environment)
+        assert done.status == 0, done.err
+        (line,) = [line for line in (done.out + done.err).splitlines() if "W&B" in line]
+        # The printed command uploads them all.
         pattern = re.search(r"`wandb sync (.+?)`", line)[1]
         found = subprocess.run(["bash", "-c", f"ls -d {pattern}"], capture_output=True, text=True)
         assert len(found.stdout.split()) == runs, found
@@ -305,12 +303,12 @@ def test_a_search_runs_again(sweep):
     assert not (sweep.folder / "sweep.json").exists()
 
 
-def test_a_mistake_in_a_choice_is_hydras_to_say(sweep):
+def test_an_unknown_choice_is_a_user_error(sweep):
     status, _, errors = sweep(*SMALL, "data.category=cloth", "model=rd4ad,rd5ad")
     assert status == 2 and "rd5ad" in errors.splitlines()[-1]
 
 
-def test_how_to_go_on_is_the_same_command_with_its_folder():
+def test_resume_command_is_the_same_command_with_its_folder():
     assert resume_command(["-m", "seed=0,1"], "noon", None) == (
         "resume with: anomalib-rd train -m seed=0,1 sweep=noon"
     )
