@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
 
-    from anomalib_rd.inference.checkpoint import Trained
+    from anomalib_rd.inference.load import TrainedRun
 
 RATE = "threshold.false_positive_rate"
 CHANGEABLE = ("data", "report.heatmaps", "report.gallery", "metrics", RATE)
@@ -62,9 +62,9 @@ def run(options: Namespace) -> int:
 
     from anomalib_rd.cli.config import register_resolvers
     from anomalib_rd.components import require_data_there, require_known_code
-    from anomalib_rd.inference.checkpoint import read_run
+    from anomalib_rd.inference.devices import find_device
     from anomalib_rd.inference.evaluate import evaluate
-    from anomalib_rd.inference.load import find_device
+    from anomalib_rd.inference.load import read_run
 
     register_resolvers()
     trained = read_run(options.run, options.trust)
@@ -92,7 +92,7 @@ def run(options: Namespace) -> int:
 
 
 def evaluation_config(
-    trained: "Trained",
+    trained: "TrainedRun",
     overrides: list[str],
     folder: Path,
     teacher_weights: str | None,
@@ -223,16 +223,16 @@ def is_part(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
 
 
-def print_evaluation(record: dict[str, Any], trained: "Trained", folder: Path) -> None:
+def print_evaluation(record: dict[str, Any], trained: "TrainedRun", folder: Path) -> None:
     """Print the metrics, next to the recorded ones if the data is the same, and comments."""
     from rich.console import Console
 
-    from anomalib_rd.inference.evaluate import part_of
+    from anomalib_rd.inference.evaluate import with_category_record
 
     evaluation, data = record["evaluation"], record["data"]
     categories = record.get("categories")
     if not categories:
-        trained = part_of(trained, data["category"])
+        trained = with_category_record(trained, data["category"])
     columns = {"mean" if categories else data["category"]: record["metrics"]}
     if evaluation["same_data"] and trained.record:
         columns["recorded"] = trained.record["metrics"]
@@ -259,8 +259,8 @@ def print_evaluation(record: dict[str, Any], trained: "Trained", folder: Path) -
             f"{found['false_positives']} of {found['normals']} normal images reach it"
         )
     # On the run's own test images it would be chosen on the test set.
-    if evaluation["same_data"] is False and record["best_f1_from"] is not None:
-        print(f"threshold with the best F1 on these images: {record['best_f1_from']}")
+    if evaluation["same_data"] is False and record["best_f1_threshold"] is not None:
+        print(f"threshold with the best F1 on these images: {record['best_f1_threshold']}")
     print(f"written to {folder}")
 
 

@@ -9,7 +9,7 @@ from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
     from anomalib_rd.data import AnomalyDataModule
-    from anomalib_rd.inference.checkpoint import Trained
+    from anomalib_rd.inference.load import TrainedRun
     from anomalib_rd.inference.runtimes import Metadata
 
 FOLDER = "exports"
@@ -70,8 +70,8 @@ def run(options: Namespace) -> int:
 
     from anomalib_rd.cli.config import register_resolvers
     from anomalib_rd.data import read_image
-    from anomalib_rd.inference.checkpoint import read_run
     from anomalib_rd.inference.export import export, export_int8, load_model
+    from anomalib_rd.inference.load import read_run
 
     register_resolvers()
     trained = read_run(options.run, options.trust)
@@ -99,7 +99,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def load_data(trained: "Trained", overrides: list[str], trust: bool) -> "AnomalyDataModule":
+def load_data(trained: "TrainedRun", overrides: list[str], trust: bool) -> "AnomalyDataModule":
     """The run's data.
 
     Raises:

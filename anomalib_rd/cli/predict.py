@@ -234,7 +234,7 @@ def score_images(
     from rich.console import Console
     from rich.progress import track
 
-    from anomalib_rd.inference.predict import row
+    from anomalib_rd.inference.predict import table_row
     from anomalib_rd.results.files import one_line
 
     pending: deque[tuple[Path, Future[None]]] = deque()
@@ -246,7 +246,10 @@ def score_images(
 
     console = Console(stderr=True)
     # Threads write pictures while the network computes.
-    with ThreadPoolExecutor() as pool, closing(detector.tried(images, batch_size)) as predictions:
+    with (
+        ThreadPoolExecutor() as pool,
+        closing(detector.many_or_errors(images, batch_size)) as predictions,
+    ):
         try:
             for (path, name), prediction in track(
                 zip(images.items(), predictions, strict=True),
@@ -261,7 +264,7 @@ def score_images(
                 if isinstance(prediction, UserError):
                     results.failed.append({"path": path.as_posix(), "error": str(prediction)})
                     continue
-                new = row(path, prediction)
+                new = table_row(path, prediction)
                 table.add(new)
                 results.rows.append(new)
                 pending.append((path, pool.submit(output.write, name, path, prediction)))

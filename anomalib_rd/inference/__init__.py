@@ -1,12 +1,12 @@
-"""A trained model put to use: load a run, judge images, evaluate it on other data.
+"""Use of a trained model: load a run, score images, evaluate it on other data, export it.
 
     >>> from anomalib_rd import load_run
     >>> detector = load_run("runs/MODEL-CATEGORY-s0/DATE_TIME")
-    >>> found = detector("part.png")  # a path, a PIL image, an array or a tensor
-    >>> found.score, found.verdict, found.normalised
-    >>> found.anomaly_map, found.full_map()  # (H, W) at the network's size, and at the image's
+    >>> prediction = detector("part.png")  # a path, a PIL image, an array or a tensor
+    >>> prediction.score, prediction.verdict, prediction.normalised
+    >>> prediction.anomaly_map, prediction.full_map()  # (H, W) at the network's and image's size
 
-Names are resolved on first use: to judge images by another runtime needs no torch.
+Names are resolved on first use: ONNX Runtime and OpenVINO need no torch.
 """
 
 from importlib import import_module

@@ -1,23 +1,21 @@
-"""A checkpoint judged again, as at the end of its training, on the run's own data or on others.
+"""Evaluation of a checkpoint, as at the end of its training, on the run's own or other data.
 
-``<run>/evaluations/<name>/evaluation.json`` is like ``result.json`` (`anomalib_rd.results.record`),
-without what is of the training (``oracle, test_curve, loss_curve, validation, threshold``), with
+``<run>/evaluations/<name>/evaluation.json`` is like ``result.json`` (`anomalib_rd.results.record`)
+without the results of training (``oracle, test_curve, loss_curve, validation, threshold``), with
 
-=================== ============================================================================
-``checkpoint``      ``{path relative to the evaluation's folder, sha256}`` of what was judged
-``evaluation``      ``run`` (its name), ``overrides``, ``same_data`` (null: no fingerprint to
-                    compare with; else whether the data have the run's), ``equal`` (null, or
-                    whether all metrics and scores equal those on record), ``differing``
-                    ``{metric: [on record, now]}``
-``at_threshold``    null, or what the run's ``threshold`` makes of the test images:
-                    ``threshold``, ``false_positive_rate`` that it promises (null: none),
-                    ``false_positives`` of ``normals``, ``true_positives`` of ``defects``
-``best_f1_from``    the score from which on the F1 of these images is best; null without both kinds
-=================== ============================================================================
+===================== ==========================================================================
+``checkpoint``        ``{path relative to the evaluation's folder, sha256}``
+``evaluation``        ``run`` (its name), ``overrides``, ``same_data`` (null: unknown; else whether
+                      the data are the run's), ``equal`` (null, or whether all metrics and scores
+                      equal the recorded ones), ``differing`` ``{metric: [recorded, now]}``
+``at_threshold``      null, or the run's ``threshold`` on the test images: ``threshold``,
+                      ``false_positive_rate`` (the promised one, or null), ``false_positives`` of
+                      ``normals``, ``true_positives`` of ``defects``
+``best_f1_threshold`` threshold that maximises F1 on these images; null without both classes
+===================== ==========================================================================
 
-Beside it ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps`` as a run has them. Of
-several categories each has an ``evaluation.json`` and these in a folder of its own, as the run has
-them (`anomalib_rd.results.record`).
+Next to it are ``scores.csv``, ``curves.npz``, ``gallery.zip`` and ``heatmaps``, as in a run. Each
+of several categories has a folder with an ``evaluation.json`` and these files.
 """
 
 import math
@@ -33,12 +31,10 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import Trained
-from anomalib_rd.inference.load import require_own_teacher
+from anomalib_rd.inference.load import TrainedRun, require_own_teacher
 from anomalib_rd.metrics.ranking import best_f1_threshold, rank_scores
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.record import RESULT, SCORES, category_folder, read_scores
-from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.artifacts import (
     category_rows,
     map_scale,
@@ -66,34 +62,33 @@ OF_TRAINING = (
 
 
 def evaluate(
-    trained: Trained,
+    trained: TrainedRun,
     cfg: DictConfig,
     folder: Path,
     overrides: Sequence[str] = (),
     other_teacher: bool = False,
 ) -> dict[str, Any]:
-    """Judge a checkpoint by the test images that a config names, and leave the record.
+    """Evaluate a checkpoint on the test images of a config, and save the record.
 
-    On the run's own data, on the machine that trained it and with its batch size, the numbers are
-    those on record, to the bit.
+    On the run's own data, on the machine that trained it and with its batch size, the results
+    equal the recorded ones to the bit.
 
     Args:
         trained: the checkpoint.
-        cfg: the run's config, with other data perhaps.
-        folder: where to write; the run's own files are not touched.
-        overrides: what the user changed in the config, for the record.
-        other_teacher: whether the teacher may be another one than the run was trained with.
+        cfg: the run's config, possibly with other data.
+        folder: for the new files; the run's own files are not changed.
+        overrides: the user's changes of the config, for the record.
+        other_teacher: whether the teacher may differ from the run's.
 
     Returns:
         The record.
 
     Raises:
-        UserError: the folder holds an evaluation, the teacher is another one, or what a run
-            finds wrong with the data.
+        UserError: the folder has an evaluation, the teacher differs, or the data are invalid.
     """
     started = time.perf_counter()
     if (folder / EVALUATION).is_file():
-        raise UserError(f"{folder}: holds an evaluation; take another --name, or remove that one")
+        raise UserError(f"{folder}: already has an evaluation; choose another --name, or delete it")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     check_evaluation_config(cfg)
     data, module = make_data(cfg), make_module(cfg)
@@ -111,34 +106,33 @@ def evaluate(
     save_heatmaps(run, [], folder, count=cfg.report.heatmaps)
     run.total_s = time.perf_counter() - started
     if len(data.categories) == 1:
-        trained = part_of(trained, data.categories[0])
-    scores = run.scores
+        trained = with_category_record(trained, data.categories[0])
 
-    def finished(result: dict[str, Any], category: str | None) -> dict[str, Any]:
+    def finish(result: dict[str, Any], category: str | None) -> dict[str, Any]:
         if category is None:
-            return record_of(result, scores, trained, folder, overrides)
-        own, part = category_rows(scores, category), part_of(trained, category)
-        return record_of(result, own, part, category_folder(folder, category), overrides)
+            return make_record(result, run.scores, trained, folder, overrides)
+        scores, own = category_rows(run.scores, category), with_category_record(trained, category)
+        return make_record(result, scores, own, category_folder(folder, category), overrides)
 
-    return save_results(run, folder, EVALUATION, finished)
+    return save_results(run, folder, EVALUATION, finish)
 
 
-def part_of(trained: Trained, category: str) -> Trained:
-    """What was trained on several categories, with the record of one; any other as it is."""
+def with_category_record(trained: TrainedRun, category: str) -> TrainedRun:
+    """The run with the record of one of its categories; unchanged if it has only one."""
     folder = category_folder(trained.folder, category)
     if not (folder / RESULT).is_file():
         return trained
     return replace(trained, folder=folder, record=read_json(folder / RESULT))
 
 
-def record_of(
+def make_record(
     result: dict[str, Any],
     scores: pd.DataFrame,
-    trained: Trained,
+    trained: TrainedRun,
     folder: Path,
     overrides: Sequence[str],
 ) -> dict[str, Any]:
-    """The record of an evaluation, as described above, from what a run's would be."""
+    """The record of an evaluation, as described above, from the record of a run."""
     record = {k: v for k, v in result.items() if k not in OF_TRAINING}
     for part, keys in (
         ("data", ("train_images",)),
@@ -153,61 +147,52 @@ def record_of(
     record["evaluation"] = {
         "run": trained.config.get("name"),
         "overrides": list(overrides),
-        **compared(trained, record, scores),
+        **compare_with_recorded(trained, record, scores),
     }
-    threshold = trained.threshold
-    record["at_threshold"] = threshold and counts(threshold, scores)
-    record["best_f1_from"] = best_f1_from(scores)
+    defects = scores["label"].to_numpy() == 1
+    ranking = rank_scores(scores["score"].to_numpy(), defects)
+    record["best_f1_threshold"] = best_f1_threshold(ranking) if ranking.defined else None
+    record["at_threshold"] = None
+    if trained.threshold is not None:
+        positives = scores["score"].to_numpy() >= trained.threshold.image
+        record["at_threshold"] = {
+            "threshold": trained.threshold.image,
+            "false_positive_rate": trained.threshold.false_positive_rate,
+            "false_positives": int((positives & ~defects).sum()),
+            "normals": int((~defects).sum()),
+            "true_positives": int((positives & defects).sum()),
+            "defects": int(defects.sum()),
+        }
     return record
 
 
-def compared(trained: Trained, record: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
-    """How the numbers are beside those on record, if they are of the same data."""
+def compare_with_recorded(
+    trained: TrainedRun, record: Mapping[str, Any], scores: pd.DataFrame
+) -> dict[str, Any]:
+    """Whether the data are the run's and, if so, whether its metrics and scores are equal."""
+    fingerprint = record["data"]["fingerprint"]
     if trained.record is None:
-        before = trained.data_fingerprint
-        known = None if before is None else before == record["data"]["fingerprint"]
-        return {"same_data": known, "equal": None, "differing": {}}
-    if trained.record["data"].get("fingerprint") != record["data"]["fingerprint"]:
+        known = trained.data_fingerprint
+        same_data = None if known is None else known == fingerprint
+        return {"same_data": same_data, "equal": None, "differing": {}}
+    if trained.record["data"].get("fingerprint") != fingerprint:
         return {"same_data": False, "equal": None, "differing": {}}
-    there, here = numbers(trained.record), numbers(record)
+    recorded, now = all_metrics(trained.record), all_metrics(record)
     differing = {
-        name: [there[name], here[name]]
-        for name in there
-        if name in here and not same(there[name], here[name])
+        name: [recorded[name], now[name]]
+        for name in recorded
+        # null in a record is NaN
+        if name in now
+        and not (math.isnan(now[name]) if recorded[name] is None else recorded[name] == now[name])
     }
     equal = not differing
     if (trained.folder / SCORES).is_file():
-        kept = read_scores(trained.folder)
-        equal &= list(kept["path"]) == list(scores["path"])
-        equal &= list(kept["score"]) == list(scores["score"])
+        recorded_scores = read_scores(trained.folder)
+        equal &= all(list(recorded_scores[c]) == list(scores[c]) for c in ("path", "score"))
     return {"same_data": True, "equal": equal, "differing": differing}
 
 
-def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics, and as ``category/metric`` those of several categories."""
+def all_metrics(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics, and those of several categories as ``category/metric``."""
     parts = record.get("categories", {}).items()
     return record["metrics"] | {f"{c}/{name}": v for c, own in parts for name, v in own.items()}
-
-
-def same(before: float | None, now: float) -> bool:
-    """Equal to the bit; null on record is NaN."""
-    return math.isnan(now) if before is None else before == now
-
-
-def counts(threshold: Threshold, scores: pd.DataFrame) -> dict[str, Any]:
-    """What the threshold makes of the test images."""
-    flagged, defect = scores["score"] >= threshold.image, scores["label"] == 1
-    return {
-        "threshold": threshold.image,
-        "false_positive_rate": threshold.false_positive_rate,
-        "false_positives": int((flagged & ~defect).sum()),
-        "normals": int((~defect).sum()),
-        "true_positives": int((flagged & defect).sum()),
-        "defects": int(defect.sum()),
-    }
-
-
-def best_f1_from(scores: pd.DataFrame) -> float | None:
-    """The threshold that these images would have chosen; None of one kind alone."""
-    ranking = rank_scores(scores["score"].to_numpy(), scores["label"].to_numpy() == 1)
-    return best_f1_threshold(ranking) if ranking.defined else None

@@ -1,67 +1,107 @@
-"""A run to a file that other runtimes take; it is only left if it gives what torch gives."""
+"""Export of a run to ONNX, OpenVINO or torch; a file is kept only if it agrees with torch."""
 
+import logging
+import os
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import Trained
 from anomalib_rd.inference.detector import Network
-from anomalib_rd.inference.graph import (
-    WRITERS,
-    Graph,
-    fold,
-    quantise,
-    save_openvino,
-    to_openvino,
-    trace,
+from anomalib_rd.inference.devices import FLOAT32
+from anomalib_rd.inference.load import (
+    TrainedRun,
+    fold_batch_norms,
+    make_networks,
+    make_scorer,
+    make_tiling,
 )
-from anomalib_rd.inference.load import make_networks, make_scorer, make_tiling
-from anomalib_rd.inference.runtimes import FORMATS, Metadata, open_model
+from anomalib_rd.inference.runtimes import (
+    IMAGE,
+    KEY,
+    MAP,
+    SCORE,
+    Metadata,
+    import_runtime,
+    open_model,
+)
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
+from anomalib_rd.networks import Distiller
 from anomalib_rd.networks.teacher import state_sha256
-from anomalib_rd.results.files import one_line
-from anomalib_rd.scoring import ScoringOutput, score_images
+from anomalib_rd.results.files import one_line, sha256_file
+from anomalib_rd.scoring import AnomalyScorer, ScoringOutput, Tiling, score_images
 
 TOLERANCE = 1e-3
-"""Scores and maps of the file may differ from torch's by this; those of anomalies are near 1."""
-BATCH = 3  # another one than the graph was traced with
+"""Allowed difference of scores and maps from torch's; those of anomalies are near 1."""
+BATCH = 3  # unlike the batch of the traced example
 
 
 class Parity(NamedTuple):
-    """Largest absolute differences from torch in float32, and on how many images."""
+    """Largest absolute differences from torch in float32, and the number of images."""
 
     score: float
     map: float
     images: int
 
 
+class Graph(nn.Module):
+    """Networks and scoring of a run as one model.
+
+    Args:
+        networks: in eval mode.
+        scorer: features to maps and scores.
+        tiling: of the run; here all tiles of a batch are one batch.
+        image_size: (H, W) of the images.
+    """
+
+    def __init__(
+        self,
+        networks: Distiller,
+        scorer: AnomalyScorer,
+        tiling: Tiling,
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.networks, self.scorer, self.image_size = networks, scorer, image_size
+        self.tiling = Tiling(tiling.size, tiling.overlap, batch_size=None)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, H, W) and scores (B,), float32, of images (B, 3, H, W) uint8."""
+        maps, scores = score_images(image, self.networks, self.scorer, self.tiling)
+        return maps, scores
+
+
 class Model(NamedTuple):
-    """A run's networks ready to be exported, and what to say of them."""
+    """A run's graph, ready for export, and its metadata."""
 
     graph: Graph
     metadata: Metadata
 
 
 def load_model(
-    trained: Trained, teacher_weights: Path | str | None = None, other_teacher: bool = False
+    trained: TrainedRun, teacher_weights: Path | str | None = None, other_teacher: bool = False
 ) -> Model:
-    """The run's networks in float32, whatever it was trained in.
+    """The run's networks in float32, whatever precision it was trained in.
 
     Raises:
-        UserError: the networks can't be had.
+        UserError: as of `anomalib_rd.inference.load.make_networks`.
     """
     networks = make_networks(trained, teacher_weights, other_teacher).float().eval()
-    config = trained.config
+    teacher, config, record = networks.teacher, trained.config, trained.record or {}
+    data, provenance = record.get("data") or {}, record.get("provenance") or {}
+    git = provenance.get("git") or {}  # null outside of a repository
     height, width = config["data"]["image_size"]
     metadata = Metadata(
         run=config.get("name"),
@@ -70,70 +110,61 @@ def load_model(
         threshold=trained.threshold,
         map_scale=trained.map_scale,
         normalisation={
-            "mean": networks.teacher.mean.flatten().tolist(),
-            "std": networks.teacher.std.flatten().tolist(),
+            "mean": teacher.mean.flatten().tolist(),
+            "std": teacher.std.flatten().tolist(),
         },
         model={
             "name": config["model"].get("name"),
-            "teacher": networks.teacher.name,
-            "teacher_sha256": state_sha256(networks.teacher),
+            "teacher": teacher.name,
+            "teacher_sha256": state_sha256(teacher),
         },
-        training=training_record(trained),
+        training={
+            "data": data.get("name"),
+            "seed": config.get("seed"),
+            "epochs": trained.epochs,
+            "precision": str(config["trainer"].get("precision") or FLOAT32),
+            "checkpoint_sha256": trained.sha256,
+            "teacher_sha256": trained.teacher_sha256,
+            "metrics": record.get("metrics"),
+            "data_fingerprint": data.get("fingerprint"),
+            "commit": git.get("commit"),
+            "software": provenance.get("software"),
+        },
     )
-    return Model(
-        Graph(networks, make_scorer(trained), make_tiling(trained), (height, width)), metadata
-    )
-
-
-def training_record(trained: Trained) -> dict[str, Any]:
-    """What is known of the training, from the checkpoint and the record beside it."""
-    config, record = trained.config, trained.record or {}
-    data, provenance = record.get("data") or {}, record.get("provenance") or {}
-    git = provenance.get("git") or {}  # null outside of a repository
-    return {
-        "data": data.get("name"),
-        "seed": config.get("seed"),
-        "epochs": trained.epochs,
-        "precision": str(config["trainer"].get("precision") or "32-true"),
-        "checkpoint_sha256": trained.sha256,
-        "teacher_sha256": trained.teacher_sha256,
-        "metrics": record.get("metrics"),
-        "data_fingerprint": data.get("fingerprint"),
-        "commit": git.get("commit"),
-        "software": provenance.get("software"),
-    }
+    graph = Graph(networks, make_scorer(trained), make_tiling(trained), metadata.image_size)
+    return Model(graph, metadata)
 
 
 def export(model: Model, kind: str, path: Path, images: Tensor) -> Parity:
-    """Write the file, if it gives on these images what torch gives.
+    """Write the file if its results on these images equal torch's.
 
     Args:
-        model: its batch norms are folded here.
+        model: its batch norms are folded in place.
         kind: a name of ``FORMATS``.
-        path: with the ending of the format; an older file is replaced.
+        path: with the suffix of the format; an older file is replaced.
         images: (N, 3, H, W) uint8, real ones.
 
     Raises:
         UserError: a package is missing, or scores or maps differ by more than ``TOLERANCE``;
-            no file is left then.
+            no file is written then.
     """
     expected = reference(model.graph, images)
-    with beside(path) as file:
-        WRITERS[kind](traced(model.graph), file, model.metadata)
-        return parity(open_model(kind, file, "cpu").network, images, expected, path)
+    with temporary_file(path) as file:
+        WRITERS[kind](trace(model.graph), file, model.metadata)
+        return check_parity(open_model(kind, file, "cpu").network, images, expected, path)
 
 
 def export_int8(
     model: Model, path: Path, images: Tensor, normal: list[Tensor], test: AnomalyDataset
 ) -> tuple[Parity, Metadata]:
-    """Write OpenVINO's file in int8, with what that costs in its metadata.
+    """Write OpenVINO's file in int8, with the metrics of both precisions in its metadata.
 
     Args:
-        model: its batch norms are folded here.
+        model: its batch norms are folded in place.
         path: ends in ``.xml``.
         images: for the float32 graph, as for `export`.
-        normal: (3, H, W) uint8 each; the training's, to calibrate.
-        test: whose metrics are compared.
+        normal: (3, H, W) uint8 each, training images for calibration.
+        test: for the metrics.
 
     Returns:
         Parity of the float32 graph, and the metadata of the file.
@@ -142,91 +173,205 @@ def export_int8(
         UserError: as `export`.
     """
     expected = reference(model.graph, images)
-    with beside(path) as file:
-        whole = to_openvino(traced(model.graph), file)
-        save_openvino(whole, file, model.metadata)
+    with temporary_file(path) as file:
+        float_model = to_openvino(trace(model.graph), file)
+        save_openvino(float_model, file, model.metadata)
         network = open_model("openvino", file, "cpu").network
-        found = parity(network, images, expected, path)
-        exact = judged(network, test)
-        small = quantise(whole, [one[None].numpy() for one in normal], path)
-        save_openvino(small, file, replace(model.metadata, precision="int8"))
-        rounded = judged(open_model("openvino", file, "cpu").network, test)
+        parity = check_parity(network, images, expected, path)
+        float_metrics = evaluate_network(network, test)
+        int8_model = quantise(float_model, [image[None].numpy() for image in normal], path)
+        save_openvino(int8_model, file, replace(model.metadata, precision="int8"))
+        int8_metrics = evaluate_network(open_model("openvino", file, "cpu").network, test)
         facts = {
             "calibration_images": len(normal),
-            "metrics": {name: [value, rounded[name]] for name, value in exact.items()},
+            "metrics": {name: [value, int8_metrics[name]] for name, value in float_metrics.items()},
         }
         metadata = replace(model.metadata, precision="int8", int8=facts)
-        save_openvino(small, file, metadata)
-    return found, metadata
+        save_openvino(int8_model, file, metadata)
+    return parity, metadata
 
 
 def reference(graph: Graph, images: Tensor) -> ScoringOutput:
-    """What torch gives, without anything that an export changes."""
-    # Not inference_mode: the scorer keeps what it makes here, and the graph will have it.
+    """Maps and scores of torch, before the export changes anything."""
+    # Not inference_mode: tensors that the scorer caches here become part of the graph.
     with torch.no_grad():
-        parts = [
-            score_images(batch, graph.networks, graph.scorer, graph.tiling)
-            for batch in images.split(BATCH)
-        ]
-    return ScoringOutput(torch.cat([p.maps for p in parts]), torch.cat([p.scores for p in parts]))
+        outputs = [graph(batch) for batch in images.split(BATCH)]
+    maps, scores = zip(*outputs, strict=True)
+    return ScoringOutput(torch.cat(maps), torch.cat(scores))
 
 
-def traced(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph as exported: batch norms folded.
+def trace(graph: Graph) -> ExportedProgram:
+    """The graph's operations for a batch of any size, on the CPU, with batch norms folded.
 
     Raises:
-        UserError: it can't be traced.
+        UserError: torch can't trace it.
     """
-    fold(graph.networks)
+    fold_batch_norms(graph.networks)
+    example = torch.zeros(2, 3, *graph.image_size, dtype=torch.uint8)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
     try:
-        return trace(graph)
-    except Exception as error:  # of networks from outside: torch raises what it likes
+        with torch.no_grad(), silence():
+            # Tensors that scorer and masking cache must exist before: they become constants.
+            graph(example)
+            program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
+    except Exception as error:  # networks from elsewhere: torch may raise anything
         raise UserError(
             f"the networks can't be exported: torch can't trace them ({one_line(error)[:160]})"
         ) from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # has paths of this machine
+    return program
 
 
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A place to write the file of this name, which is put in its own if nothing goes wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        # The file that names its weights comes last.
-        for made in sorted(Path(folder).iterdir(), key=lambda one: one.suffix == path.suffix):
-            shutil.move(made, path.with_name(made.name))
-
-
-def parity(network: Network, images: Tensor, expected: ScoringOutput, path: Path) -> Parity:
-    """How near the network comes to what torch gives.
+def check_parity(network: Network, images: Tensor, expected: ScoringOutput, path: Path) -> Parity:
+    """Differences of a network's maps and scores from torch's.
 
     Raises:
-        UserError: not near enough.
+        UserError: larger than ``TOLERANCE``.
     """
-    found = [network(batch.numpy()) for batch in images.split(BATCH)]
-    maps = np.concatenate([maps for maps, _ in found]) - expected.maps.numpy()
-    scores = np.concatenate([scores for _, scores in found]) - expected.scores.numpy()
-    apart = Parity(float(np.abs(scores).max()), float(np.abs(maps).max()), len(images))
-    if not max(apart.score, apart.map) <= TOLERANCE:  # also true of NaN
+    outputs = [network(batch.numpy()) for batch in images.split(BATCH)]
+    maps, scores = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    parity = Parity(
+        float(np.abs(scores - expected.scores.numpy()).max()),
+        float(np.abs(maps - expected.maps.numpy()).max()),
+        len(images),
+    )
+    if not max(parity.score, parity.map) <= TOLERANCE:  # also true of NaN
         raise UserError(
-            f"{path}: not exported: on {apart.images} images its scores differ from torch's by up "
-            f"to {apart.score:.2g} and its maps by {apart.map:.2g}, and {TOLERANCE:g} is allowed"
+            f"{path}: not exported: on {parity.images} images its scores differ from torch's by up "
+            f"to {parity.score:.2g} and its maps by {parity.map:.2g}; {TOLERANCE:g} is allowed"
         )
-    return apart
+    return parity
 
 
-def judged(network: Network, test: AnomalyDataset) -> dict[str, float]:
-    """``image_auroc``, and where all defects have masks ``pixel_auroc`` and ``aupro``."""
+def evaluate_network(network: Network, test: AnomalyDataset) -> dict[str, float]:
+    """``image_auroc``, and ``pixel_auroc`` and ``aupro`` where all defects have masks."""
     items = [test[i] for i in range(len(test))]
-    found = [network(item["image"][None].numpy()) for item in items]
+    outputs = [network(item["image"][None].numpy()) for item in items]
+    maps, scores = (torch.from_numpy(np.concatenate(p)) for p in zip(*outputs, strict=True))
     labels = torch.tensor([item["label"] for item in items])
-    scores = torch.from_numpy(np.concatenate([scores for _, scores in found]))
     metrics = {"image_auroc": image_metrics(scores, labels)["image_auroc"]}
     if all(sample.mask is not None for sample in test.samples if sample.label):
-        maps = torch.from_numpy(np.concatenate([maps for maps, _ in found]))
         pixels = pixel_metrics(maps, torch.stack([item["mask"] for item in items]))
         metrics |= {name: pixels[name] for name in ("pixel_auroc", "aupro")}
     return metrics
 
 
-__all__ = ["FORMATS", "Model", "Parity", "export", "export_int8", "load_model"]
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """A file of this name in a temporary folder; moved to ``path`` on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        yield Path(folder) / path.name
+        # The file that names its weights comes last.
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):
+            shutil.move(file, path.with_name(file.name))
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Suppress the exporters' logs and warnings about their internals."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def write_onnx(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
+    """Write one ``.onnx`` file with its weights."""
+    import_runtime("onnxscript", path)
+    onnx = import_runtime("onnx", path)
+    model = to_onnx(program)
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    path.write_bytes(model.SerializeToString())
+
+
+@lru_cache(maxsize=1)  # OpenVINO uses it too
+def to_onnx(program: ExportedProgram) -> Any:
+    """The graph as an ONNX model."""
+    names: dict[str, Any] = {"input_names": [IMAGE], "output_names": [MAP, SCORE]}
+    with silence():
+        onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    assert onnx_program is not None
+    model = onnx_program.model_proto
+    # torch's notes on each operation have paths of this machine.
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")
+    return model
+
+
+def write_openvino(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
+    """Write ``.xml`` and ``.bin``, converted from ONNX."""
+    save_openvino(to_openvino(program, path), path, metadata)
+
+
+def to_openvino(program: ExportedProgram, path: Path) -> Any:
+    """The graph as an OpenVINO model, by way of a temporary ONNX file in the folder of ``path``."""
+    core = import_runtime("openvino", path).Core()
+    onnx_path = path.with_name(f".{path.stem}-between.onnx")
+    write_onnx(program, onnx_path, Metadata(None, "", (0, 0), None, {}))
+    try:
+        return core.read_model(onnx_path)
+    finally:
+        onnx_path.unlink()
+
+
+def save_openvino(model: Any, path: Path, metadata: Metadata) -> None:
+    """Write an OpenVINO model, float32 uncompressed."""
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=False)
+    # The hash is known only now that the weights are written.
+    facts = replace(metadata, weights_sha256=sha256_file(path.with_suffix(".bin")))
+    model.set_rt_info(facts.to_json(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def write_torch(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
+    """Write torch's ``.pt2`` archive."""
+    with silence():
+        torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})
+
+
+WRITERS: dict[str, Callable[[ExportedProgram, Path, Metadata], None]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch": write_torch,
+}
+
+
+def quantise(model: Any, images: list[Any], path: Path) -> Any:
+    """OpenVINO's graph with the networks in int8 by NNCF, the scoring in float32.
+
+    Args:
+        model: from `to_openvino`.
+        images: uint8 (1, 3, H, W) each, normal ones, to find the range of each layer's values.
+        path: of the future file, for errors.
+    """
+    # Otherwise NNCF sends telemetry without asking.
+    os.environ.setdefault("NNCF_CI", "1")
+    nncf = import_runtime("nncf", path)
+    with silence():
+        return nncf.quantize(
+            model,
+            nncf.Dataset([{IMAGE: image} for image in images]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=scoring_operations(model)),
+        )
+
+
+def scoring_operations(model: Any) -> list[str]:
+    """Names of the operations of the scoring: the norms of the cosines, and all after them."""
+    names: dict[str, str] = {}
+    for operation in model.get_ordered_ops():
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        sources = {value.get_node().get_friendly_name() for value in operation.input_values()}
+        if kind == "ReduceL2" or sources & names.keys():
+            names[name] = kind
+    return [n for n, kind in names.items() if kind not in ("Constant", "Result", "Parameter")]

@@ -1,29 +1,39 @@
-"""From a run's folder to a detector: the networks rebuilt from its config, with torch."""
+"""From a run's folder to a detector: read the checkpoint safely, rebuild the networks."""
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from timm.models import resnet as timm_resnet
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import resnet
 
-from anomalib_rd.components import build
+from anomalib_rd.components import build, require_known_code, require_plain
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import PARTS, Trained, read_run
-from anomalib_rd.inference.detector import Detector, chosen_threshold
-from anomalib_rd.inference.graph import fold
-from anomalib_rd.inference.runtimes import FLOAT32
+from anomalib_rd.inference.detector import Detector, choose_threshold
+from anomalib_rd.inference.devices import FLOAT32, find_device, find_precision
 from anomalib_rd.networks import Distiller
 from anomalib_rd.networks.teacher import state_sha256
+from anomalib_rd.results.files import expand_home, one_line, read_json, sha256_file
 from anomalib_rd.results.identity import require_same_teacher
+from anomalib_rd.results.record import RESULT
+from anomalib_rd.results.threshold import Threshold, parse_threshold
 from anomalib_rd.scoring import AnomalyScorer, Tiling, score_images
 
-NETWORKS, SCORER, TEACHER = "distiller.", "scorer.", "teacher."
+CHECKPOINT = "checkpoints/last.ckpt"
+PARTS = ("teacher", "masking", "fusion", "student")
 NAMED_WEIGHTS = ("timm", "embedded", "random")
-HALVES = {"bf16": torch.bfloat16, "16": torch.float16}
-PRECISIONS = (FLOAT32, "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-ALIASES = {"32": FLOAT32, "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}  # Lightning's
+HALF_TYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+# Blocks that apply their children in this order; of others only nn.Sequential is sure to.
+BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, timm_resnet.BasicBlock, timm_resnet.Bottleneck)
+PAIRS = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
+Networks = TypeVar("Networks", bound=nn.Module)
 
 log = logging.getLogger(__name__)
 
@@ -43,51 +53,183 @@ def load_run(
     Args:
         run: a run's folder, or a checkpoint.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        threshold: the score from which on an image is anomalous; None: the run's own.
-        teacher_weights: the file of the teacher's weights; None: as the run's config says.
+        threshold: an image is anomalous if its score is this or more; None: the run's own.
+        teacher_weights: file of the teacher's weights; None: as in the run's config.
         precision: Lightning's name, such as ``bf16-mixed``; None: as the run was trained.
-        trust: whether code outside of this project that the run's config names may be run.
-        false_positive_rate: in the place of ``threshold``: the share of new normal images that may
-            be called anomalous, by the run's kept scores of normal images; None: the run's own.
-        other_teacher: whether the teacher may be another one than the run was trained with; its
-            scores mean little then, and its threshold nothing.
+        trust: whether code outside of this project that the run's config names may be executed.
+        false_positive_rate: instead of ``threshold``: the share of new normal images that may be
+            called anomalous, from the run's saved scores of normal images; None: the run's own.
+        other_teacher: whether the teacher may differ from the run's; the scores mean little then,
+            and the threshold nothing.
 
     Raises:
-        UserError: whatever is wrong with the run, the teacher's weights, the device or the
-            precision.
+        UserError: a problem with the run, the teacher's weights, the device or the precision.
     """
     trained = read_run(run, trust)
-    place = find_device(device)
+    torch_device = find_device(device)
     if trained.record is None:
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
     networks = make_networks(trained, teacher_weights, other_teacher)
     teacher_sha256 = state_sha256(networks.teacher)  # before it is folded
-    scorer = make_scorer(trained)
     precision = find_precision(precision or trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
-        network=TorchNetwork(networks, scorer, place, precision, make_tiling(trained)),
+        network=TorchNetwork(
+            networks, make_scorer(trained), torch_device, precision, make_tiling(trained)
+        ),
         image_size=trained.config["data"]["image_size"],
         map_scale=trained.map_scale,
-        threshold=chosen_threshold(trained.threshold, threshold, false_positive_rate),
+        threshold=choose_threshold(trained.threshold, threshold, false_positive_rate),
         facts={
             "run": trained.config.get("name"),
             "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},
             "teacher_sha256": teacher_sha256,
-            "device": str(place),
+            "device": str(torch_device),
             "precision": precision,
         },
     )
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """Contents of a checkpoint.
+
+    Attributes:
+        path: the checkpoint.
+        folder: the run's, or the one that holds the checkpoint.
+        sha256: of the checkpoint.
+        config: the run's, resolved, in plain types.
+        teacher_sha256: of the teacher's state, if known.
+        state: state dict without the teacher.
+        epochs: trained.
+        record: ``result.json``, None if there is none (yet).
+        threshold: None if the run has none.
+        trust: whether code outside of this project that the config names may be executed.
+        map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
+        data_fingerprint: of the training images, if known.
+    """
+
+    path: Path
+    folder: Path
+    sha256: str
+    config: dict[str, Any]
+    teacher_sha256: str | None
+    state: dict[str, Tensor]
+    epochs: int
+    record: dict[str, Any] | None
+    threshold: Threshold | None
+    trust: bool = False
+    map_scale: tuple[float, float] | None = None
+    data_fingerprint: str | None = None
+
+
+def read_run(run: Path | str, trust: bool = False) -> TrainedRun:
+    """Read a run's checkpoint and its record.
+
+    Args:
+        run: the run's folder, or a checkpoint.
+        trust: whether code outside of this project that the config names may be executed.
+
+    Raises:
+        UserError: no such run or checkpoint, damaged, not the recorded one, with a config that is
+            not plain, or naming foreign code without ``trust``.
+    """
+    path = find_checkpoint(Path(run))
+    folder = path.parent.parent if path.parent.name == Path(CHECKPOINT).parent.name else path.parent
+    content = _read_checkpoint(path)
+    sha256 = sha256_file(path)
+    record = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+    recorded = ((record or {}).get("checkpoint") or {}).get("sha256")
+    if recorded not in (None, sha256):
+        raise UserError(
+            f"{path}: not the checkpoint that {folder / RESULT} records (another SHA-256): damaged "
+            "or replaced; copy it again, or move it to a separate folder"
+        )
+    try:
+        scale = content.get("map_scale")
+        trained = TrainedRun(
+            path=path,
+            folder=folder,
+            sha256=sha256,
+            config=dict(content["config"]),
+            teacher_sha256=content.get("teacher_sha256"),
+            state=dict(content["state_dict"]),
+            epochs=int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]),
+            record=record,
+            threshold=parse_threshold(content.get("threshold"), path),
+            trust=trust,
+            map_scale=None if scale is None else (float(scale[0]), float(scale[1])),
+            data_fingerprint=content.get("data_fingerprint"),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{path}: invalid or missing {one_line(error)}; not a checkpoint of anomalib-rd, or of "
+            "another version"
+        ) from error
+    require_plain(path, trained.config)
+    _require_sections(path, trained.config)
+    require_known_code(path, {"model": trained.config["model"]}, trust)
+    return trained
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The checkpoint in a run's folder, or the file itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    run = expand_home(run)
+    if run.is_file():
+        if run.suffix == ".ckpt":
+            return run
+        raise UserError(f"{run}: not a checkpoint; give a run's folder or its {CHECKPOINT}")
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run; give a run's folder or its {CHECKPOINT}")
+    path = run / CHECKPOINT
+    if path.is_file():
+        return path
+    inside = next(iter(sorted(run.rglob(CHECKPOINT))), None)
+    hint = f"give a run in it, such as {inside.parent.parent}" if inside else "was the run stopped?"
+    raise UserError(f"{run}: no {CHECKPOINT} in it; {hint}")
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        # Memory-mapped: most of it is the optimizer's state, which is not needed.
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch, zipfile and pickle each raise their own
+        raise UserError(
+            f"{path}: damaged, or not a checkpoint of anomalib-rd ({one_line(error)[:100]})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: not a checkpoint of anomalib-rd, it holds {type(content).__name__}"
+        )
+    return content
+
+
+def _require_sections(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a config without the sections of every run."""
+    sections = ["model", "data", "trainer", "data.source", "model.scoring"]
+    for key in [*sections, *(f"model.{part}" for part in PARTS)]:
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: its config must hold keys and values under {key}")
+    size = config["data"].get("image_size")
+    if not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
+        raise UserError(f"{path}: its config has no data.image_size [height, width] in pixels")
+
+
 class TorchNetwork:
-    """Teacher, student and scorer on a device; a `anomalib_rd.inference.detector.Network`.
+    """Networks and scorer on a device; a `anomalib_rd.inference.detector.Network`.
 
     Args:
         networks: of the run; moved to the device.
         scorer: of the run.
         device: where to compute.
-        precision: one of ``PRECISIONS``, Lightning's names.
-        tiling: of the run; None: the networks see whole images.
+        precision: one of `anomalib_rd.inference.devices.PRECISIONS`.
+        tiling: of the run.
     """
 
     def __init__(
@@ -96,48 +238,49 @@ class TorchNetwork:
         scorer: AnomalyScorer,
         device: torch.device,
         precision: str,
-        tiling: Tiling | None = None,
+        tiling: Tiling,
     ) -> None:
-        half, _, how = precision.partition("-")
-        self.half = HALVES.get(half) if how == "mixed" else None
-        dtype = (HALVES | {"64": torch.float64}).get(half) if how == "true" else None
+        bits, _, mode = precision.partition("-")
+        self.autocast_dtype = HALF_TYPES.get(bits) if mode == "mixed" else None
+        dtype = (HALF_TYPES | {"64": torch.float64}).get(bits) if mode == "true" else None
         if precision == FLOAT32:
-            networks = fold(networks.eval())
-        # Both round otherwise in the seventh digit, and are faster.
+            networks = fold_batch_norms(networks.eval())
+        # Both change the rounding in the seventh digit, and are faster.
         networks = networks.to(memory_format=torch.channels_last)
         self.networks, self.scorer = networks.to(device, dtype).eval(), scorer.to(device)
-        self.device, self.tiling = device, tiling or Tiling()
+        self.device, self.tiling = device, tiling
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B, H, W) and scores (B,) of images (B, 3, H, W) uint8."""
         batch = torch.from_numpy(images).to(self.device)
-        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            scored = score_images(batch, self.networks, self.scorer, self.tiling)
-        return scored.maps.float().cpu().numpy(), scored.scores.float().cpu().numpy()
+        dtype = self.autocast_dtype
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            maps, scores = score_images(batch, self.networks, self.scorer, self.tiling)
+        return maps.float().cpu().numpy(), scores.float().cpu().numpy()
 
 
 def make_networks(
-    trained: Trained, teacher_weights: Path | str | None = None, other_teacher: bool = False
+    trained: TrainedRun, teacher_weights: Path | str | None = None, other_teacher: bool = False
 ) -> Distiller:
-    """The networks of a run with the weights that it ended with.
+    """The networks of a run with its trained weights.
 
     Raises:
-        UserError: the teacher can't be had, or is another one than the run's without
-            ``other_teacher``, or the checkpoint is of other networks.
+        UserError: the teacher's weights are unavailable or, without ``other_teacher``, not the
+            run's, or the checkpoint does not fit its config.
     """
     model = with_teacher(trained, teacher_weights)["model"]
     parts = {part: build(model[part], f"model.{part}", trained.trust) for part in PARTS}
     networks = Distiller(**parts)
     require_own_teacher(trained, state_sha256(networks.teacher), model["teacher"], other_teacher)
-    state = {
-        name.removeprefix(NETWORKS): value
-        for name, value in trained.state.items()
-        if name.startswith(NETWORKS)
-    }
-    own = {k: v.shape for k, v in networks.state_dict().items() if not k.startswith(TEACHER)}
-    kept = {k: v.shape for k, v in state.items()}
-    wrong = sorted(k for k in own.keys() | kept.keys() if own.get(k) != kept.get(k))
+    state = _substate(trained, "distiller.")
+    expected = networks.state_dict()
+    expected = {k: v for k, v in expected.items() if not k.startswith("teacher.")}
+    wrong = sorted(
+        key
+        for key in expected.keys() | state.keys()
+        if key not in expected or key not in state or expected[key].shape != state[key].shape
+    )
     if wrong:
         raise UserError(
             f"{trained.path}: does not fit the networks of its config ({wrong[0]}); it is of "
@@ -147,52 +290,58 @@ def make_networks(
     return networks
 
 
+def make_scorer(trained: TrainedRun) -> AnomalyScorer:
+    """The scorer of a run, with its statistics of normal images."""
+    scorer: AnomalyScorer = build(
+        trained.config["model"]["scoring"], "model.scoring", trained.trust
+    )
+    scorer.load_state_dict(_substate(trained, "scorer."))
+    return scorer
+
+
+def make_tiling(trained: TrainedRun) -> Tiling:
+    """The tiling of a run."""
+    tiling = build(trained.config["model"].get("tiling"), "model.tiling", trained.trust)
+    return tiling or Tiling()
+
+
+def _substate(trained: TrainedRun, prefix: str) -> dict[str, Tensor]:
+    """The part of the state under a prefix, without the prefix."""
+    state = trained.state.items()
+    return {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+
+
 def require_own_teacher(
-    trained: Trained, here: str, spec: Mapping[str, Any], other_teacher: bool
+    trained: TrainedRun, sha256: str, spec: Mapping[str, Any], other_teacher: bool
 ) -> None:
-    """Hold the teacher at hand against the run's, unless ``other_teacher``.
+    """Refuse a teacher that is not the run's, unless ``other_teacher``.
 
     Args:
         trained: the run.
-        here: `state_sha256` of the teacher.
-        spec: what the teacher was made from.
-        other_teacher: whether any will do.
+        sha256: `state_sha256` of the teacher at hand.
+        spec: config of the teacher at hand.
+        other_teacher: whether any teacher is accepted.
 
     Raises:
-        UserError: it is another one.
+        UserError: another teacher.
     """
     if not other_teacher:
         require_same_teacher(
             trained.path,
             trained.teacher_sha256,
-            here,
+            sha256,
             trained.config["model"]["teacher"],
             spec,
-            "give the run's weights with --teacher-weights FILE, or take this teacher all the same "
-            "with --other-teacher (load_run(..., other_teacher=True))",
+            "give the run's weights with --teacher-weights FILE, or accept this teacher with "
+            "--other-teacher (load_run(..., other_teacher=True))",
         )
 
 
-def make_scorer(trained: Trained) -> AnomalyScorer:
-    """The scorer of a run, with what it has learnt of normal images."""
-    spec = trained.config["model"]["scoring"]
-    scorer: AnomalyScorer = build(spec, "model.scoring", trained.trust)
-    state = trained.state.items()
-    scorer.load_state_dict({k.removeprefix(SCORER): v for k, v in state if k.startswith(SCORER)})
-    return scorer
-
-
-def make_tiling(trained: Trained) -> Tiling:
-    """What the networks see of an image at once; older runs lack it."""
-    tiling = build(trained.config["model"].get("tiling"), "model.tiling", trained.trust)
-    return tiling or Tiling()
-
-
-def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]:
-    """The run's config with another file of the teacher's weights, if one is given.
+def with_teacher(trained: TrainedRun, weights: Path | str | None) -> dict[str, Any]:
+    """The run's config, with another file of the teacher's weights if given.
 
     Raises:
-        UserError: the weights are random, or their file is gone.
+        UserError: the weights are random, or their file is missing.
     """
     config = trained.config
     teacher = dict(config["model"]["teacher"])
@@ -200,40 +349,33 @@ def with_teacher(trained: Trained, weights: Path | str | None) -> dict[str, Any]
         teacher["weights"] = str(weights)
     elif teacher["weights"] == "random":
         raise UserError(
-            f"{trained.path}: its teacher was random, and no checkpoint keeps a teacher"
+            f"{trained.path}: its teacher was random, and a checkpoint saves no teacher"
         )
     elif teacher["weights"] not in NAMED_WEIGHTS and not Path(teacher["weights"]).is_file():
         raise UserError(
-            f"{trained.path}: its teacher's weights, {teacher['weights']}, are not there; say "
-            "where they are with --teacher-weights FILE (load_run(..., teacher_weights=...))"
+            f"{trained.path}: the file of its teacher's weights, {teacher['weights']}, is missing; "
+            "give it with --teacher-weights FILE (load_run(..., teacher_weights=...))"
         )
     return {**config, "model": {**config["model"], "teacher": teacher}}
 
 
-def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name.
+def fold_batch_norms(networks: Networks) -> Networks:
+    """Fold batch norms into convolutions in place; in eval mode this changes rounding alone.
 
-    Raises:
-        UserError: there is none.
+    Subclasses of batch norm, which do more, are not folded.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device {name}: choose auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name}: torch finds no such CUDA device; choose cpu or auto")
-    return device
-
-
-def find_precision(name: str | int) -> str:
-    """The precision of that name, one of ``PRECISIONS``.
-
-    Raises:
-        UserError: there is none, or it is one that only training has.
-    """
-    known = ALIASES.get(str(name), str(name))
-    if known not in PRECISIONS:
-        raise UserError(f"precision {name}: choose one of {', '.join(PRECISIONS)}")
-    return known
+    for part in list(networks.modules()):
+        if isinstance(part, nn.Sequential):
+            names = list(pairwise(dict(part.named_children())))
+        elif isinstance(part, (*BLOCKS, timm_resnet.ResNet)):
+            names = [pair for pair in PAIRS if hasattr(part, pair[1])]
+        else:
+            continue
+        for first, second in names:
+            convolution, norm = getattr(part, first), getattr(part, second)
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            is_convolution = isinstance(convolution, nn.Conv2d) or transposed
+            if is_convolution and type(norm) is nn.BatchNorm2d:
+                setattr(part, first, fuse_conv_bn_eval(convolution, norm, transposed))
+                setattr(part, second, nn.Identity())
+    return networks

@@ -25,9 +25,8 @@ from anomalib_rd import load_exported, load_run
 from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.export import FOLDER, load_data
 from anomalib_rd.data import read_image
-from anomalib_rd.inference.checkpoint import read_run
 from anomalib_rd.inference.detector import Detector
-from anomalib_rd.inference.load import make_networks, make_scorer
+from anomalib_rd.inference.load import make_networks, make_scorer, read_run
 from anomalib_rd.metrics.functional import image_metrics, pixel_metrics
 from anomalib_rd.results.files import to_json_types, write_json
 from experiments.speed.bench.measuring import machine

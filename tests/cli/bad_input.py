@@ -190,7 +190,7 @@ def cases(root, bad):
         "evaluate no run": (["evaluate", bad / "none"], (f"{bad}/none: no such run",)),
         "evaluate a damaged run": (["evaluate", bad / "halved"], ("last.ckpt: damaged",)),
         "evaluate a malicious run": (["evaluate", bad / "run"], ("last.ckpt: damaged, or no",)),
-        "evaluate another file": (["evaluate", bad / "other.ckpt"], ("other.ckpt: lacks 'loops'",)),
+        "evaluate another file": (["evaluate", bad / "other.ckpt"], ("other.ckpt", "'loops'")),
         "predict no images": (["predict", bad / "run"], ("required: IMAGES",)),
         "predict a malicious run": (
             ["predict", bad / "run", root / "cloth/test/good/000.png"],

@@ -150,7 +150,7 @@ def test_other_category_root_and_data_set(run_copy, tmp_path, capsys):
     assert evaluate(run_copy, "--name", "root", f"data.root={other}") == 0
     made = read_json(run_copy / "evaluations/root/evaluation.json")
     assert made["data"]["test_images"] == {"good": 3, "square": 2}
-    best = made["best_f1_from"]
+    best = made["best_f1_threshold"]
     assert str(best) in capsys.readouterr().out
     scores = read_scores(run_copy / "evaluations/root")
     labels = scores["label"] == 1

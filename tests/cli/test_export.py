@@ -18,8 +18,7 @@ from anomalib_rd import load_exported, load_run
 from anomalib_rd.cli import main
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference import export as exporting
-from anomalib_rd.inference.checkpoint import read_run
-from anomalib_rd.inference.graph import fold
+from anomalib_rd.inference.load import fold_batch_norms, read_run
 from anomalib_rd.inference.runtimes import FORMATS, open_model
 from anomalib_rd.results.record import read_record, read_scores
 
@@ -129,9 +128,9 @@ def test_a_file_that_differs_is_not_left(run_copy, monkeypatch, capsys):
     def spoil(networks):
         with torch.no_grad():
             next(networks.student.parameters()).mul_(1.1)
-        return fold(networks)
+        return fold_batch_norms(networks)
 
-    monkeypatch.setattr(exporting, "fold", spoil)
+    monkeypatch.setattr(exporting, "fold_batch_norms", spoil)
     # Where the file lies by default.
     path = run_copy / "exports" / f"{read_record(run_copy)['name']}.pt2"
     path.parent.mkdir()

@@ -19,7 +19,7 @@ from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.evaluate import evaluation_config
 from anomalib_rd.components import OTHER_PARTS, OWN_PARTS, is_known, require_known_code
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference import checkpoint
+from anomalib_rd.inference import load as checkpoint
 from anomalib_rd.inference.runtimes import Metadata, from_json
 from anomalib_rd.results.files import read_json
 from anomalib_rd.training import train as training

@@ -17,7 +17,7 @@ from anomalib_rd import load_run
 from anomalib_rd.cli import main
 from anomalib_rd.inference import detector as detecting
 from anomalib_rd.inference.detector import Prediction
-from anomalib_rd.inference.predict import Output, Table, drawn_size, find_images, picture
+from anomalib_rd.inference.predict import Output, Table, draw_heatmap, find_images, heatmap_size
 from anomalib_rd.reports.heatmaps import CAPTION, GAP
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import update_checkpoint
@@ -431,8 +431,8 @@ def test_each_small_defect_has_an_outline(tmp_path):
     one = Prediction(
         score=3.0, anomaly_map=found, size=(512, 128), image=image, threshold=threshold
     )
-    size = drawn_size(one)
-    drawn = np.asarray(picture(one, Image.fromarray(image), size, "x"))
+    size = heatmap_size(one)
+    drawn = np.asarray(draw_heatmap(one, Image.fromarray(image), size, "x"))
     outlined = (drawn == (0, 229, 255)).all(axis=2)[CAPTION:]
     y, x = 200 * size[0] // 256, 192 + GAP + 200 * size[1] // 256
     assert outlined[y - 4 : y + 5, x - 4 : x + 5].any()

@@ -1,4 +1,4 @@
-"""Folding batch norms away changes what the networks give by rounding alone."""
+"""Folding batch norms changes the features by rounding alone."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_rd.inference.graph import fold
+from anomalib_rd.inference.load import fold_batch_norms
 from anomalib_rd.networks import Distiller, Fusion, NoMasking, Student, Teacher
 
 
@@ -26,7 +26,7 @@ def randomised(networks):
     ("teacher", "attention"),
     [("resnet18.tv_in1k", "none"), ("resnet18.tv_in1k", "cbam"), ("tf_efficientnet_lite0", "self")],
 )
-def test_same_features_and_restored(teacher, attention):
+def test_folded_networks_have_the_same_features(teacher, attention):
     torch.manual_seed(0)
     networks = Distiller(
         Teacher(teacher, weights="random"), NoMasking, partial(Fusion, attention=attention), Student
@@ -35,7 +35,7 @@ def test_same_features_and_restored(teacher, attention):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         before = networks(images)
-        after = fold(networks)(images)
+        after = fold_batch_norms(networks)(images)
     for one, other in zip([*before[0], *before[1]], [*after[0], *after[1]], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * one.abs().max().item())
     assert not any(type(part) is nn.BatchNorm2d for part in networks.modules())

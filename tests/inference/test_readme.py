@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there."""
+"""The examples of the README run unchanged."""
 
 import re
 import shlex
@@ -24,15 +24,15 @@ def blocks(language):
 
 
 def commands(*starts):
-    """The README's lines that begin so, in words, without their comments."""
+    """The README's command lines with these starts, as arguments, without comments."""
     lines = [line for block in blocks("") for line in block.splitlines()]
     found = [line for line in lines if line.startswith(starts)]
     return [shlex.split(line, comments=True)[1:] for line in found]
 
 
 @pytest.fixture
-def place(run_copy, data_root, tmp_path, monkeypatch):
-    """A folder where the names that the README uses are there."""
+def folder(run_copy, data_root, tmp_path, monkeypatch):
+    """A working folder with the files that the README names."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "RUN").symlink_to(run_copy)
     (tmp_path / "other").mkdir()
@@ -44,7 +44,7 @@ def place(run_copy, data_root, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_python_of_the_readme_runs(place, capsys):
+def test_python_of_the_readme_runs(folder, capsys):
     block, _ = blocks("python")
     names = {}
     exec(block, names)
@@ -55,7 +55,7 @@ def test_python_of_the_readme_runs(place, capsys):
     assert len(block.strip().splitlines()) <= 6  # five lines and the import
 
 
-def test_evaluate_and_predict_of_the_readme_run(place):
+def test_evaluate_and_predict_of_the_readme_run(folder):
     said = commands("anomalib-rd evaluate RUN", "anomalib-rd predict RUN")
     assert [words[0] for words in said] == ["evaluate", "evaluate", "predict"]
     for number, words in enumerate(said):

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from anomalib_rd.inference.checkpoint import read_run
-from anomalib_rd.inference.load import load_run
+from anomalib_rd.inference.load import load_run, read_run
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.training.build import make_data
 from anomalib_rd.training.train import train

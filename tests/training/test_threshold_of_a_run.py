@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference.checkpoint import read_run
-from anomalib_rd.inference.load import load_run
+from anomalib_rd.inference.load import load_run, read_run
 from anomalib_rd.results.files import sha256_file
 from anomalib_rd.results.record import read_record, read_scores
 from anomalib_rd.results.threshold import (

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_rd.inference.detector import Network
-from anomalib_rd.inference.export import traced
-from anomalib_rd.inference.graph import WRITERS, Graph, fold
-from anomalib_rd.inference.runtimes import BF16, FLOAT32, FORMATS, Metadata, open_model
+from anomalib_rd.inference.devices import BF16, FLOAT32
+from anomalib_rd.inference.export import WRITERS, Graph, trace
+from anomalib_rd.inference.load import fold_batch_norms
+from anomalib_rd.inference.runtimes import FORMATS, Metadata, open_model
 from anomalib_rd.networks import Distiller
 from anomalib_rd.scoring import AnomalyScorer, Tiling
 
@@ -161,7 +162,7 @@ def torch_scorings(
         device: that runs the networks.
     """
     last = copy.deepcopy(networks).to(memory_format=torch.channels_last)
-    folded = fold(copy.deepcopy(last)).to(memory_format=torch.channels_last)
+    folded = fold_batch_norms(copy.deepcopy(last)).to(memory_format=torch.channels_last)
 
     def scoring(name: str, own: Distiller, size: int, bf16: bool = False) -> Scoring:
         score = run_scoring(own, scorer, device, bf16)
@@ -214,7 +215,7 @@ def exported_scorings(
         return []
     height, width = image_size
     graph = Graph(copy.deepcopy(networks), copy.deepcopy(scorer), Tiling(), (height, width))
-    program = traced(graph)
+    program = trace(graph)
     facts = Metadata(None, "", (height, width), None, {})
     scorings = []
     with TemporaryDirectory() as folder:
