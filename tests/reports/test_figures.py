@@ -11,16 +11,17 @@ from PIL import Image
 
 from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
-from anomalib_rd.reports.figures import write, write_figures
+from anomalib_rd.reports import figures
+from anomalib_rd.reports.figures import write_figures
 from anomalib_rd.reports.figures.charts import (
-    colour_scales,
+    color_ranges,
     draw_bars,
     draw_differences,
     draw_matrix,
 )
-from anomalib_rd.reports.figures.curves import KINDS, cached_curves, curve_figure
-from anomalib_rd.reports.figures.gallery import choose, pictures, sheet
-from anomalib_rd.reports.figures.style import file_name, save, short, style
+from anomalib_rd.reports.figures.curves import KINDS, cache_curves, draw_curves
+from anomalib_rd.reports.figures.gallery import choose_examples, draw_gallery, read_examples
+from anomalib_rd.reports.figures.style import make_file_name, paper_style, save, shorten
 from anomalib_rd.results.record import read_scores
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.table import category_table, load_runs
@@ -32,14 +33,14 @@ PRO = KINDS[-1]
 
 @pytest.fixture(autouse=True)
 def styled():
-    with style():
+    with paper_style():
         yield
 
 
 @pytest.fixture
 def names_of_figures(monkeypatch):
     """The names of the figures, made and not drawn: that takes long."""
-    monkeypatch.setattr(write, "save", lambda figure, path: [path])
+    monkeypatch.setattr(figures, "save", lambda figure, path: [path])
     return lambda *arguments: {path.name for path in write_figures(*arguments)}
 
 
@@ -62,7 +63,12 @@ def sweep(folder, categories, ratios=(0.0,), seeds=(0,), bare=(), **keywords):
 
 def tables(runs):
     summary = category_table(runs)
-    return summary, colour_scales(summary, METRICS)
+    return summary, color_ranges(summary, METRICS)
+
+
+def compared(runs):
+    table = compare_variants(runs)
+    return table[table["metric"].isin(METRICS)]
 
 
 def one_matrix(runs, notes=()):
@@ -92,7 +98,7 @@ def all_kinds(runs):
     return [
         one_matrix(runs),
         draw_bars(category_table(runs), METRICS, "title", []),
-        curve_figure(runs, PRO, cached_curves(), "title"),
+        draw_curves(runs, PRO, cache_curves(), "title"),
     ]
 
 
@@ -139,8 +145,8 @@ def test_names_are_shown_as_they_are(tmp_path):
         shown = texts(figure)
         assert set(ODD) <= {text.get_text() for text in shown}
         assert not any(text.get_parse_math() for text in shown)
-    rows = [(category, pictures(run)) for category, run in zip(ODD, runs["run"], strict=True)]
-    assert set(ODD) <= set(words(sheet(rows, "a $title$_{x}")))
+    rows = [(category, read_examples(run)) for category, run in zip(ODD, runs["run"], strict=True)]
+    assert set(ODD) <= set(words(draw_gallery(rows, "a $title$_{x}")))
 
 
 def test_undefined_is_blank_with_its_reason(tmp_path):
@@ -154,7 +160,7 @@ def test_undefined_is_blank_with_its_reason(tmp_path):
     heights = [bar.get_height() for bar in shown.axes[1].patches]
     assert np.isnan(heights[1]) and heights[0] > 90
     assert [len(line.get_xdata()) for line in shown.axes[1].lines[:1]] == [1]  # the cross
-    curves = curve_figure(runs, PRO, cached_curves(), "title")
+    curves = draw_curves(runs, PRO, cache_curves(), "title")
     assert "undefined" in words(curves)
     assert "transistor: undefined: 3 of 3 defect images have no ground-truth mask" in "".join(
         words(curves)
@@ -163,7 +169,7 @@ def test_undefined_is_blank_with_its_reason(tmp_path):
 
 def test_what_no_run_has_is_not_drawn(tmp_path, names_of_figures):
     runs = sweep(tmp_path, ["transistor"], bare=["transistor"], gallery=False)
-    assert curve_figure(runs, PRO, cached_curves(), "title") is None
+    assert draw_curves(runs, PRO, cache_curves(), "title") is None
     names = names_of_figures([tmp_path])
     assert names == {"matrix-rd4ad-resnet18", "bars", "curves-roc-image", "curves-pr-image"}
 
@@ -191,7 +197,7 @@ def test_seeds_have_a_spread_and_a_line_each(tmp_path):
 def test_fifteen_categories_of_four_variants_do_not_overlap(tmp_path):
     categories = [*TEXTURES, *OBJECTS]
     runs = sweep(tmp_path, categories, ratios=(0.0, 0.3, 0.5, 0.7), bare=["transistor"])
-    figures = [*all_kinds(runs), draw_differences(compare_variants(runs), METRICS, "title")]
+    figures = [*all_kinds(runs), draw_differences(compared(runs), "title")]
     for figure in figures:
         shown = texts(figure)
         boxes = [(t.get_text(), t.get_window_extent()) for t in shown if t.get_rotation() == 0]
@@ -217,7 +223,7 @@ def test_rotated_names_keep_their_distance(tmp_path):
 
 def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_path):
     many = sweep(tmp_path / "many", ["bottle", "grid", "tile"], ratios=(0.0, 0.3))
-    figure = draw_differences(compare_variants(many), METRICS, "title")
+    figure = draw_differences(compared(many), "title")
     assert [axes.get_title() for axes in figure.axes] == [
         *("image AUROC", "pixel AUROC", "AUPRO FPR≤0.3"),
     ]
@@ -227,7 +233,7 @@ def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_p
     left, right = figure.axes[0].get_xlim()
     assert left < -0.6 and right > 0
     one = sweep(tmp_path / "one", ["bottle"], ratios=(0.0, 0.3))
-    figure = draw_differences(compare_variants(one), METRICS, "title")
+    figure = draw_differences(compared(one), "title")
     _, point = figure.axes[0].lines
     assert point.get_markerfacecolor() == "white"
     assert "Hollow" in " ".join(words(figure))
@@ -235,7 +241,7 @@ def test_differences_have_intervals_and_a_hollow_point_where_there_is_none(tmp_p
 
 def test_pictures_are_the_hard_and_the_typical_ones(tmp_path):
     run = drawn_run(tmp_path, "bottle")
-    found = pictures(str(run))
+    found = read_examples(str(run))
     captions = {kind: f"{image.defect}, {image.score:.3g}" for kind, image in found.items()}
     assert captions == {
         "lowest-scored defect": "crack, 0.3",
@@ -243,7 +249,7 @@ def test_pictures_are_the_hard_and_the_typical_ones(tmp_path):
         "highest-scored normal": "good, 0.5",
     }
     assert found["typical defect"].mask.any() and not found["highest-scored normal"].mask.any()
-    figure = sheet([("bottle", found)], "title")
+    figure = draw_gallery([("bottle", found)], "title")
     assert len(figure.axes) == 9
     contours = [axes.collections for axes in figure.axes]
     assert sum(map(len, contours)) == 2  # the normal image has none
@@ -251,17 +257,17 @@ def test_pictures_are_the_hard_and_the_typical_ones(tmp_path):
 
 def test_pictures_without_ground_truth_say_so(tmp_path):
     run = drawn_run(tmp_path, "transistor", masks=False)
-    figure = sheet([("transistor", pictures(str(run)))], "title")
+    figure = draw_gallery([("transistor", read_examples(str(run)))], "title")
     assert words(figure).count("no ground truth") == 2
 
 
 def test_kinds_that_a_test_set_lacks_are_left_out(tmp_path):
     run = drawn_run(tmp_path, "bottle")
-    found = pictures(str(run))
+    found = read_examples(str(run))
     scores = read_scores(run)
-    assert list(choose(scores[scores["label"] == 0])) == ["highest-scored normal"]
+    assert list(choose_examples(scores[scores["label"] == 0])) == ["highest-scored normal"]
     del found["highest-scored normal"]
-    assert "none" in words(sheet([("bottle", found)], "title"))
+    assert "none" in words(draw_gallery([("bottle", found)], "title"))
 
 
 def test_long_galleries_are_paged(tmp_path, names_of_figures):
@@ -280,7 +286,7 @@ def test_a_damaged_gallery_is_named(tmp_path, names_of_figures):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     sweep(tmp_path / "runs", ["bottle"])
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="figures cannot be written"):
+    with pytest.raises(UserError, match="file"):
         write_figures([tmp_path / "runs"], tmp_path / "file")
 
 
@@ -290,14 +296,14 @@ def test_the_command_writes_them_where_it_is_asked_to(tmp_path, capsys, names_of
     assert not (tmp_path / "plain/figures").exists()
     words = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--figures"]
     assert run_command(words) == 0
-    assert f"Figures in {tmp_path / 'out' / 'figures'}: matrix" in capsys.readouterr().out
+    assert str(tmp_path / "out" / "figures") in capsys.readouterr().out
 
 
 def test_names_of_files_and_labels_are_kept_apart():
     taken = set()
-    assert file_name("a/b c", taken) == "a-b-c"
-    assert file_name("A b C", taken) == "A-b-C-2"
-    assert file_name("../..", taken) == "figure"
-    assert len(file_name("é" * 300, taken)) == 80
-    assert short("abcdefghij", 10) == "abcdefghij"
-    assert short("abcdefghijk", 7) == "abc…ijk"
+    assert make_file_name("a/b c", taken) == "a-b-c"
+    assert make_file_name("A b C", taken) == "A-b-C-2"
+    assert make_file_name("../..", taken) == "figure"
+    assert len(make_file_name("é" * 300, taken)) == 80
+    assert shorten("abcdefghij", 10) == "abcdefghij"
+    assert shorten("abcdefghijk", 7) == "abc…ijk"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from anomalib_rd.reports.figures.style import LONGEST_NAME, file_name
+from anomalib_rd.reports.figures.style import LONGEST_NAME, make_file_name
 from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
 from anomalib_rd.reports.page import build_page
 from anomalib_rd.reports.render import escape_latex, print_document, to_latex, to_markdown
@@ -171,7 +171,7 @@ def test_on_the_page(names, place, tmp_path_factory):
 @given(st.lists(st.text(max_size=120), min_size=2, max_size=4))
 def test_as_the_name_of_a_figure(names):
     taken = set()
-    made = [file_name(name, taken) for name in names]
+    made = [make_file_name(name, taken) for name in names]
     assert len({name.casefold() for name in made}) == len(names)
     for name in made:
         assert re.fullmatch(r"[\w=+][\w.=+-]*", name), name

@@ -7,7 +7,7 @@ import pytest
 from fake_runs import full_run
 
 from anomalib_rd.reports.page import build_page
-from anomalib_rd.reports.study import facts
+from anomalib_rd.reports.study import describe_setup
 from anomalib_rd.reports.tables import variant_table
 from anomalib_rd.results.record import category_folder
 from anomalib_rd.results.table import category_table, load_runs
@@ -38,7 +38,7 @@ def test_its_table_has_a_row_for_each_category_and_a_remark(sweep):
 
 
 def test_the_facts_of_a_study_count_it_once(sweep):
-    assert facts(sweep, load_runs([sweep]))[0].startswith("- Runs: 3; ")
+    assert describe_setup(sweep, load_runs([sweep]))[0].startswith("- Runs: 3; ")
 
 
 def test_the_page_counts_it_once_and_compares_its_categories(sweep):
