@@ -42,9 +42,23 @@ def make_run(data_root, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(make_run):
-    """A run of the defaults; do not change it."""
-    return make_run()
+def tiny_teacher(tmp_path_factory):
+    """Overrides of a tiny teacher with random weights in a file, so that its runs can be loaded."""
+    import timm
+    import torch
+
+    name = "test_efficientnet.r160_in1k"
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(timm.create_model(name).state_dict(), path)
+    return (f"model.teacher.name={name}", f"model.teacher.weights={path}")
+
+
+@pytest.fixture(scope="session")
+def run(make_run, tiny_teacher):
+    """A run of the defaults with a tiny teacher; do not change it."""
+    return make_run(*tiny_teacher)
 
 
 @pytest.fixture

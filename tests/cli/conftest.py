@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from trained_runs import data_root, make_run, run, run_copy
+from trained_runs import data_root, make_run, run, run_copy, tiny_teacher
 
-__all__ = ["data_root", "make_run", "run", "run_copy"]
+__all__ = ["data_root", "make_run", "run", "run_copy", "tiny_teacher"]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 PROBE = Path(__file__).with_name("probe.py")
 JOBS = [
     *("data=mvtec", "data.image_size=[64,64]", "data.num_workers=1", "trainer=cpu"),
+    *("model.teacher.name=test_efficientnet.r160_in1k", "model.teacher.weights=random"),
     *("trainer.max_epochs=1", "logger=none", "report.heatmaps=0", "report.html=false"),
 ]
 

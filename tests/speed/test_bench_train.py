@@ -40,15 +40,17 @@ def own_cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def compose(compose_config):
-    def make(*overrides):
-        # 6 images: the last batch is short.
-        words = ["data.train_batch_size=4", f"trainer.max_epochs={EPOCHS}", "~callbacks.progress"]
-        return compose_config(
-            *words, "+trainer.enable_progress_bar=false", "report.heatmaps=0", *overrides
-        )
-
-    return make
+def compose(compose_config, tiny_teacher):
+    fixed = [
+        *tiny_teacher,
+        "data.train_batch_size=4",  # 6 images: the last batch is short
+        f"trainer.max_epochs={EPOCHS}",
+        "~callbacks.progress",
+        "+trainer.enable_progress_bar=false",
+        "report.heatmaps=0",
+        "report.gallery=0",
+    ]
+    return lambda *overrides: compose_config(*fixed, *overrides)
 
 
 @pytest.fixture

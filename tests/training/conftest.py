@@ -1,22 +1,15 @@
-"""Quick runs: a tiny teacher from a file, and no pictures unless a test asks for them."""
+"""Quick runs: a tiny teacher, and no images unless a test asks for them."""
 
 import pytest
+from trained_runs import tiny_teacher
 
-TEACHER = "test_efficientnet.r160_in1k"
+__all__ = ["tiny_teacher"]
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory):
+def quick(tiny_teacher):
     """Overrides of a quick run."""
-    import timm
-    import torch
-
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        torch.save(timm.create_model(TEACHER).state_dict(), path)
-    teacher = (f"model.teacher.name={TEACHER}", f"model.teacher.weights={path}")
-    return (*teacher, "report.heatmaps=0", "report.gallery=0")
+    return (*tiny_teacher, "report.heatmaps=0", "report.gallery=0")
 
 
 @pytest.fixture
