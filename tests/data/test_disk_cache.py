@@ -120,8 +120,8 @@ def hammer(folder, number, start):
     for i in range(100):
         key = str(i % 5)
         store.put(key, values)
-        found = store.get(key, values.shape)
-        assert found is not None and found.min() == found.max()
+        stored = store.get(key, values.shape)
+        assert stored is not None and stored.min() == stored.max()
 
 
 def test_processes_share_keys_concurrently(store):

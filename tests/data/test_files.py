@@ -26,8 +26,8 @@ def names(paths, top):
 @pytest.fixture
 def tree(tmp_path):
     """Images in ``in/a``, ``in/a/b``, ``out/c`` and ``out/c/d``."""
-    for place in ("in/a/1.png", "in/a/b/2.png", "out/c/3.png", "out/c/d/4.png"):
-        write_image(tmp_path / place)
+    for part in ("in/a/1.png", "in/a/b/2.png", "out/c/3.png", "out/c/d/4.png"):
+        write_image(tmp_path / part)
     return tmp_path
 
 
@@ -40,17 +40,17 @@ class TestWalk:
     @pytest.mark.parametrize("target", [".", "..", "../..", "/"])
     def test_a_link_to_a_parent_is_not_followed(self, tree, target):
         (tree / "in" / "a" / "up").symlink_to(target)
-        found = walk(tree / "in")
-        assert names(found.images, tree / "in") == ["a/1.png", "a/b/2.png"]
-        assert found.repeated == [tree / "in" / "a" / "up"]
+        contents = walk(tree / "in")
+        assert names(contents.images, tree / "in") == ["a/1.png", "a/b/2.png"]
+        assert contents.repeated == [tree / "in" / "a" / "up"]
 
     def test_a_folder_is_read_once_under_its_own_name(self, tree):
         for name, target in (("0", "a"), ("a/0", "../a/b"), ("z", "../out/c/d"), ("y", "../out")):
             (tree / "in" / name).symlink_to(target)
-        found = walk(tree / "in")
-        assert len(found.images) == 4
-        assert {"a/1.png", "a/b/2.png"} <= set(names(found.images, tree / "in"))
-        real = [os.path.realpath(path) for path in found.images]
+        contents = walk(tree / "in")
+        assert len(contents.images) == 4
+        assert {"a/1.png", "a/b/2.png"} <= set(names(contents.images, tree / "in"))
+        real = [os.path.realpath(path) for path in contents.images]
         assert len(set(real)) == 4
 
     def test_two_folders_that_link_to_each_other(self, tree):
@@ -62,19 +62,19 @@ class TestWalk:
     def test_system_folders_are_skipped_but_may_contain_the_root(self, tree, name):
         write_image(tree / name / "x.png")
         write_image(tree / "in" / name / "deep" / "x.png")
-        found = walk(tree / "in")
-        assert len(found.images) == 2
-        assert found.hidden == [tree / "in" / name]
+        contents = walk(tree / "in")
+        assert len(contents.images) == 2
+        assert contents.hidden == [tree / "in" / name]
         assert len(list_images(tree / name)) == 1
 
     def test_other_hidden_and_broken_files_are_listed(self, tree):
         for name in ("x.heic", "x.npy", "noextension", "Thumbs.db", "._1.png"):
             (tree / "in" / name).write_bytes(b"?")
         (tree / "in" / "gone.png").symlink_to("nowhere")
-        found = walk(tree / "in", recursive=False)
-        assert names(found.others, tree / "in") == ["noextension", "x.heic", "x.npy"]
-        assert names(found.hidden, tree / "in") == ["._1.png", "Thumbs.db"]
-        assert names(found.broken, tree / "in") == ["gone.png"]
+        contents = walk(tree / "in", recursive=False)
+        assert names(contents.others, tree / "in") == ["noextension", "x.heic", "x.npy"]
+        assert names(contents.hidden, tree / "in") == ["._1.png", "Thumbs.db"]
+        assert names(contents.broken, tree / "in") == ["gone.png"]
 
     def test_an_unreadable_folder(self, tree, monkeypatch, one_line):
         def refuse(self):
@@ -97,9 +97,9 @@ def parts(tmp_path):
     for i in range(4):
         write_image(tmp_path / "parts" / "normal" / f"{i}.png")
         write_image(tmp_path / "day2" / f"{i}.png", value=i)
-    for place in ("defect/crack/0.png", "defect/crack/1.png"):
-        write_image(tmp_path / "parts" / place)
-        write_mask(tmp_path / "parts" / place.replace("defect", "masks"))
+    for part in ("defect/crack/0.png", "defect/crack/1.png"):
+        write_image(tmp_path / "parts" / part)
+        write_mask(tmp_path / "parts" / part.replace("defect", "masks"))
     write_image(tmp_path / "hole" / "7.png")
     write_mask(tmp_path / "truth" / "7_mask.png")
     return tmp_path / "parts"
@@ -111,8 +111,8 @@ class TestLayouts:
             (parts / name).symlink_to(parts.parent / target.replace("t", "truth"))
         split = Folder(parts).split("parts")
         assert len(split.train) + sum(not s.label for s in split.test) == 8
-        found = [(s.defect, s.path.name, s.mask and s.mask.name) for s in split.test if s.label]
-        assert found[-1] == ("hole", "7.png", "7_mask.png")
+        defects = [(s.defect, s.path.name, s.mask and s.mask.name) for s in split.test if s.label]
+        assert defects[-1] == ("hole", "7.png", "7_mask.png")
 
     def test_a_linked_defect_type_in_mvtecs_layout(self, tmp_path):
         folder = mvtec_category(tmp_path / "bottle")
@@ -132,16 +132,16 @@ class TestLayouts:
     @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
     def test_a_system_folder_is_no_category_defect_type_or_image(self, parts, tmp_path, name):
         before = Folder(parts).split("parts")
-        for place in ("normal", "defect", "defect/crack", "masks"):
-            write_image(parts / place / name / "x.png")
+        for part in ("normal", "defect", "defect/crack", "masks"):
+            write_image(parts / part / name / "x.png")
         assert Folder(parts).split("parts") == before
         notes = [f for f in check_category(Folder(parts), "parts").findings if name in f.text]
         assert [finding.severity for finding in notes] == [NOTE]
         folder = mvtec_category(tmp_path / "root" / "bottle")
         before = MVTecAD(tmp_path / "root").split("bottle")
         shutil.copytree(folder, tmp_path / "root" / name)
-        for place in ("train/good", "test", "test/hole", "ground_truth"):
-            write_image(folder / place / name / "x.png")
+        for part in ("train/good", "test", "test/hole", "ground_truth"):
+            write_image(folder / part / name / "x.png")
         assert MVTecAD(tmp_path / "root").categories() == ["bottle"]
         assert MVTecAD(tmp_path / "root").split("bottle") == before
 
@@ -158,13 +158,13 @@ class TestFindUnused:
         (folder / "LICENSE").write_text("free")
         (folder / "defects_config.json").write_text("{}")
         write_mask(tmp_path / "bag" / "ground_truth/logical_anomalies/0/000.png")
-        for place in (
+        for part in (
             "train/good/0",
             "validation/good/0",
             "test/good/0",
             "test/logical_anomalies/0",
         ):
-            write_image(tmp_path / "bag" / f"{place}.png")
+            write_image(tmp_path / "bag" / f"{part}.png")
         assert texts(MVTecAD(tmp_path), "bottle") == []
         assert texts(MVTecLOCO(tmp_path), "bag") == []
 
@@ -176,8 +176,10 @@ class TestFindUnused:
         loose, deep = texts(MVTecAD(tmp_path), "bottle")
         assert deep.startswith("2 images") and str(folder / "train" / "good" / "day1") in deep
         assert loose.startswith("1 image ") and str(folder / "test") in loose
-        found = check_category(MVTecAD(tmp_path), "bottle").findings
-        assert sum(f.severity == WARNING and f.path.parent == folder / "test" for f in found) == 1
+        findings = check_category(MVTecAD(tmp_path), "bottle").findings
+        assert (
+            sum(f.severity == WARNING and f.path.parent == folder / "test" for f in findings) == 1
+        )
 
     def test_unsupported_files_are_counted_in_one_line(self, parts):
         for name in ("a.heic", "b.HEIC", "c.npy", "notes.txt"):
@@ -196,11 +198,11 @@ class TestFindUnused:
         (line,) = texts(Folder(parts), "parts")
         assert "gone.png" in line
 
-    @pytest.mark.parametrize("place", ["normal", "defect"])
-    def test_the_error_of_an_empty_folder_names_its_files(self, parts, one_line, place):
-        shutil.rmtree(parts / place)
-        (parts / place).mkdir()
-        (parts / place / "x.heic").write_bytes(b"?")
+    @pytest.mark.parametrize("part", ["normal", "defect"])
+    def test_the_error_of_an_empty_folder_names_its_files(self, parts, one_line, part):
+        shutil.rmtree(parts / part)
+        (parts / part).mkdir()
+        (parts / part / "x.heic").write_bytes(b"?")
         with pytest.raises(UserError) as info:
             Folder(parts, masks=None).split("parts")
         assert ".heic (1)" in one_line(info)

@@ -36,29 +36,29 @@ def expected(samples):
     return [image[:, rows, columns] for image in images for rows, columns in BOXES]
 
 
-def assert_tiles(found, wanted):
-    assert len(found) == len(wanted) == 18
-    for index, tile in enumerate(wanted):
-        item = found[index]
+def assert_tiles(dataset, expected_tiles):
+    assert len(dataset) == len(expected_tiles) == 18
+    for index, tile in enumerate(expected_tiles):
+        item = dataset[index]
         assert set(item) == {"index", "image", "label"} and item["index"] == index
         assert torch.equal(item["image"], tile) and item["image"].is_contiguous()
         assert item["image"].untyped_storage().nbytes() == tile.numel()  # not a view of the image
 
 
 def test_tiles_are_parts_of_the_image_with_and_without_cache(samples, cache):
-    wanted = expected(samples)
-    assert_tiles(tiles(samples), wanted)
+    expected_tiles = expected(samples)
+    assert_tiles(tiles(samples), expected_tiles)
     for _ in ("filled", "used"):
-        assert_tiles(tiles(samples, cache=cache), wanted)
+        assert_tiles(tiles(samples, cache=cache), expected_tiles)
 
 
 def test_the_transform_is_applied_before_cutting(samples, cache):
     flipped = [tile.flip(-1) for tile in expected(samples)]
     # Flipped, the left tiles are the right ones.
-    wanted = [flipped[index ^ 1] for index in range(len(flipped))]
+    expected_tiles = [flipped[index ^ 1] for index in range(len(flipped))]
     for kept in (None, cache, cache):
         flip = v2.RandomHorizontalFlip(p=1)
-        assert_tiles(tiles(samples, cache=kept, transform=flip), wanted)
+        assert_tiles(tiles(samples, cache=kept, transform=flip), expected_tiles)
 
 
 def test_a_transform_does_not_modify_the_remembered_image(samples):
@@ -69,11 +69,11 @@ def test_a_transform_does_not_modify_the_remembered_image(samples):
 def test_an_image_is_decoded_once_for_all_its_tiles(samples, monkeypatch):
     read, decoded = AnomalyDataset._read, []
     monkeypatch.setattr(
-        AnomalyDataset, "_read", lambda self, *words: decoded.append(words[0]) or read(self, *words)
+        AnomalyDataset, "_read", lambda self, *args: decoded.append(args[0]) or read(self, *args)
     )
-    found = tiles(samples)
-    for index in range(len(found)):
-        found[index]
+    dataset = tiles(samples)
+    for index in range(len(dataset)):
+        dataset[index]
     assert decoded == [sample.path for sample in samples]
 
 
@@ -83,25 +83,23 @@ def test_only_the_rows_of_a_tile_are_read_from_the_cache(samples, cache, monkeyp
     get, complete, parts = store.get, [], []
     monkeypatch.setattr(store, "get", lambda *args: complete.append(args) or get(*args))
     rows = store.get_rows
-    monkeypatch.setattr(
-        store, "get_rows", lambda *words: parts.append(found := rows(*words)) or found
-    )
-    found = tiles(samples, cache=cache)
+    monkeypatch.setattr(store, "get_rows", lambda *args: parts.append(part := rows(*args)) or part)
+    dataset = tiles(samples, cache=cache)
     for index in np.random.default_rng(0).permutation(18):
-        found[int(index)]
+        dataset[int(index)]
     assert complete == []  # each was checked on the first read
     assert {part.shape for part in parts} == {(3, 32, 96)} and len(parts) == 18
 
 
 def test_an_altered_cache_entry_is_decoded_again(samples, cache):
-    found, wanted = tiles(samples, cache=cache), expected(samples)
-    assert_tiles(found, wanted)
+    dataset, expected_tiles = tiles(samples, cache=cache), expected(samples)
+    assert_tiles(dataset, expected_tiles)
     for entry in cache.store.folder.glob(f"*{ENTRY}"):
         content = bytearray(entry.read_bytes())
         content[5] ^= 1
         entry.with_suffix(".new").write_bytes(content)
         entry.with_suffix(".new").replace(entry)
-    assert_tiles(found, wanted)
+    assert_tiles(dataset, expected_tiles)
 
 
 def test_only_test_batches_have_masks(samples):
