@@ -30,7 +30,7 @@ def test_the_statistics_are_of_all_training_images_after_training(run):
     normal = [detector(sample.path).anomaly_map for sample in make_data(cfg).split.train]
     np.testing.assert_allclose(state["scorer.mean"], np.mean(normal, 0), atol=1e-5)
     std = np.std(normal, 0, ddof=1)
-    np.testing.assert_allclose(state["scorer.spread"], std + std.mean(), atol=1e-5)
+    np.testing.assert_allclose(state["scorer.scale"], std + std.mean(), atol=1e-5)
 
 
 def test_the_loaded_run_gives_the_recorded_scores(run, mvtec_root):
