@@ -54,9 +54,10 @@ OTHER_PARTS = {
     },
     "logger.*": {
         "anomalib_rd.tracking.wandb_logger.wandb_logger",
-        *_names(_LOGGERS, "CSVLogger", "TensorBoardLogger"),
+        *_names(_LOGGERS, "CSVLogger", "MLFlowLogger", "TensorBoardLogger"),
     },
     "trainer": _names("lightning.pytorch", "Trainer"),
+    "trainer.profiler": _names("lightning.pytorch.profilers", "SimpleProfiler"),
     "trainer.strategy": _names("lightning.pytorch.strategies", "DDPStrategy"),
 }
 """The same for what Hydra makes: exact names, for their modules hold much that runs code."""
@@ -79,7 +80,7 @@ _HARMLESS = re.compile(
 _TIMM_NAME = re.compile(r"[\w.\-]+")
 _HYDRAS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 DEPTH = 40
-FOLDERS = {"dirpath", "save_dir", "default_root_dir"}
+FOLDERS = {"dirpath", "save_dir", "default_root_dir", "tracking_uri", "artifact_location"}
 """Options of callbacks, loggers and trainer that are folders, from the working folder on."""
 
 

@@ -1,19 +1,17 @@
-"""Tab completion: Hydra's, which knows nothing of verbs."""
+"""Tab completion: of the commands, and of overrides by Hydra."""
 
 import os
 
 
-def run(words: list[str]) -> int:
-    """Answer the shell's query, with the verb taken out of the line before Hydra sees it."""
+def run(arguments: list[str]) -> int:
+    """Answer the shell's query; Hydra gets the line without the name of the command."""
     from anomalib_rd.cli import COMMANDS
     from anomalib_rd.cli.train import run as train
 
-    line = os.environ.get("COMP_LINE", "")
-    typed = line.split(" ")
-    if len(typed) == 2:
-        print("\n".join(verb for verb in COMMANDS if verb.startswith(typed[1])))
+    program, typed, *rest = [*os.environ.get("COMP_LINE", "").split(" "), ""]
+    if len(rest) == 1:
+        print("\n".join(command for command in COMMANDS if command.startswith(typed)))
+    if len(rest) < 2 or typed != "train":
         return 0
-    if typed[1] != "train":
-        return 0
-    os.environ["COMP_LINE"] = " ".join([typed[0], *typed[2:]])
-    return train(words)
+    os.environ["COMP_LINE"] = " ".join([program, *rest[:-1]])
+    return train(arguments)

@@ -129,18 +129,19 @@ def select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
     """
     from hydra.utils import instantiate
 
-    from anomalib_rd.cli.categories import KEY, composed, parsed, values
-    from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.cli.words import as_typed
+    from anomalib_rd.cli.config import compose_config, parse_overrides, register_resolvers
+    from anomalib_rd.cli.overrides import CATEGORY, category_names, quote_overrides
     from anomalib_rd.data.masks import check_mask_rule
 
     register_resolvers()
-    overrides = as_typed(overrides, many=False)
-    given = {index: o for index, o in parsed(overrides).items() if o.key_or_group == KEY}
-    data = composed([word for i, word in enumerate(overrides) if i not in given], None).data
+    overrides = quote_overrides(overrides, multirun=False)
+    given = {
+        index: o for index, o in parse_overrides(overrides).items() if o.key_or_group == CATEGORY
+    }
+    data = compose_config([word for i, word in enumerate(overrides) if i not in given]).data
     check_mask_rule(data.mask_rule)
     source: Source = instantiate(data.source)
-    return source, values(list(given.values())[-1]) if given else [], data.mask_rule
+    return source, category_names(list(given.values())[-1]) if given else [], data.mask_rule
 
 
 def check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator["CategoryCheck"]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
+from anomalib_rd.cli.overrides import TRAINER_ARGUMENTS
 from anomalib_rd.data.workers import explain_shared_memory_error
 from anomalib_rd.errors import UserError
 
@@ -147,9 +147,9 @@ def explain_override(word: str) -> str:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
-        from anomalib_rd.cli.words import quoted
+        from anomalib_rd.cli.overrides import single_quoted
 
-        in_quotes = f"{key}={quoted(value)}"
+        in_quotes = f"{key}={single_quoted(value)}"
         try:
             OverridesParser.create().parse_override(in_quotes)
         except HydraException:
@@ -163,9 +163,9 @@ def explain_unknown_key(key: str) -> str:
     """The message for an unknown key: a suggestion, and how to add a new key."""
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import composed
+    from anomalib_rd.cli.config import compose_config
 
-    config = OmegaConf.to_container(composed([], None), resolve=False)
+    config = OmegaConf.to_container(compose_config([]), resolve=False)
     assert isinstance(config, dict)
     hint = did_you_mean(key, [*dotted(config), *trainer_keys()])
     part = "hydra" if key.startswith("hydra.") else "job"

@@ -112,9 +112,10 @@ def evaluation_config(
     """
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import GROUPS
+    from anomalib_rd.cli.overrides import CATEGORY_GROUPS, require_current_config
     from anomalib_rd.inference.load import with_teacher
 
+    require_current_config(trained.path, trained.config)
     cfg = OmegaConf.create(with_teacher(trained, teacher_weights))
     apply_overrides(cfg, overrides, changeable)
     on_terminal = sys.stderr.isatty()
@@ -127,7 +128,7 @@ def evaluation_config(
     )
     # A model of several categories can be evaluated on one of them, and any model on several.
     category = cfg.data.category
-    single = isinstance(category, str | int) and str(category) not in GROUPS
+    single = isinstance(category, str | int) and str(category) not in CATEGORY_GROUPS
     several = OmegaConf.is_list(category) and len(category) > 1
     unified = several or (cfg.data.get("unified", False) and not single)
     cfg.data.update(transform=None, unified=unified)
@@ -151,25 +152,25 @@ def apply_overrides(cfg: "DictConfig", overrides: list[str], changeable: Sequenc
     """
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import composed, parsed
+    from anomalib_rd.cli.checks import check_overrides
+    from anomalib_rd.cli.config import compose_config, parse_overrides
     from anomalib_rd.cli.errors import did_you_mean, dotted
-    from anomalib_rd.cli.values import check_values
-    from anomalib_rd.cli.words import as_typed
+    from anomalib_rd.cli.overrides import quote_overrides
 
     for word in overrides:
         if "=" not in word or word.startswith("~"):
             raise UserError(f"{word}: not an override; write key=value")
-    overrides = as_typed(overrides, many=False)
-    given = list(parsed(overrides).values())
+    overrides = quote_overrides(overrides, multirun=False)
+    given = list(parse_overrides(overrides).values())
     for override in given:
         if override.is_sweep_override():
             raise UserError(f"{override.input_line}: give one value, and evaluate once for each")
         require_changeable(cfg, override, changeable)
-    check_values(overrides)
+    check_overrides(overrides)
     values = {override.key_or_group: override.value() for override in given}
     if "data" in values:
         words = [o.input_line for o in given if is_part(o.key_or_group, "data")]
-        data = composed(words, None).data
+        data = compose_config(words).data
         for key in KEPT_WITH_OTHER_DATA:
             if f"data.{key}" not in values and key in cfg.data:
                 data[key] = cfg.data[key]

@@ -16,9 +16,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_rd.cli.categories import composed, parsed
-from anomalib_rd.cli.config import conf_dir
-from anomalib_rd.cli.values import check_types, is_group
+from anomalib_rd.cli.checks import check_types
+from anomalib_rd.cli.config import compose_config, conf_dir, is_group, parse_overrides
+from anomalib_rd.cli.overrides import require_current_config
 from anomalib_rd.components import (
     build,
     require_data_there,
@@ -112,6 +112,7 @@ def read_reproduction(path: Path, options: set[str], words: list[str]) -> Reprod
     # By "defaults" Hydra would read other files; "hydra" belongs to this machine.
     for key in {"defaults", "hydra"} & set(written):
         raise UserError(f"{path}: unexpected key {key!r} in its config_as_written")
+    require_current_config(path, written)
     if not trust:
         require_known_interpolations(path, written)
     require_known_code(path, written, trust)
@@ -120,7 +121,7 @@ def read_reproduction(path: Path, options: set[str], words: list[str]) -> Reprod
         raise UserError(
             f"{path}: one category of a run of several; give the {RESULT} of the run itself"
         )
-    overrides = [words[index] for index in parsed(words)]
+    overrides = [words[index] for index in parse_overrides(words)]
     return Reproduction(path, record, overrides, trust, OTHER_TEACHER in options)
 
 
@@ -135,10 +136,10 @@ def as_primary(reproduction: Reproduction, words: list[str]) -> Iterator[list[st
     """
     config = OmegaConf.create(reproduction.record["config_as_written"])
     config.run_dir = "${hydra:runtime.output_dir}"
-    overrides = parsed(words)
-    groups = {i: o for i, o in overrides.items() if is_group(o)}
+    overrides = parse_overrides(words)
+    groups = {i: o for i, o in overrides.items() if is_group(o.key_or_group)}
     if groups:
-        today = composed([words[i] for i in groups], None)
+        today = compose_config([words[i] for i in groups])
         for index, override in groups.items():
             key = override.key_or_group.replace("/", ".")
             if not isinstance(OmegaConf.select(config, key), DictConfig):
@@ -192,7 +193,7 @@ def require_safe(reproduction: Reproduction, resolved: Mapping[str, Any]) -> Non
     require_plain(path, resolved)
     require_known_code(path, resolved, trust=False)
     folders = [Path(resolved["run_dir"]), *map(Path, filter(None, [os.environ.get("WANDB_DIR")]))]
-    given = {override.key_or_group for override in parsed(reproduction.overrides).values()}
+    given = {override.key_or_group for override in parse_overrides(reproduction.overrides).values()}
     require_inside(path, resolved, folders, given)
     require_data_there(path, resolved, given)
 

@@ -1,4 +1,4 @@
-"""``anomalib-rd study``: what a study is going to run, and what it leaves on record."""
+"""``anomalib-rd study``: list the jobs of a study, or write its results, summary and figure."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,14 +16,12 @@ def add_arguments(parser: Parser) -> None:
     parser.describe(
         "A study is a question with its budget, conf/study/NAME.yaml. It is run, and resumed, by "
         "`anomalib-rd train -m study=NAME sweep=study-NAME`.",
-        "plan masking trainer.max_epochs=20",
-        "record multirun/study-masking",
+        "plan mask trainer.max_epochs=20",
+        "record multirun/study-mask",
     )
     parts = parser.add_subparsers(required=True, dest="part")
-    plan = parts.add_parser(
-        "plan", help="compose every job and list them; needs no data, runs none"
-    )
-    plan.add_argument("name", help="of the study")
+    plan = parts.add_parser("plan", help="list the jobs; needs no data and runs none")
+    plan.add_argument("name", help="name of the study")
     plan.add_argument(
         "overrides",
         nargs="*",
@@ -31,16 +29,22 @@ def add_arguments(parser: Parser) -> None:
         help="overrides, such as trainer.max_epochs=20 seed=0,1",
     )
     record = parts.add_parser("record", help="write results.csv, summary.md and figure.png")
-    record.add_argument("sweep", type=Path, help="its folder, such as multirun/study-NAME")
-    record.add_argument("--out", type=Path, help="where to write; default: the sweep's folder")
-    record.add_argument("--baseline", help="the variant to compare with, as for the report")
+    record.add_argument(
+        "sweep", type=Path, help="folder of its multirun, such as multirun/study-NAME"
+    )
+    record.add_argument("--out", type=Path, help="output folder (default: the multirun's)")
+    record.add_argument("--baseline", help="variant to compare with, as in the report")
     parser.set_defaults(run_action=run)
 
 
 def run(options: Namespace) -> int:
     """List the jobs of a study, or write its results, summary and figure."""
     if options.part == "plan":
-        show_plan(options.name, options.overrides)
+        jobs = list_study_jobs(options.name, options.overrides)
+        for job in jobs:
+            print(f"{'complete' if job.complete else 'to run':9} {' '.join(job.overrides)}")
+        complete = sum(job.complete for job in jobs)
+        print(f"{len(jobs)} jobs, {complete} complete, {len(jobs) - complete} to run")
         return 0
     from anomalib_rd.reports.study import record_study
 
@@ -50,46 +54,46 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def show_plan(name: str, words: list[str]) -> None:
-    """Print a line for each job, and how many there are."""
-    jobs = planned(name, words)
-    for job in jobs:
-        print(f"{'complete' if job.complete else 'to run':9} {' '.join(job.overrides)}")
-    complete = sum(job.complete for job in jobs)
-    print(f"{len(jobs)} jobs, {complete} complete, {len(jobs) - complete} to run")
+def list_study_jobs(name: str, arguments: list[str]) -> "list[Job]":
+    """The jobs of a study, composed as its multirun composes them.
 
-
-def planned(name: str, words: list[str]) -> "list[Job]":
-    """The jobs of a study, composed as the multirun composes them; nothing is run.
-
-    The data's folder is looked at only where a group of categories is asked for.
+    The data's folder is read only if a group of categories is given.
 
     Raises:
-        UserError: a value of the wrong type, a category that is not there.
+        UserError: a value of the wrong type, an unknown category, a search.
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    from anomalib_rd.cli.categories import GROUPS, KEY, expand_categories, parsed, values
-    from anomalib_rd.cli.config import conf_dir, register_resolvers
-    from anomalib_rd.cli.points import register_points
+    from anomalib_rd.cli.checks import check_overrides
+    from anomalib_rd.cli.config import (
+        conf_dir,
+        parse_overrides,
+        register_points,
+        register_resolvers,
+    )
+    from anomalib_rd.cli.overrides import (
+        CATEGORY,
+        CATEGORY_GROUPS,
+        category_names,
+        expand_categories,
+        quote_overrides,
+    )
     from anomalib_rd.cli.sweep import list_jobs
-    from anomalib_rd.cli.values import check_values
-    from anomalib_rd.cli.words import as_typed
 
     register_resolvers()
-    words = as_typed([f"study={name}", f"sweep=study-{name}", *words], many=True)
-    register_points(words)
-    check_values(words)
-    named = {n for o in parsed(words).values() if o.key_or_group == KEY for n in values(o)}
-    if named & GROUPS:
-        _, *words = expand_categories(["-m", *words])
+    arguments = [f"study={name}", f"sweep=study-{name}", *arguments]
+    arguments = quote_overrides(arguments, multirun=True)
+    register_points(arguments)
+    check_overrides(arguments)
+    given = [o for o in parse_overrides(arguments).values() if o.key_or_group == CATEGORY]
+    if CATEGORY_GROUPS & {name for override in given for name in category_names(override)}:
+        _, *arguments = expand_categories(["-m", *arguments])
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config("train", words, run_mode=RunMode.MULTIRUN)
-        jobs = list_jobs(config)
+        jobs = list_jobs(hydra.compose_config("train", arguments, run_mode=RunMode.MULTIRUN))
     if jobs is None:
-        raise UserError(f"study={name}: a search's jobs are not known in advance")
+        raise UserError(f"study={name}: the jobs of a search are not known in advance")
     return jobs

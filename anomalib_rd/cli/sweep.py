@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from anomalib_rd.cli.checks import check_config
+from anomalib_rd.cli.config import POINT
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.points import GROUP as POINT
+from anomalib_rd.cli.overrides import quote_overrides
 from anomalib_rd.cli.report import write_report_page
-from anomalib_rd.cli.values import require_texts
-from anomalib_rd.cli.words import as_typed
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.identity import (
@@ -168,7 +168,7 @@ class SweepCallback(Callback):
             print(
                 f"anomalib-rd: {names} ignored: each run of a multirun has its own", file=sys.stderr
             )
-        require_texts(config)
+        check_config(config)
         if config.hydra.sweeper.get("params"):
             with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
                 config.hydra.sweeper.params = quoted_params(config)
@@ -237,7 +237,7 @@ def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) ->
     for number, overrides in enumerate(bar):
         composed = loader.load_sweep_config(config, list(overrides))
         with as_launched(composed, number) as (folder, task):
-            require_texts(task)
+            check_config(task)
             complete = is_complete_run(sweep / folder, task)
             changed = complete and data_changed(sweep / folder, task)
             job = Job(folder, overrides, config_digest(task), complete, task, changed)
@@ -282,7 +282,7 @@ def quoted_params(config: DictConfig) -> dict[str, Any]:
     quoted: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, str):
-            key, _, value = as_typed([f"{key}={value}"], many=True)[0].partition("=")
+            key, _, value = quote_overrides([f"{key}={value}"], multirun=True)[0].partition("=")
         elif key == POINT:
             value = ",".join(value)
         quoted[str(key)] = value

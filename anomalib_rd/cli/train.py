@@ -19,10 +19,16 @@ from hydra.types import RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from anomalib_rd.cli.categories import expand_categories
-from anomalib_rd.cli.config import conf_dir, register_resolvers
+from anomalib_rd.cli.checks import check_config, check_overrides
+from anomalib_rd.cli.config import conf_dir, register_points, register_resolvers
 from anomalib_rd.cli.errors import error_line
-from anomalib_rd.cli.points import register_points
+from anomalib_rd.cli.overrides import (
+    expand_categories,
+    literal,
+    override_key,
+    quote_overrides,
+    quote_value,
+)
 from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.cli.reproduce import (
     Reproduction,
@@ -39,8 +45,6 @@ from anomalib_rd.cli.sweep import (
     data_changed,
     is_complete_run,
 )
-from anomalib_rd.cli.values import check_values, require_texts
-from anomalib_rd.cli.words import as_typed, literal, one_value, typed_key
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.provenance import mask_arguments, mask_text
@@ -66,13 +70,13 @@ def run(arguments: list[str]) -> int:
     record, options, words = split_options(arguments)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         return launch(words, arguments)
-    words = as_typed(flags_first(words))
+    words = quote_overrides(flags_first(words))
     if record is not None:
         reproduction = read_reproduction(record, options, words)
         with as_primary(reproduction, words) as words:
             return launch(words, arguments, reproduction)
     register_points(words)
-    check_values(words)
+    check_overrides(words)
     return launch(expand_categories(words), arguments)
 
 
@@ -199,7 +203,7 @@ def write_text(text: str, file: BinaryIO) -> None:
 
 def run_job(cfg: DictConfig, reproduction: Reproduction | None) -> float | None:
     """One job: train, or skip a complete run, and report the result; returns the objective."""
-    require_texts(cfg)
+    check_config(cfg)
     differences = report_differences(reproduction, cfg) if reproduction else []
     objective = train_or_skip(cfg)
     if not is_multirun():
@@ -323,15 +327,17 @@ def resume_command(
         return ""
     secret = [a != masked for a, masked in zip(arguments, mask_arguments(arguments), strict=True)]
     omitted = [
-        typed_key(argument) or arguments[i - 1] for i, argument in enumerate(arguments) if secret[i]
+        override_key(argument) or arguments[i - 1]
+        for i, argument in enumerate(arguments)
+        if secret[i]
     ]
     words = [argument for i, argument in enumerate(arguments) if not secret[i]]
     folders = {"sweep": sweep, "hydra.sweep.dir": sweep_dir, "hydra.run.dir": run_dir}
     for key, value in folders.items():
         if value is None:
             continue
-        positions = [i for i, word in enumerate(words) if typed_key(word) == key]
-        reads_as_typed = one_value(key, value) == literal(value)
+        positions = [i for i, word in enumerate(words) if override_key(word) == key]
+        reads_as_typed = quote_value(key, value) == literal(value)
         word = f"{key}={value if reads_as_typed else literal(value)}"
         if not positions and key != "hydra.sweep.dir":
             words.append(word)

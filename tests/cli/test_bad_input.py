@@ -64,12 +64,11 @@ def keys():
     """All keys of a run's config but those of Hydra's own part."""
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.categories import composed
-    from anomalib_rd.cli.config import register_resolvers
+    from anomalib_rd.cli.config import compose_config, register_resolvers
     from anomalib_rd.cli.errors import dotted
 
     register_resolvers()
-    config = OmegaConf.to_container(composed(["data=mvtec"], None), resolve=False)
+    config = OmegaConf.to_container(compose_config(["data=mvtec"]), resolve=False)
     return dotted({key: value for key, value in config.items() if key != "hydra"})
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from anomalib_rd.cli.categories import expand_categories
 from anomalib_rd.cli.config import register_resolvers
+from anomalib_rd.cli.overrides import expand_categories
 from anomalib_rd.errors import UserError
 
 
@@ -62,10 +62,10 @@ def test_a_unified_model_of_what_a_study_sweeps(expand, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data.category=cloth"], "data.category=cloth is one category"),
-        (["data.category=cloth,cloth"], "'cloth' is given twice"),
-        (["data.category=cloth,cabel"], "no category 'cabel' in .*, did you mean 'cable'"),
-        (["data.category=cloth,cable", "data.unified=true,false"], "same sweep=NAME"),
+        (["data.category=cloth"], "data.category=cloth"),
+        (["data.category=cloth,cloth"], "cloth"),
+        (["data.category=cloth,cabel"], "cabel.*cable"),
+        (["data.category=cloth,cable", "data.unified=true,false"], "data.unified"),
     ],
 )
 def test_mistakes_about_a_unified_model(expand, words, said, many):
@@ -84,5 +84,5 @@ def test_a_study_has_its_categories_unless_others_are_given(expand):
 
 
 def test_several_data_sets_at_once_are_refused(expand):
-    with pytest.raises(UserError, match="one multirun takes one data set"):
+    with pytest.raises(UserError, match=r"^data="):
         expand("-m", "data=mvtec,demo")

@@ -1,15 +1,18 @@
 """Every choice of every group composes and makes what it says."""
 
-from itertools import chain
+import re
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from anomalib_rd.cli import main
 from anomalib_rd.cli.config import conf_dir, config_hash, register_resolvers, stem
 from anomalib_rd.networks import Distiller
-from anomalib_rd.results.record import read_record
+from anomalib_rd.results.record import read_record, trainer_limits
 from anomalib_rd.training.build import make_module
 from anomalib_rd.training.train import train
 
@@ -77,12 +80,18 @@ def test_parts_train_for_an_epoch(compose_config, group, name):
 
 
 @pytest.mark.parametrize("name", GROUPS["logger"])
-def test_every_logger_logs(compose_config, tmp_path, name):
-    if name == "tensorboard":
-        pytest.importorskip("tensorboard")
+def test_every_logger_logs(compose_config, tmp_path, name, monkeypatch):
+    if name in ("tensorboard", "mlflow"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)  # MLflow writes here
     train(compose_config(f"logger={name}", "trainer.max_epochs=1"))
-    left = {path.name.split("-")[0] for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    trace = {"csv": "metrics.csv", "tensorboard": "events.out.tfevents", "wandb": "run"}
+    left = {path.name.split("-")[0] for path in tmp_path.rglob("*") if path.is_file()}
+    trace = {
+        "csv": "metrics.csv",
+        "tensorboard": "events.out.tfevents",
+        "wandb": "run",
+        "mlflow": "mlflow.db",
+    }
     assert name == "none" or any(f.startswith(trace[name]) for f in left)
 
 
@@ -144,6 +153,59 @@ def test_config_hash_tells_runs_apart_by_what_they_compute():
     for change in ("seed=1", "model=rd4ad", "data.category=grass", "trainer.max_epochs=3"):
         assert base != config_hash(_root_=composed(change))
     assert stem("resnet18.tv_in1k") == "resnet18"
+
+
+@pytest.mark.parametrize("name", GROUPS["debug"])
+def test_debug_runs_are_partial(compose_config, tmp_path, name):
+    words = [f"debug={name}", "report.heatmaps=0", "report.gallery=0"]
+    train(compose_config(*words, *["trainer.max_epochs=2"] * (name == "overfit")))
+    record = read_record(tmp_path / "run")
+    assert trainer_limits(record) and record["config"]["logger"] == {}
+    profile = tmp_path / "run/fit-profile.txt"
+    assert profile.is_file() == (name == "profiler")
+
+
+def uncommented_keys(text):
+    """Keys with a value and neither a comment on their line nor right above."""
+    parents, lines = [], ["", *text.splitlines()]
+    for above, line in pairwise(lines):
+        match = re.match(r"( *)(?:- )?([^\s#:]+):(?: +(.*))?$", line)
+        if not match or "[" in match[2]:
+            continue
+        indent, key, value = len(match[1]), match[2], (match[3] or "").partition(" #")
+        parents = [one for one in parents if one[0] < indent]
+        commented = "#" in line or above.strip().startswith("#")
+        swept = any(name == "params" and described for _, name, described in parents)
+        own = key in ("_target_", "_partial_") or any(name == "defaults" for _, name, _ in parents)
+        if value[0].strip() and not (commented or swept or own):
+            yield key
+        parents.append((indent, key, commented))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_key_has_a_comment(path):
+    text = re.sub(r"template: \|\n(?: {6}.*\n|\n)*", "", path.read_text())
+    assert list(uncommented_keys(text)) == []
+    assert path.stem in ("train",) or text.startswith("#")
+
+
+def test_keys_without_a_comment_are_found():
+    text = "# A file.\na: 1 # one\nb:\n  c: 2\n  # three\n  d: 3\nparams: # swept\n  e: 1,2\n"
+    assert list(uncommented_keys(text)) == ["c"]
+
+
+def test_help_begins_with_examples_and_lists_every_group(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert text.index("Examples") < text.index("Keys used most") < text.index("model/teacher: ")
+    assert all(f"\n{group}: " in text for group in GROUPS if not group.startswith("hydra"))
+    keys = re.findall(r"^  ([\w.]+)=\S+ {2,}", text, re.MULTILINE)
+    assert len(keys) >= 9
+    for key in keys:
+        assert OmegaConf.select(composed(), key, default=None) is not None or key == "data.root"
+    assert len(text.splitlines()) < 50
 
 
 def test_configs_have_no_machine_paths():

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.categories import composed, expand_categories
-from anomalib_rd.cli.config import register_resolvers
+from anomalib_rd.cli.config import compose_config, register_resolvers
+from anomalib_rd.cli.overrides import expand_categories
 from anomalib_rd.data.check import published_counts
 
 
@@ -119,9 +119,9 @@ def test_config_makes_the_source_where_the_environment_says(
 ):
     register_resolvers()
     monkeypatch.delenv(variable, raising=False)
-    assert composed([f"data={name}"], None).data.root == f"data/{name}"
+    assert compose_config([f"data={name}"], None).data.root == f"data/{name}"
     monkeypatch.setenv(variable, str(tmp_path))
-    data = composed([f"data={name}"], None).data
+    data = compose_config([f"data={name}"], None).data
     source = instantiate(data.source)
     assert (type(source).__name__, source.root, data.name) == (class_name, tmp_path, name)
     assert data.category in published_counts(source)
@@ -132,4 +132,4 @@ def test_all_categories_of_a_multirun_whose_names_are_numbers(btad):
     base = ["data=btad", f"data.root={btad}"]
     words = expand_categories([*base, "-m", "data.category=all"])
     assert words[-1] == "data.category='01',a,b"
-    assert composed([*base, "data.category=01"], None).data.category == "01"
+    assert compose_config([*base, "data.category=01"], None).data.category == "01"

@@ -11,9 +11,8 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.config import conf_dir
-from anomalib_rd.cli.points import register_points
-from anomalib_rd.cli.study import planned
+from anomalib_rd.cli.config import conf_dir, register_points
+from anomalib_rd.cli.study import list_study_jobs
 from anomalib_rd.results.record import read_record
 from anomalib_rd.scoring import StandardisedScorer
 from anomalib_rd.training.train import train
@@ -68,12 +67,12 @@ def test_every_study_has_its_folder_and_is_known():
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_variant_of_a_study_composes(name):
     variants, _, _ = STUDIES[name]
-    jobs = planned(name, ONE)
+    jobs = list_study_jobs(name, ONE)
     assert len({job.digest for job in jobs}) == len(jobs) == variants
 
 
 def test_words_scale_a_study():
-    jobs = planned("mask", [*ONE, "trainer.max_epochs=20", "point=none,random_50"])
+    jobs = list_study_jobs("mask", [*ONE, "trainer.max_epochs=20", "point=none,random_50"])
     assert len(jobs) == 2 and all("trainer.max_epochs=20" in job.overrides for job in jobs)
 
 
@@ -144,7 +143,7 @@ def test_a_study_of_parts_starts_from_rd4ad(name, composed):
 
 
 def test_one_multirun_has_a_model_for_each_category_and_one_for_all():
-    jobs = planned("unified", ["seed=0", "model=rd4ad"])
+    jobs = list_study_jobs("unified", ["seed=0", "model=rd4ad"])
     folders = [job.folder.split("/")[0] for job in jobs]
     assert folders == ["bottle", "capsule", "pill", "bottle+capsule+pill"]
 

@@ -19,14 +19,12 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.categories import composed, expand_categories
-from anomalib_rd.cli.config import conf_dir, register_resolvers
+from anomalib_rd.cli.checks import check_overrides
+from anomalib_rd.cli.config import compose_config, conf_dir, register_resolvers
 from anomalib_rd.cli.errors import likeliest
+from anomalib_rd.cli.overrides import TRAINER_ARGUMENTS, expand_categories, literal, quote_overrides
 from anomalib_rd.cli.sweep import list_jobs
 from anomalib_rd.cli.train import resume_command
-from anomalib_rd.cli.trainer_arguments import TRAINER_ARGUMENTS
-from anomalib_rd.cli.values import check_values
-from anomalib_rd.cli.words import as_typed, literal
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.provenance import MASK, mask_arguments
 
@@ -72,24 +70,24 @@ def test_a_typed_name_is_a_text(name):
     # A root of null is a documented choice.
     for key in keys if name == "null" else [*keys, "data.root"]:
         for many in (False, True):
-            (word,) = as_typed([f"{key}={name}"], many)
+            (word,) = quote_overrides([f"{key}={name}"], many)
             assert value(word) == name
-            assert as_typed([word], many) == [word]
+            assert quote_overrides([word], many) == [word]
 
 
 def test_what_hydra_means_by_it_stays():
-    assert value(as_typed(["data.root=null"])[0]) is None
-    assert as_typed(["data.root=${oc.env:HOME}/x"]) == ["data.root='${oc.env:HOME}/x'"]
-    assert value(as_typed(["data.root='1.10'"])[0]) == "1.10"
-    assert value(as_typed([r"data.root=a\,b"], many=True)[0]) == "a,b"
-    assert as_typed(["-m", "seed=1,2", "trainer.max_epochs=1_0"])[1:] == [
+    assert value(quote_overrides(["data.root=null"])[0]) is None
+    assert quote_overrides(["data.root=${oc.env:HOME}/x"]) == ["data.root='${oc.env:HOME}/x'"]
+    assert value(quote_overrides(["data.root='1.10'"])[0]) == "1.10"
+    assert value(quote_overrides([r"data.root=a\,b"], multirun=True)[0]) == "a,b"
+    assert quote_overrides(["-m", "seed=1,2", "trainer.max_epochs=1_0"])[1:] == [
         "seed=1,2",
         "trainer.max_epochs=1_0",
     ]
-    assert as_typed(["model/teacher=resnet18"]) == ["model/teacher=resnet18"]
-    assert value(as_typed(["data.root=a,b"])[0]) == "a,b"
-    assert value(as_typed(["data.source.textures=[1.10,a]"])[0]) == ["1.10", "a"]
-    (_, word) = as_typed(["-m", "data.category=choice(1.10,1e3)"])
+    assert quote_overrides(["model/teacher=resnet18"]) == ["model/teacher=resnet18"]
+    assert value(quote_overrides(["data.root=a,b"])[0]) == "a,b"
+    assert value(quote_overrides(["data.source.textures=[1.10,a]"])[0]) == ["1.10", "a"]
+    (_, word) = quote_overrides(["-m", "data.category=choice(1.10,1e3)"])
     choice = OverridesParser.create().parse_override(word)
     assert [getattr(v, "text", v) for v in choice.sweep_iterator()] == ["1.10", "1e3"]
 
@@ -193,14 +191,14 @@ def test_a_real_sweep_over_odd_names_and_again(swept):
 def test_a_sweep_needs_a_name(name):
     register_resolvers()
     with pytest.raises(UserError, match="sweep"):
-        check_values(["-m", f"sweep={name}"])
+        check_overrides(["-m", f"sweep={name}"])
 
 
 @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "name"])
 def test_an_empty_place_is_refused(key):
     register_resolvers()
     with pytest.raises(UserError, match=key):
-        check_values([f"{key}="])
+        check_overrides([f"{key}="])
 
 
 def go_on(words, *run):
@@ -238,7 +236,7 @@ def test_a_credential_is_left_out_of_the_command_and_named(monkeypatch):
 
 @pytest.mark.parametrize("folder", ["runs/a b", "runs/größe", "runs/a${b}", "'x'", "a\\,b", "1.10"])
 def test_the_folder_to_go_on_in_is_read_as_it_is(folder):
-    (word,) = as_typed(go_on([], None, folder))
+    (word,) = quote_overrides(go_on([], None, folder))
     assert value(word.replace("hydra.run.dir", "key")) == folder
 
 
@@ -265,30 +263,30 @@ def test_all_arguments_of_lightnings_trainer_are_known():
     ],
 )
 def test_the_trainers_arguments_need_no_plus(word, held):
-    words = as_typed([word])
-    check_values(words)
+    words = quote_overrides([word])
+    check_overrides(words)
     key = word.lstrip("+").partition("=")[0]
-    assert OmegaConf.select(composed(words, None), key) == held
+    assert OmegaConf.select(compose_config(words, None), key) == held
 
 
 @pytest.mark.parametrize("word", ["+trainer.limit_train_batch=1", "trainer.logger=false"])
 def test_what_the_trainer_does_not_take_is_refused(word):
     register_resolvers()
     with pytest.raises(UserError, match=r"limit_train_batches|group logger"):
-        check_values([word])
+        check_overrides([word])
 
 
 def test_removing_a_group_is_its_choice_none_or_refused():
-    assert as_typed(["~logger", "~callbacks", "~model/masking=random"]) == [
+    assert quote_overrides(["~logger", "~callbacks", "~model/masking=random"]) == [
         "logger=none",
         "callbacks=none",
         "model/masking=none",
     ]
     for word, named in (("~model", "rd4ad"), ("~data", "mvtec"), ("~seed", "seed")):
         with pytest.raises(UserError, match=named):
-            check_values([word])
-    check_values(["~trainer.log_every_n_steps"])
-    check_values(["~logger.wandb"])
+            check_overrides([word])
+    check_overrides(["~trainer.log_every_n_steps"])
+    check_overrides(["~logger.wandb"])
 
 
 @pytest.mark.parametrize(
@@ -315,7 +313,7 @@ def test_the_likeliest_key_is_suggested(typed, meant):
     from anomalib_rd.cli.errors import dotted, trainer_keys
 
     register_resolvers()
-    block = composed(["model/masking=block"], None)
+    block = compose_config(["model/masking=block"], None)
     known = dotted(OmegaConf.to_container(block, resolve=False))
     assert likeliest(typed, [*known, *trainer_keys()]) == meant
 
@@ -323,7 +321,7 @@ def test_the_likeliest_key_is_suggested(typed, meant):
 def test_glob_makes_a_job_of_each_choice():
     register_resolvers()
     words = ["-m", "model=glob(*rd*)", "logger=none", "data.category=brick"]
-    check_values(words)
+    check_overrides(words)
     _, *words = expand_categories(words)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 from wandb_file import read_runs
 
+from anomalib_rd.cli.checks import check_overrides
 from anomalib_rd.cli.config import conf_dir, register_resolvers
-from anomalib_rd.cli.values import check_values
 from anomalib_rd.results.record import read_record
 from anomalib_rd.results.table import METRICS
 
@@ -92,7 +92,7 @@ def test_trials_share_the_group_and_not_the_folder(agent):
     for run_id in ("trial1", "trial2"):
         (_, _, _, *words), environment = agent(run_id, **{"optimizer.lr": 0.001})
         with mock.patch.dict(os.environ, environment):
-            check_values(words)
+            check_overrides(words)
             config = composed(words)
             folders.add(config.hydra.run.dir)
             groups.add(config.logger.wandb.group)

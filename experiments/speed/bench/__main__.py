@@ -12,11 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from anomalib_rd.cli.categories import composed
-from anomalib_rd.cli.config import register_resolvers
+from anomalib_rd.cli.checks import check_overrides
+from anomalib_rd.cli.config import compose_config, register_resolvers
 from anomalib_rd.cli.errors import explain
-from anomalib_rd.cli.values import check_values
-from anomalib_rd.cli.words import as_typed, literal
+from anomalib_rd.cli.overrides import literal, quote_overrides
 from anomalib_rd.data import AnomalyDataModule, read_image
 from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Distiller
@@ -63,8 +62,8 @@ class MeasuredRun:
             raise UserError("--device cuda: torch finds no CUDA device; choose cpu or auto")
         cuda = options.device != "cpu" and torch.cuda.is_available()
         register_resolvers()
-        overrides = as_typed(options.overrides, many=False)
-        check_values(overrides)
+        overrides = quote_overrides(options.overrides, multirun=False)
+        check_overrides(overrides)
         data = make_data(OmegaConf.create(resolve_config(overrides, cuda)))
         # Contestants have their own cache folders, where the demo data would be made again.
         overrides = [*overrides, f"data.root={literal(str(data.root))}"]
@@ -105,7 +104,7 @@ def resolve_config(overrides: Sequence[str], cuda: bool, run_dir: Path = Path())
     """The config of a run without progress bar, loggers and images, in plain types."""
     folder = f"run_dir={literal(str(run_dir))}"
     accelerator = f"trainer.accelerator={'gpu' if cuda else 'cpu'}"
-    cfg = composed([*DEFAULTS, *overrides, *FIXED, folder, accelerator], None)
+    cfg = compose_config([*DEFAULTS, *overrides, *FIXED, folder, accelerator])
     without_hydra = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     config = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
