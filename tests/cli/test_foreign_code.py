@@ -251,9 +251,9 @@ def test_a_checkpoint_that_is_judged_or_exported_has_nothing_run(stored, capsys,
 @pytest.mark.parametrize("name", [*NAMES, *OF_REPEATING])
 def test_a_record_that_is_repeated_has_nothing_run(repeat, capsys, name):
     assert repeat((ATTACKS | OF_TRAINING | OF_REPEATING)[name]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
     assert canary.CALLS == []
-    assert "everything was made" not in said and "sent.json" in said
+    assert "everything was made" not in error and "sent.json" in error
 
 
 def test_a_tuple_in_a_checkpoint_is_no_hiding_place(stored):
@@ -335,12 +335,12 @@ def test_what_an_exported_file_says_has_nothing_run(configs, tmp_path, name):
     resolved = copy.deepcopy(configs[0])
     (ATTACKS | OF_TRAINING | OF_REPEATING)[name](resolved)
     facts = Metadata("x", "cloth", (64, 64), None, {"mean": [0] * 3, "std": [1] * 3})
-    said = json.dumps(json.loads(facts.to_json()) | {"model": resolved, "training": resolved})
-    if "${" in said:
+    text = json.dumps(json.loads(facts.to_json()) | {"model": resolved, "training": resolved})
+    if "${" in text:
         with pytest.raises(UserError, match="interpolation"):
-            from_json(said, tmp_path / "part.onnx")
+            from_json(text, tmp_path / "part.onnx")
     else:
-        from_json(said, tmp_path / "part.onnx")
+        from_json(text, tmp_path / "part.onnx")
     assert canary.CALLS == []
 
 

@@ -118,7 +118,7 @@ def test_outline_is_drawn_exactly_on_anomalous_images(images, predict, tmp_path)
 
 
 def panel(file):
-    """(H, W) of the whole picture less captions and gaps, for each of its three parts."""
+    """(H, W) of the picture without captions and gaps, for each of its three parts."""
     with Image.open(file) as image:
         assert (image.width - 2 * GAP) % 3 == 0
         return image.height - CAPTION, (image.width - 2 * GAP) // 3
@@ -130,7 +130,7 @@ def test_heatmaps_keep_the_images_proportions(images, predict, tmp_path):
     assert predict(*words) == 0
     assert panel(heatmaps / "rgb.png") == (149, 192)  # of 70 x 90
     assert panel(heatmaps / "palette.png") == (192, 192)
-    # Of 120 x 40, and 40 x 100 turned upright: room for the caption is left beside them.
+    # Of 120 x 40, and 40 x 100 turned upright: the rest is room for the caption.
     assert panel(heatmaps / "alpha.png") == panel(heatmaps / "turned.png") == (192, 192)
     pixels = np.asarray(Image.open(heatmaps / "alpha.png"))[CAPTION:]
     assert (pixels[:, 64:192] == 255).all() and (pixels[:, :64] < 255).all()
@@ -323,7 +323,7 @@ def test_images_scored_before_an_interruption_are_in_the_table(
 
 
 def test_rows_are_in_the_file_before_the_next_image_is_scored(images, predict, monkeypatch):
-    """Whatever ends the process: a kill leaves no time to write a table."""
+    """Whatever ends the process: a kill gives no time to write a table."""
     seen, add = [], Table.add
 
     def look(self, row):
@@ -335,7 +335,7 @@ def test_rows_are_in_the_file_before_the_next_image_is_scored(images, predict, m
     assert seen == list(range(7))
 
 
-def test_a_full_disk_leaves_whole_rows(images, predict, table, monkeypatch, capsys):
+def test_on_a_full_disk_all_rows_are_complete(images, predict, table, monkeypatch, capsys):
     class Disk:
         """Takes a few bytes, then no more."""
 
@@ -442,22 +442,22 @@ def test_pictures_drawn_by_anomalib_rd_are_skipped(
     run_copy, images, predict, tmp_path, monkeypatch, caplog
 ):
     """Those of earlier predictions, of a run and of its evaluations."""
-    place = tmp_path / "place"
-    (place / "photos").mkdir(parents=True)
+    workdir = tmp_path / "workdir"
+    (workdir / "photos").mkdir(parents=True)
     for name in ("rgb.png", "grey.bmp"):
-        (place / "photos" / name).write_bytes((images / name).read_bytes())
-    asked = {place / "photos/rgb.png", place / "photos/grey.bmp"}
-    run_copy.rename(place / "a run")
-    out = ["--out", str(place / "photos/judged"), "--maps", "tiff", "--device", "cpu"]
-    assert main(["predict", str(place / "a run"), str(place), *out]) == 0
-    assert set(find_images([str(place)])) == asked
+        (workdir / "photos" / name).write_bytes((images / name).read_bytes())
+    asked = {workdir / "photos/rgb.png", workdir / "photos/grey.bmp"}
+    run_copy.rename(workdir / "a run")
+    out = ["--out", str(workdir / "photos/scored"), "--maps", "tiff", "--device", "cpu"]
+    assert main(["predict", str(workdir / "a run"), str(workdir), *out]) == 0
+    assert set(find_images([str(workdir)])) == asked
     assert "a run/heatmaps" in caplog.text
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(workdir)
     pattern = set(find_images(["**/*"]))
     assert {path.absolute() for path in pattern} == asked
-    drawn = place / "photos/judged/heatmaps/photos/rgb.png"
+    drawn = workdir / "photos/scored/heatmaps/photos/rgb.png"
     assert list(find_images([str(drawn)])) == [drawn]  # named itself
     # A folder of this name that is not of ours.
-    (place / "photos/heatmaps").mkdir()
-    drawn.rename(place / "photos/heatmaps/mine.png")
-    assert set(find_images([str(place)])) == {*asked, place / "photos/heatmaps/mine.png"}
+    (workdir / "photos/heatmaps").mkdir()
+    drawn.rename(workdir / "photos/heatmaps/mine.png")
+    assert set(find_images([str(workdir)])) == {*asked, workdir / "photos/heatmaps/mine.png"}

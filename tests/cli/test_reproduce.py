@@ -16,13 +16,13 @@ WORDS += [f"+service.api_key={TYPED}", "+service.note=${oc.env:WANDB_API_KEY}"]
 @pytest.fixture(scope="module")
 def done(forked, tmp_path_factory):
     """A multirun of one job with W&B offline, told two secrets; its folder and its data."""
-    place = tmp_path_factory.mktemp("reproduce")
-    make_mvtec(place / "data", ("cloth",))
-    env = {"MVTEC_ROOT": str(place / "data"), "WANDB_API_KEY": KEY}
-    ended = forked("train", "-m", *WORDS, "sweep=s", cwd=place, env=env)
+    workdir = tmp_path_factory.mktemp("reproduce")
+    make_mvtec(workdir / "data", ("cloth",))
+    env = {"MVTEC_ROOT": str(workdir / "data"), "WANDB_API_KEY": KEY}
+    ended = forked("train", "-m", *WORDS, "sweep=s", cwd=workdir, env=env)
     assert ended.status == 0, ended.err
-    (record,) = place.glob("multirun/s/*/*/result.json")
-    return place, record
+    (record,) = workdir.glob("multirun/s/*/*/result.json")
+    return workdir, record
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def reproduce(forked, done, tmp_path):
 
 
 def test_no_secret_is_in_any_file(done):
-    place, record = done
-    files = [path for path in place.rglob("*") if path.is_file()]
+    workdir, record = done
+    files = [path for path in workdir.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert names >= {"result.json", "last.ckpt", "report.html", "sweep.json", "multirun.yaml"}
     assert any(path.suffix == ".wandb" for path in files)
@@ -77,8 +77,8 @@ def test_exactly_the_same_metrics_in_another_process(done, reproduce):
 
 
 def test_differences_of_images_software_and_metrics_are_reported(done, reproduce, tmp_path):
-    place, record = done
-    shutil.copytree(place / "data", tmp_path / "other")
+    workdir, record = done
+    shutil.copytree(workdir / "data", tmp_path / "other")
     training = tmp_path / "other/cloth/train/good"
     (training / "001.png").replace(training / "000.png")
     changed = json.loads(record.read_text())

@@ -1,4 +1,4 @@
-"""A multirun's jobs share a process: each leaves as little behind as if it had its own."""
+"""A multirun's jobs share a process: each releases its memory and its data workers."""
 
 import gc
 
@@ -9,7 +9,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.training.module import DistillationModule
 
 
-def test_no_run_leaves_its_networks_or_its_data_workers_to_the_next(mvtec_root, tmp_path):
+def test_no_networks_or_data_workers_of_a_run_remain_for_the_next(mvtec_root, tmp_path):
     words = ["data=mvtec", f"data.root={mvtec_root}", "data.category=cloth", "data.num_workers=1"]
     words += ["data.image_size=[64,64]", "trainer=cpu", "trainer.max_epochs=1", "logger=none"]
     words += [
@@ -22,8 +22,10 @@ def test_no_run_leaves_its_networks_or_its_data_workers_to_the_next(mvtec_root, 
     gc.disable()  # or it might tidy up for them
     try:
         assert main(["train", "-m", *words, f"hydra.sweep.dir={tmp_path}/s"]) == 0
-        left = [type(o) for o in gc.get_objects() if type(o) in (L.Trainer, DistillationModule)]
-        assert left == []
+        remaining = [
+            type(o) for o in gc.get_objects() if type(o) in (L.Trainer, DistillationModule)
+        ]
+        assert remaining == []
     finally:
         gc.enable()
     workers = [child.name() for child in psutil.Process().children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Output that nobody reads, or that can't show a name, ends no verb."""
+"""Closed pipes and characters that cannot be shown do not end a command."""
 
 import os
 import subprocess

@@ -28,7 +28,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, mvtec_root):
+def workdir(tmp_path, monkeypatch, mvtec_root):
     """An empty folder to work in, one thread, and the data where the environment says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MVTEC_ROOT", str(mvtec_root))
@@ -39,7 +39,7 @@ def place(tmp_path, monkeypatch, mvtec_root):
 
 
 @pytest.fixture
-def sweep(place, capfd):
+def sweep(workdir, capfd):
     """Run a multirun of that name in this process; gives its exit status, output and errors."""
 
     def start(*words):
@@ -49,7 +49,7 @@ def sweep(place, capfd):
             status = stop.code
         return status, *capfd.readouterr()
 
-    start.folder = place / "multirun/s"
+    start.folder = workdir / "multirun/s"
     return start
 
 
@@ -94,21 +94,21 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_and_interrupted_sweep_ends_like_an_undisturbed_one(place, one_thread, capfd):
+def test_a_killed_and_interrupted_sweep_ends_like_an_undisturbed_one(workdir, one_thread, capfd):
     """Two runs; SIGKILL within the first, Ctrl-C within the second, the same command thrice."""
     words = ["train", "-m", *SMALL, "data.category=cloth", "model=fmg_rd", "trainer.max_epochs=4"]
     words += ["scheduler=cosine,none", "data.train_batch_size=4"]
     assert main([*words, "sweep=whole"]) == 0
-    folder = place / "multirun/cut"
+    folder = workdir / "multirun/cut"
 
     again = [*words, "sweep=cut"]
-    killed = process(*again, *stopping(place / "first", signal=signal.SIGKILL))
+    killed = process(*again, *stopping(workdir / "first", signal=signal.SIGKILL))
     assert killed.returncode == -signal.SIGKILL
     cut, missing = read_states(folder)
     assert (cut.state, cut.running.epoch, missing.state) == ("interrupted", 2, "missing")
 
     # The first run goes on; in the second someone presses Ctrl-C. Without the feature cache.
-    stop = stopping(place / "second", epoch=1, signal=signal.SIGINT)
+    stop = stopping(workdir / "second", epoch=1, signal=signal.SIGINT)
     stopped = process(*again, *stop, "speed.feature_cache=off")
     assert stopped.returncode == 130 and "resumed after epoch 2 of 4" in stopped.stdout
     assert "Traceback" not in stopped.stderr
@@ -124,7 +124,7 @@ def test_a_killed_and_interrupted_sweep_ends_like_an_undisturbed_one(place, one_
     shown = capfd.readouterr().out
     assert "is complete: skipped" in shown and "resumed after epoch 1 of 4" in shown
     assert first.items() < written(folder).items()
-    assert contents(folder) == contents(place / "multirun/whole") and len(contents(folder)) == 2
+    assert contents(folder) == contents(workdir / "multirun/whole") and len(contents(folder)) == 2
     assert {state.state for state in read_states(folder)} == {"done"}
 
 
@@ -200,8 +200,8 @@ def test_a_sweep_over_the_kind_of_threshold_runs_and_names_each(sweep):
     assert written(sweep.folder) == times
 
 
-def test_a_failure_is_recorded_and_named_and_the_same_command_retries(sweep, mvtec_root, place):
-    root = make_mvtec(place / "own", categories=("cloth", "knot"))
+def test_a_failure_is_recorded_and_named_and_the_same_command_retries(sweep, mvtec_root, workdir):
+    root = make_mvtec(workdir / "own", categories=("cloth", "knot"))
     broken = root / "knot/test/good/001.png"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:200])
@@ -226,16 +226,16 @@ def test_a_failure_of_another_command_does_not_count(sweep):
     assert sweep(*QUICK, "seed=0")[0] == 0
 
 
-def test_a_run_of_another_config_is_refused(sweep, place, capfd):
+def test_a_run_of_another_config_is_refused(sweep, workdir, capfd):
     single = ["train", *QUICK, "hydra.run.dir=here"]
     assert main(single) == 0
-    before = written(place)
+    before = written(workdir)
     capfd.readouterr()
     assert main([*single, "seed=3"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "here holds a run of another config (seed=0 there, 3 here)" in line
     assert main([*single, "logger=csv", "report.heatmaps=2"]) == 0
-    assert written(place) == before
+    assert written(workdir) == before
 
 
 def test_jobs_that_would_share_a_folder_are_refused_before_any_runs(sweep):
@@ -279,13 +279,13 @@ def test_a_jobs_label_distinguishes_it_from_the_others():
     assert labels({"bottle/0": shared}) == ["data=mvtec trainer.max_epochs=1"]
 
 
-def test_without_a_login_it_prints_once_where_the_runs_are(place, forked):
+def test_without_a_login_it_prints_once_where_the_runs_are(workdir, forked):
     """The jobs of a sweep and its summary are offline; a single run prints it once too."""
     environment = {name: None for name in os.environ if name.startswith("WANDB_")}
-    environment |= {"WANDB_MODE": None, "HOME": str(place)}
+    environment |= {"WANDB_MODE": None, "HOME": str(workdir)}
     quick = [word for word in QUICK if word != "logger=none"]
     for more, runs in ((["-m", "seed=0,1", "sweep=s"], 3), (["hydra.run.dir=one"], 1)):
-        done = forked("train", *quick, *more, cwd=place, env=environment)
+        done = forked("train", *quick, *more, cwd=workdir, env=environment)
         assert done.status == 0, done.err
         (line,) = [line for line in (done.out + done.err).splitlines() if "W&B" in line]
         # The printed command uploads them all.
