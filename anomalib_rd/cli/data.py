@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anomalib_rd.data.check import CategoryCheck, Counts, Finding
     from anomalib_rd.data.sources.source import Source
 
+NUMBERS = {"train", "test", "test good", "test defect", "masks", "published", "images"}
+"""Columns of numbers."""
 PRINTED_FINDINGS = 20
 """Findings per category and severity that are printed; the rest is counted."""
 
@@ -69,29 +71,28 @@ def add_arguments(parser: Parser) -> None:
 def list_categories(options: Namespace) -> int:
     """Print a table of the data set's categories, or of those that the overrides name."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from anomalib_rd.data.sources.source import select_categories
     from anomalib_rd.data.sources.unused import find_unused
 
     source, wanted, _ = select_data(options.overrides)
     notes: list[str] = []
-    table = Table(title=Text(str(source.root)), title_justify="left")
-    for heading in ("category", "group", "train", "test", "defect types (images)"):
-        table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
+    rows = []
     for category in select_categories(source, wanted or "all"):
         split = source.split(category)
-        counts = Counter(sample.defect for sample in split.test)
+        defects = Counter(sample.defect for sample in split.test)
         notes += [f"{category}: {kind.text}" for kind in find_unused(source, category, split)]
-        table.add_row(
-            Text(category),
-            "texture" if category in source.textures else "object",
-            str(len(split.train)),
-            str(len(split.test)),
-            Text(", ".join(f"{defect} ({count})" for defect, count in counts.items())),
+        rows.append(
+            [
+                category,
+                "texture" if category in source.textures else "object",
+                str(len(split.train)),
+                str(len(split.test)),
+                ", ".join(f"{defect} ({count})" for defect, count in defects.items()),
+            ]
         )
-    Console().print(table)
+    headings = ("category", "group", "train", "test", "defect types (images)")
+    Console().print(make_table(str(source.root), headings, rows))
     for note in notes:
         print(note)
     return 0
@@ -173,9 +174,16 @@ def print_check(root: Path, results: list["CategoryCheck"], findings: list["Find
 
     from anomalib_rd.results.files import printable
 
+    headings = ("category", "train", "test good", "test defect", "masks", "published", "found")
+    formats = [
+        (result.category, f"{width} x {height}", mode, str(count))
+        for result in results
+        for (width, height, mode), count in result.formats.most_common()
+    ]
     console = Console()
-    console.print(counts_table(root, results))
-    console.print(formats_table(results))
+    console.print(make_table(str(root), headings, map(counts_row, results)))
+    title = "stored sizes and modes, upright"
+    console.print(make_table(title, ("category", "size", "mode", "images"), formats))
     for result in results:
         kinds = {
             "every value above the background": result.masks - result.soft_masks,
@@ -196,40 +204,28 @@ def print_check(root: Path, results: list["CategoryCheck"], findings: list["Find
     print(count_severities(findings) or "nothing found")
 
 
-def counts_table(root: Path, results: list["CategoryCheck"]) -> "Table":
-    """Image counts on disk and the published ones."""
+def counts_row(result: "CategoryCheck") -> list[str]:
+    """Name, image counts on disk, published counts, and number of findings."""
+    published = " / ".join(map(str, count_values(result.published))) or "-"
+    return [
+        result.category,
+        *([str(count) for count in count_values(result.counts)] or ["?", "?", "?"]),
+        "?" if result.counts is None else str(result.masks),
+        "same" if result.published and result.counts == result.published else published,
+        count_severities(result.findings) or "-",
+    ]
+
+
+def make_table(title: str, headings: Sequence[str], rows: Iterable[Iterable[str]]) -> "Table":
+    """A table for the terminal; numbers are right-justified."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(root)), title_justify="left")
-    table.add_column("category")
-    for heading in ("train", "test good", "test defect", "masks", "published"):
-        table.add_column(heading, justify="right")
-    table.add_column("found")
-    for result in results:
-        counts = [str(count) for count in count_values(result.counts)] or ["?", "?", "?"]
-        published = " / ".join(map(str, count_values(result.published))) or "-"
-        table.add_row(
-            Text(result.category),
-            *counts,
-            "?" if result.counts is None else str(result.masks),
-            "same" if result.published and result.counts == result.published else published,
-            count_severities(result.findings) or "-",
-        )
-    return table
-
-
-def formats_table(results: list["CategoryCheck"]) -> "Table":
-    """Number of images of each size and mode."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="stored sizes and modes, upright", title_justify="left")
-    for heading in ("category", "size", "mode", "images"):
-        table.add_column(heading, justify="right" if heading == "images" else "left")
-    for result in results:
-        for (width, height, mode), count in result.formats.most_common():
-            table.add_row(Text(result.category), f"{width} x {height}", mode, str(count))
+    table = Table(title=Text(title), title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: names may contain rich's markup
     return table
 
 

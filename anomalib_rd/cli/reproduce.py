@@ -7,6 +7,7 @@ that differ (``{name: [original, new]}``).
 
 import logging
 import os
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from anomalib_rd.cli.checks import check_types
+from anomalib_rd.cli.common import Parser
 from anomalib_rd.cli.config import compose_config, conf_dir, is_group, parse_overrides
 from anomalib_rd.cli.overrides import require_current_config
 from anomalib_rd.components import (
@@ -65,41 +67,34 @@ class Reproduction:
     other_teacher: bool = False
 
 
-def split_options(arguments: list[str]) -> tuple[Path | None, set[str], list[str]]:
-    """The value of ``--from``, the given options of it, and the other arguments, for Hydra.
+def split_options(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """The options ``records`` (at most one), ``trust, other_teacher``, and the words for Hydra.
 
     Raises:
         UserError: ``--from`` without a record or twice, or its options without it.
     """
-    records, rest = [], []
-    options: set[str] = set()
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == FLAG:
-            records.append(next(remaining, ""))
-        elif argument.startswith(f"{FLAG}="):
-            records.append(argument.partition("=")[2])
-        elif argument in (TRUST, OTHER_TEACHER):
-            options.add(argument)
-        else:
-            rest.append(argument)
-    if options and not records:
-        raise UserError(f"train: {min(options)} requires {FLAG} RESULT")
-    if records and (len(records) > 1 or not records[0] or records[0].startswith("-")):
+    parser = Parser(prog="anomalib-rd train", add_help=False, allow_abbrev=False)
+    parser.add_argument(FLAG, dest="records", action="append", default=[])
+    parser.add_argument(TRUST, action="store_true")
+    parser.add_argument(OTHER_TEACHER, action="store_true")
+    options, words = parser.parse_known_args(arguments)
+    if not options.records and (options.trust or options.other_teacher):
+        raise UserError(f"train: {TRUST} and {OTHER_TEACHER} require {FLAG} RESULT")
+    if len(options.records) > 1 or "" in options.records:
         raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
-    return (expand_home(records[0]) if records else None), options, rest
+    return options, words
 
 
-def read_reproduction(path: Path, options: set[str], words: list[str]) -> Reproduction:
+def read_reproduction(options: Namespace, words: list[str]) -> Reproduction:
     """Read the record of a run that is to be reproduced.
 
     Raises:
         UserError: ``-m``, or no record, or one without its config as written, or of one of several
             categories, or one that could execute foreign code without ``--trust``.
     """
-    trust = TRUST in options
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"train: {FLAG} reproduces one run; omit -m")
+    path, trust = expand_home(options.records[0]), options.trust
     path = path / RESULT if path.is_dir() else path
     record = read_record(path)
     written = record.get("config_as_written")
@@ -122,7 +117,7 @@ def read_reproduction(path: Path, options: set[str], words: list[str]) -> Reprod
             f"{path}: one category of a run of several; give the {RESULT} of the run itself"
         )
     overrides = [words[index] for index in parse_overrides(words)]
-    return Reproduction(path, record, overrides, trust, OTHER_TEACHER in options)
+    return Reproduction(path, record, overrides, trust, options.other_teacher)
 
 
 @contextmanager

@@ -67,12 +67,12 @@ log = logging.getLogger("anomalib_rd")
 def run(arguments: list[str]) -> int:
     """Check the arguments, then let Hydra compose the config and run the job or jobs."""
     register_resolvers()
-    record, options, words = split_options(arguments)
+    options, words = split_options(arguments)
     if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
         return launch(words, arguments)
     words = quote_overrides(flags_first(words))
-    if record is not None:
-        reproduction = read_reproduction(record, options, words)
+    if options.records:
+        reproduction = read_reproduction(options, words)
         with as_primary(reproduction, words) as words:
             return launch(words, arguments, reproduction)
     register_points(words)
