@@ -283,6 +283,7 @@ def test_without_a_login_it_prints_once_where_the_runs_are(workdir, forked):
     """The jobs of a sweep and its summary are offline; a single run prints it once too."""
     environment = {name: None for name in os.environ if name.startswith("WANDB_")}
     environment |= {"WANDB_MODE": None, "HOME": str(workdir)}
+    environment["MVTEC_ROOT"] = os.environ["MVTEC_ROOT"]
     quick = [word for word in QUICK if word != "logger=none"]
     for more, runs in ((["-m", "seed=0,1", "sweep=s"], 3), (["hydra.run.dir=one"], 1)):
         done = forked("train", *quick, *more, cwd=workdir, env=environment)
