@@ -233,7 +233,7 @@ def test_a_run_of_another_config_is_refused(sweep, workdir, capfd):
     capfd.readouterr()
     assert main([*single, "seed=3"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert " here " in line and "seed=0" in line
+    assert "/here " in line and "seed=0" in line
     assert main([*single, "logger=csv", "report.heatmaps=2"]) == 0
     assert written(workdir) == before
 
