@@ -11,7 +11,7 @@ def run_git(folder, *arguments):
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def test_all_of_it_is_json_and_names_what_is_installed():
+def test_provenance_is_json():
     found = json.loads(json.dumps(provenance.collect_provenance("Some GPU")))
     assert found["software"]["numpy"]
     assert found["software"]["python"].startswith("3.")
@@ -21,7 +21,7 @@ def test_all_of_it_is_json_and_names_what_is_installed():
     assert found["hardware"]["accelerator"] == "Some GPU"
 
 
-def test_packages_that_are_not_installed_are_left_out(monkeypatch):
+def test_missing_packages_are_omitted(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "surely-not-installed"))
     assert set(provenance.software_versions()) == {"python", "system", "numpy"}
 
@@ -70,7 +70,7 @@ def test_the_value_after_a_secret_option_is_masked():
     assert command == "prog --api-key '***' data=mvtec"
 
 
-def test_what_is_no_secret_stays():
+def test_other_arguments_are_unchanged():
     arguments = ["data.category=all", "seed=0,1,2", "model=rd4ad", "-m", "data.root=a b"]
     command = provenance.command_line(["/x/anomalib_rd/__main__.py", *arguments])
     assert command == "python -m anomalib_rd data.category=all seed=0,1,2 model=rd4ad -m " + (
@@ -78,7 +78,7 @@ def test_what_is_no_secret_stays():
     )
 
 
-def test_credentials_of_the_environment_are_masked_wherever_they_stand(monkeypatch):
+def test_credentials_of_the_environment_are_masked(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     monkeypatch.setenv("SECRET_FILE", "/home/me/keys")
     config = {

@@ -41,7 +41,7 @@ def test_every_number_is_a_percentage_of_a_known_metric(published):
             assert all(50 < value <= 100 for value in values.values()), key
 
 
-def test_some_numbers_as_the_sources_state_them(published):
+def test_numbers_of_the_sources(published):
     rd4ad = published["rd4ad_wrn50"]
     assert rd4ad.categories["transistor"] == {"image_auroc": 96.7, "pixel_auroc": 92.5, "pro": 78.0}
     assert rd4ad.mean == {"image_auroc": 98.5, "pixel_auroc": 97.8, "pro": 93.9}
@@ -52,7 +52,7 @@ def test_some_numbers_as_the_sources_state_them(published):
     assert unverified == {"rd4ad_wrn50", "rdpp_wrn50", "rd4ad_rn18"}
 
 
-def test_ours_beside_theirs_over_the_same_categories(tmp_path, published):
+def test_comparison_is_over_the_same_categories(tmp_path, published):
     for category, value in (("bottle", 0.99), ("cable", 0.97)):
         fake_run(tmp_path / category, category, metrics={"image_auroc": value})
     table = compare(category_table(load_runs([tmp_path])), published)
@@ -64,7 +64,7 @@ def test_ours_beside_theirs_over_the_same_categories(tmp_path, published):
     assert not rows.loc["bottle", "verified"]
 
 
-def test_pro_is_compared_under_its_own_protocol_only(tmp_path, published):
+def test_pro_is_compared_within_its_protocol(tmp_path, published):
     fake_run(tmp_path, metrics={"pro_rd4ad": 0.95})
     table = compare(category_table(load_runs([tmp_path])), published)
     under = table.groupby("metric")["method"].agg(set)
@@ -84,12 +84,12 @@ def test_methods_with_means_only_need_all_categories(tmp_path, published):
     assert "fmg_rd" not in set(fewer["method"])
 
 
-def test_the_fifteen_are_those_of_the_data_set():
+def test_mvtec_ad_categories():
     assert MVTEC_AD == MVTEC_TEXTURES | MVTEC_OBJECTS
     assert len(MVTEC_AD) == CATEGORIES
 
 
-def test_fifteen_other_categories_have_no_mean(published):
+def test_mean_only_over_the_fifteen_categories(published):
     others = MVTEC_AD - {"zipper"} | {"metal_plate"}
     for method in published.values():
         assert [method.mean_over(others, metric) for metric in method.mean] == [None] * len(
@@ -102,7 +102,7 @@ def test_other_data_is_not_compared(tmp_path, published):
     assert compare(category_table(load_runs([tmp_path])), published).empty
 
 
-def test_a_damaged_file_is_one_line(tmp_path):
+def test_damaged_file_is_one_line(tmp_path):
     for text in ("a: [1", "a: {name: x, wrong: 1}", "- a"):
         file = tmp_path / "published.yaml"
         file.write_text(text)
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
         load_published(tmp_path / "missing.yaml")
 
 
-def test_an_installed_package_reads_its_own_copy(tmp_path, monkeypatch):
+def test_installed_package_reads_its_own_copy(tmp_path, monkeypatch):
     monkeypatch.setattr("anomalib_rd.results.published._PACKAGE", tmp_path / "anomalib_rd")
     (tmp_path / "experiments").mkdir()
     (tmp_path / "anomalib_rd").mkdir()

@@ -27,7 +27,7 @@ def labels(*configs, **keywords):
     return variant_labels([fake_result(config=config, **keywords) for config in configs])
 
 
-def test_a_run_is_a_row(tmp_path):
+def test_run_is_a_row(tmp_path):
     fake_run(tmp_path / "a", "carpet", 2, config={"sweep": "night"}, metrics={"aupro": math.nan})
     (row,) = load_runs([tmp_path]).to_dict("records")
     expected = {
@@ -50,7 +50,7 @@ def test_a_run_is_a_row(tmp_path):
     assert math.isnan(row["aupro"])
 
 
-def test_oracle_has_columns_of_its_own(tmp_path):
+def test_oracle_has_its_own_columns(tmp_path):
     fake_run(tmp_path / "a", oracle={"epoch": 3, "image_auroc": 0.999})
     runs = load_runs([tmp_path])
     assert runs["oracle_image_auroc"][0] == 0.999
@@ -59,7 +59,7 @@ def test_oracle_has_columns_of_its_own(tmp_path):
     assert not category_table(runs)["metric"].str.startswith("oracle").any()
 
 
-def test_mean_and_std_against_numbers_computed_by_hand(tmp_path):
+def test_mean_and_std_computed_by_hand(tmp_path):
     values = {
         ("carpet", 0): 0.90,
         ("carpet", 1): 0.94,
@@ -96,20 +96,20 @@ def test_one_seed_has_no_std():
     assert row["n_seeds"] == 1
 
 
-def test_an_undefined_category_is_left_out_and_counted():
+def test_undefined_category_is_omitted_and_counted():
     row = summarise(np.array([[0.5, np.nan, 0.7], [0.7, np.nan, 0.9]]))
     assert row["mean"] == pytest.approx(0.7)
     assert (row["n_categories"], row["of_categories"], row["n_seeds"]) == (2, 3, 2)
 
 
-def test_a_seed_that_lacks_a_category_is_left_out_of_the_mean():
+def test_incomplete_seed_is_omitted_from_the_mean():
     # The hard category was run with seed 0 only: seed 1's easy one shall not lift the mean.
     row = summarise(np.array([[0.5, 0.9], [np.nan, 0.99]]))
     assert row["mean"] == pytest.approx(0.7)
     assert row["n_seeds"] == 1
 
 
-def test_without_a_complete_seed_the_mean_is_that_of_the_categories():
+def test_mean_without_a_complete_seed():
     row = summarise(np.array([[0.5, np.nan], [np.nan, 0.9]]))
     assert row["mean"] == pytest.approx(0.7)
     assert row["n_seeds"] == 0
@@ -122,7 +122,7 @@ def test_nothing_defined_is_nan_not_zero():
     assert row["n_categories"] == 0
 
 
-def test_a_repeated_run_counts_once(tmp_path):
+def test_repeated_run_counts_once(tmp_path):
     fake_run(tmp_path / "1", metrics={"image_auroc": 0.1})
     fake_run(tmp_path / "2", metrics={"image_auroc": 0.9})
     row = cell(category_table(load_runs([tmp_path])), "bottle")
@@ -130,7 +130,7 @@ def test_a_repeated_run_counts_once(tmp_path):
     assert row["n_seeds"] == 1
 
 
-def test_variants_and_data_are_kept_apart(tmp_path):
+def test_variants_and_data_sets_are_separate(tmp_path):
     fake_run(tmp_path / "1", config={"optimizer.lr": 0.1}, metrics={"image_auroc": 0.1})
     fake_run(tmp_path / "2", config={"optimizer.lr": 0.2}, metrics={"image_auroc": 0.2})
     fake_run(tmp_path / "3", data="demo", metrics={"image_auroc": 0.3})
@@ -142,7 +142,7 @@ def test_variants_and_data_are_kept_apart(tmp_path):
     )
 
 
-def test_seed_category_paths_and_kind_of_device_make_no_variant():
+def test_seed_category_paths_and_device_make_no_variant():
     one = fake_result("bottle", 0)
     other = fake_result("carpet", 1)
     other["config"] |= {"name": "x", "sweep": "y", "logger": {"project": "z"}, "run_dir": "/a/b"}
@@ -155,7 +155,7 @@ def test_seed_category_paths_and_kind_of_device_make_no_variant():
     assert variant_labels([one, other]) == ["rd4ad resnet18"] * 2
 
 
-def test_caches_that_change_no_bit_make_no_variant():
+def test_caches_make_no_variant():
     caches = {"speed.image_cache": False, "speed.feature_cache": "off"}
     other = {"speed.image_cache": True, "speed.feature_cache": "device"}
     assert labels(caches, other) == ["rd4ad resnet18"] * 2
@@ -163,7 +163,7 @@ def test_caches_that_change_no_bit_make_no_variant():
     assert rounding[0] != rounding[1]
 
 
-def test_what_changes_the_result_is_named():
+def test_label_has_keys_that_change_the_result():
     held_out = {"validation.kind": "synthetic"}
     kinds = [{"threshold.kind": kind, **held_out} for kind in ("quantile", "f1max")]
     assert labels(*kinds) == [
@@ -185,7 +185,7 @@ def fingerprinted(root, fingerprint, category="bottle", seed=0):
     return record | {"data": record["data"] | {"fingerprint": fingerprint}}
 
 
-def test_other_images_of_the_same_category_make_a_variant():
+def test_different_images_make_a_variant():
     same = [fingerprinted("/a", "sha-1"), fingerprinted("/b", "sha-1", seed=1)]
     assert variant_labels(same) == ["rd4ad resnet18"] * 2
     lines = [fingerprinted("/line_1", "sha-1"), fingerprinted("/line_2", "sha-2")]
@@ -197,14 +197,14 @@ def test_other_images_of_the_same_category_make_a_variant():
     ]
 
 
-def test_labels_sort_as_one_reads_them():
+def test_label_order():
     expected = ["a ratio=null", "a ratio=0.5", "a ratio=0.75", "a ratio=10", "b part=NoMasking"]
     expected += ["b part=Block", "resnet18", "resnet50"]
     shuffled = expected[::-1]
     assert sorted(shuffled, key=label_order) == expected
 
 
-def test_runs_are_ordered_by_data_and_variant_then_path(tmp_path):
+def test_runs_are_sorted_by_data_variant_and_path(tmp_path):
     ratios = {"x": 0.5, "y": 0.1, "z": 0.5}
     for seed, (name, ratio) in enumerate(ratios.items()):
         fake_run(tmp_path / name, seed=seed, config={"model.masking.ratio": ratio})
@@ -213,14 +213,14 @@ def test_runs_are_ordered_by_data_and_variant_then_path(tmp_path):
     assert [path.rpartition("/")[2] for path in runs["run"]] == ["v", "y", "x", "z"]
 
 
-def test_a_rate_called_path_does_make_a_variant():
+def test_number_named_path_makes_a_variant():
     assert labels({"model.drop_path": 0.1}, {"model.drop_path": 0.2}) == [
         "rd4ad resnet18 drop_path=0.1",
         "rd4ad resnet18 drop_path=0.2",
     ]
 
 
-def test_a_key_is_as_short_as_it_is_unique():
+def test_keys_are_shortened_to_a_unique_ending():
     a = {"model.masking.ratio": 0.3, "model.other.ratio": 1, "trainer.max_epochs": 5}
     b = a | {"model.masking.ratio": 0.5, "trainer.max_epochs": 9}
     assert labels(a, b) == [
@@ -229,7 +229,7 @@ def test_a_key_is_as_short_as_it_is_unique():
     ]
 
 
-def test_an_interpolated_copy_of_a_key_is_named_once():
+def test_interpolated_key_appears_once():
     one, other = labels(
         {"data.default_epochs": 5, "trainer.max_epochs": 5},
         {"data.default_epochs": 9, "trainer.max_epochs": 9},
@@ -237,13 +237,13 @@ def test_an_interpolated_copy_of_a_key_is_named_once():
     assert (one, other) == ("rd4ad resnet18 default_epochs=5", "rd4ad resnet18 default_epochs=9")
 
 
-def test_settings_of_an_alternative_are_not_listed():
+def test_settings_of_an_alternative_are_omitted():
     off = {"model.part": {"_target_": "anomalib_rd.networks.NoMasking"}}
     on = {"model.part": {"_target_": "anomalib_rd.networks.Masking", "block": 4, "token": "zero"}}
     assert labels(off, on) == ["rd4ad resnet18 part=NoMasking", "rd4ad resnet18 part=Masking"]
 
 
-def test_a_setting_that_alone_differs_by_being_there_is_listed():
+def test_key_that_only_one_config_has():
     assert labels({}, {"model.extra": True}) == ["rd4ad resnet18", "rd4ad resnet18 extra=true"]
 
 
@@ -256,12 +256,12 @@ def test_equal_labels_mean_equal_configs():
         assert first != second
 
 
-def test_a_paths_last_part_is_enough_where_it_tells():
+def test_paths_are_shortened_to_their_name():
     one, other = labels({"model.file": "/x/a.pth"}, {"model.file": "/x/b.pth"})
     assert (one, other) == ("rd4ad resnet18 file=a.pth", "rd4ad resnet18 file=b.pth")
 
 
-def test_long_tables_go_to_csv_and_back(tmp_path):
+def test_csv_round_trip(tmp_path):
     for category in (TEXTURES[0], OBJECTS[0]):
         fake_run(tmp_path / category, category, metrics={"pixel_auroc": math.nan})
     runs = load_runs([tmp_path])

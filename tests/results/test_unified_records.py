@@ -1,4 +1,4 @@
-"""The categories of a unified run stand in tables as runs of their own."""
+"""Runs of several categories: each category is a row of its own in tables."""
 
 import pytest
 from fake_runs import fake_run
@@ -28,11 +28,11 @@ def unified(folder, categories, seed=0, auroc=0.9):
         ([f"category_{number}" for number in range(15)], "unified-15"),
     ],
 )
-def test_a_set_has_a_name_that_fits_a_folder(category, name):
+def test_category_set_name(category, name):
     assert category_set_name(category) == name
 
 
-def test_its_categories_are_found_in_its_place(tmp_path):
+def test_category_folders_replace_the_run(tmp_path):
     run = unified(tmp_path / "a/run", ["bottle", "pill"])
     parts = [category_folder(run, name) for name in ("bottle", "pill")]
     assert find_runs(tmp_path) == find_runs(run) == parts
@@ -40,13 +40,13 @@ def test_its_categories_are_found_in_its_place(tmp_path):
     assert {parent_run(part) for part in parts} == {run} and parent_run(run) == run
 
 
-def test_categories_of_a_run_that_was_cut_off_do_not_count(tmp_path):
+def test_categories_of_an_interrupted_run_are_ignored(tmp_path):
     (unified(tmp_path / "run", ["bottle", "pill"]) / "result.json").unlink()
     with pytest.raises(UserError, match="no complete run"):
         find_runs(tmp_path)
 
 
-def test_it_is_compared_with_a_model_for_each_category_pair_by_pair(tmp_path):
+def test_unified_model_is_compared_with_one_model_per_category(tmp_path):
     for seed in (0, 1):
         unified(tmp_path / f"unified-{seed}", ["bottle", "pill"], seed, auroc=0.9)
         for category, auroc in (("bottle", 0.94), ("pill", 0.92)):
@@ -61,7 +61,7 @@ def test_it_is_compared_with_a_model_for_each_category_pair_by_pair(tmp_path):
     assert (row["n_pairs"], row["n_left_out"], row["n_categories"]) == (4, 0, 2)
 
 
-def test_models_of_other_sets_are_other_variants(tmp_path):
+def test_category_sets_are_variants(tmp_path):
     unified(tmp_path / "two", ["bottle", "pill"])
     unified(tmp_path / "three", ["bottle", "cable", "pill"])
     labels = set(load_runs([tmp_path])["variant"])

@@ -6,7 +6,7 @@ from anomalib_rd.tracking.wandb_logger import close_runs, finish
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_an_exception_closes_the_run_as_failed_and_passes_through(make_logger, save_dir, error):
+def test_exception_closes_the_run_as_failed(make_logger, save_dir, error):
     import wandb
 
     logger = make_logger()
@@ -18,7 +18,7 @@ def test_an_exception_closes_the_run_as_failed_and_passes_through(make_logger, s
     assert run.exit_code == 1 and run.summary["train/loss"] == 1.0
 
 
-def test_other_loggers_are_left_alone_beside_a_wandb_one(make_logger, save_dir, tmp_path):
+def test_other_loggers_are_unchanged(make_logger, save_dir, tmp_path):
     csv = CSVLogger(tmp_path / "csv")
     logger = make_logger()
     with close_runs([csv, logger]):
@@ -31,12 +31,12 @@ def test_other_loggers_are_left_alone_beside_a_wandb_one(make_logger, save_dir, 
     assert [run.exit_code for run in read_runs(save_dir)] == [0]
 
 
-def test_no_logger_at_all():
+def test_no_logger():
     with close_runs([]):
         pass
 
 
-def test_finishing_twice_is_fine(make_logger, save_dir):
+def test_finishing_twice(make_logger, save_dir):
     logger = make_logger()
     logger.log_metrics({"a": 1.0})
     finish(logger, failed=False)
@@ -44,7 +44,7 @@ def test_finishing_twice_is_fine(make_logger, save_dir):
     assert [run.exit_code for run in read_runs(save_dir)] == [0]
 
 
-def test_what_wandb_raises_at_the_end_becomes_one_line(make_logger, monkeypatch, caplog):
+def test_error_of_finish_becomes_one_line(make_logger, monkeypatch, caplog):
     logger = make_logger()
     run = logger.experiment
     with monkeypatch.context() as patched:
@@ -54,10 +54,11 @@ def test_what_wandb_raises_at_the_end_becomes_one_line(make_logger, monkeypatch,
         with close_runs([logger]):
             pass
     (record,) = [r for r in caplog.records if r.name.startswith("anomalib_rd")]
-    assert "upload not finished (60 s); `wandb sync " in record.getMessage()
+    message = record.getMessage()
+    assert "(60 s)" in message and "`wandb sync " in message and "\n" not in message
 
 
-def test_a_failing_finish_does_not_hide_the_first_error(make_logger, monkeypatch):
+def test_error_of_finish_does_not_hide_the_first_error(make_logger, monkeypatch):
     logger = make_logger()
     run = logger.experiment
     with monkeypatch.context() as patched:

@@ -27,14 +27,14 @@ def stored(folder):
     return run
 
 
-def test_it_stands_beside_the_sweeps_runs(stored, folder):
+def test_summary_run_belongs_to_the_sweep(stored, folder):
     assert (stored.project, stored.group, stored.job_type) == ("theirs", "study", "summary")
     assert stored.name == "s summary" and stored.exit_code == 0
     assert stored.id == (folder / WANDB_ID).read_text().strip()
     assert stored.config["sweep"] == "s" and stored.config["seeds"] == [0, 1]
 
 
-def test_the_long_table_has_a_row_for_each_variant_category_and_metric(stored):
+def test_means_table(stored):
     rows = table(stored, keys.MEANS)
     assert len(rows) == 2 * 5 * 8  # variants, two categories and three means, metrics
     (row,) = [
@@ -47,7 +47,7 @@ def test_the_long_table_has_a_row_for_each_variant_category_and_metric(stored):
     assert (row["data"], row["group"], row["n_seeds"]) == ("mvtec", "texture", 2)
 
 
-def test_the_table_to_read_is_in_percent_with_a_column_for_each_variant_and_metric(stored):
+def test_categories_table_is_in_percent(stored):
     rows = table(stored, keys.CATEGORIES)
     assert [row["category"] for row in rows] == [
         "carpet",
@@ -62,7 +62,7 @@ def test_the_table_to_read_is_in_percent_with_a_column_for_each_variant_and_metr
     assert rows[1]["rd4ad resnet18 ratio=0.3 aupro"] is None
 
 
-def test_bars_of_a_category_stand_together_and_the_undefined_is_left_out(stored):
+def test_bar_charts(stored):
     rows = table(stored, "sweep/image_auroc_table")
     assert [row["bar"] for row in rows[:2]] == [
         "cable | rd4ad resnet18 ratio=0.0",
@@ -74,7 +74,7 @@ def test_bars_of_a_category_stand_together_and_the_undefined_is_left_out(stored)
     assert chart["fieldSettings"] == {"label": "bar", "value": "percent"}
 
 
-def test_differences_to_the_baseline_and_the_sheet_of_heatmaps_are_there(stored):
+def test_differences_and_sheet_of_heatmaps(stored):
     rows = {row["metric"]: row for row in table(stored, keys.DIFFERENCES)}
     assert rows["image_auroc"]["difference"] == pytest.approx(0.02)
     assert rows["image_auroc"]["baseline"] == "rd4ad resnet18 ratio=0.0"
@@ -82,7 +82,7 @@ def test_differences_to_the_baseline_and_the_sheet_of_heatmaps_are_there(stored)
     assert (stored.files / row[keys.HEATMAPS]["path"]).is_file()
 
 
-def test_summary_has_the_means_of_each_variant_and_the_numbers_of_runs(stored):
+def test_summary_values(stored):
     assert stored.summary["mean/image_auroc/rd4ad_resnet18_ratio_0_3"] == pytest.approx(0.925)
     assert stored.summary["mean/aupro/rd4ad_resnet18_ratio_0_0"] == pytest.approx(0.93)
     assert (stored.summary["runs/done"], stored.summary["runs/failed"]) == (8, 1)

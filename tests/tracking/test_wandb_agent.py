@@ -1,4 +1,4 @@
-"""What an agent of a W&B sweep starts: wandb's own agent makes the command, we run it."""
+"""Trials of a W&B sweep: the command is made by wandb's own agent."""
 
 import os
 import random
@@ -31,7 +31,7 @@ def sweep():
 
 @pytest.fixture
 def agent(sweep, monkeypatch, tmp_path):
-    """Gives a trial's command and environment, as an agent in this folder would start it."""
+    """A trial's command and environment, as an agent in this folder would start it."""
     from wandb import wandb_agent
 
     started = mock.Mock()
@@ -81,13 +81,13 @@ def test_every_choice_composes(agent, sweep):
         assert config.model.name == "fmg_rd" and config.validation.kind == "synthetic"
 
 
-def test_it_is_the_validation_that_is_optimised(sweep):
+def test_metric_is_of_the_validation(sweep):
     stage, metric = sweep["metric"]["name"].split("/")
     assert (stage, sweep["metric"]["goal"]) == ("val", "maximize") and metric in METRICS
     assert not any("test" in word for word in sweep["command"])
 
 
-def test_trials_share_the_group_and_not_the_folder(agent):
+def test_trials_share_the_group_but_no_folder(agent):
     folders, groups = set(), set()
     for run_id in ("trial1", "trial2"):
         (_, _, _, *words), environment = agent(run_id, **{"optimizer.lr": 0.001})
@@ -101,7 +101,7 @@ def test_trials_share_the_group_and_not_the_folder(agent):
     assert groups == {"wandb-7e123456"}
 
 
-def test_a_trial_is_logged_as_the_agents(agent, sweep, tmp_path, monkeypatch):
+def test_trial_is_logged_as_the_agents_run(agent, sweep, tmp_path, monkeypatch):
     make_mvtec(tmp_path / "mvtec", categories=("bottle",), train=10)
     monkeypatch.setenv("MVTEC_ROOT", str(tmp_path / "mvtec"))
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -61,7 +61,7 @@ def test_summary_has_each_metric_for_the_run_and_for_the_category(stored):
         assert f"{prefix}/pixel_auroc" not in stored.summary
 
 
-def test_summary_keeps_tables_and_images_as_the_workspace_reads_them(stored):
+def test_summary_has_tables_and_images(stored):
     assert stored.summary["test/images"]["_type"] == "table-file"
     assert stored.summary["test/examples"]["_type"] == "images/separated"
 
@@ -79,7 +79,7 @@ def test_table_has_a_row_per_test_image(stored):
     assert len([name for name in names if name.endswith(".mask.png")]) >= 2
 
 
-def test_examples_carry_switchable_masks_that_are_on_disk(stored):
+def test_examples_have_masks(stored):
     (row,) = [row for row in stored.history if "test/examples" in row]
     examples = row["test/examples"]
     assert examples["count"] == 2 and (examples["width"], examples["height"]) == (32, 24)
@@ -103,7 +103,7 @@ def test_anomaly_maps_share_one_colour_scale(stored):
     assert half.sum() < high.sum() and abs(half - [188, 55, 84]).max() <= 3  # its middle
 
 
-def test_no_examples_still_gives_the_table(make_logger, save_dir):
+def test_table_without_images(make_logger, save_dir):
     logger = make_logger()
     log_evaluation(
         logger, categories={"bottle": METRICS}, metrics=METRICS, scores=scores(), images=[]
@@ -114,7 +114,7 @@ def test_no_examples_still_gives_the_table(make_logger, save_dir):
     assert "test/images" in row and "test/examples" not in row
 
 
-def test_an_example_without_a_score_is_refused(make_logger):
+def test_image_without_score_is_refused(make_logger):
     with pytest.raises(ValueError, match=r"nowhere\.png"):
         log_evaluation(
             make_logger(),
@@ -125,7 +125,7 @@ def test_an_example_without_a_score_is_refused(make_logger):
         )
 
 
-def test_other_loggers_are_left_alone(tmp_path):
+def test_other_loggers_are_ignored(tmp_path):
     logger = CSVLogger(tmp_path / "csv")
     log_evaluation(
         logger, categories={"bottle": METRICS}, metrics=METRICS, scores=scores(), images=[]

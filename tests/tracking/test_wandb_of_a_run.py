@@ -9,7 +9,7 @@ from anomalib_rd.tracking.workspace import CONFIG, define_workspace
 from anomalib_rd.training.train import train
 
 
-def test_a_run_can_be_read_in_the_dashboard(compose_config, tmp_path, monkeypatch):
+def test_run_has_every_key_of_the_workspace(compose_config, tmp_path, monkeypatch):
     for name in ("WANDB_PROJECT", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_DIR", "WANDB_TAGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")

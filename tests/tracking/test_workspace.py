@@ -28,7 +28,7 @@ def all_keys(of=PANELS):
     }
 
 
-def test_every_metric_shown_is_one_that_is_logged():
+def test_every_metric_is_logged():
     stages = {"test", "val", "test_curve", "bottle", "wood", "sweep"}
     others = {keys.IMAGES, keys.EXAMPLES, keys.MAPS, keys.CATEGORIES, keys.DIFFERENCES}
     others |= {keys.HEATMAPS, "train/loss", "Group"}
@@ -39,7 +39,7 @@ def test_every_metric_shown_is_one_that_is_logged():
 
 
 @pytest.mark.parametrize("masking", ["random", "none"])
-def test_every_config_key_shown_is_in_a_runs_config(compose_config, masking):
+def test_every_config_key_exists(compose_config, masking):
     config = compose_config("model=fmg_rd", f"model/masking={masking}")
     shown = {key.removeprefix(CONFIG) for key in all_keys() if key.startswith(CONFIG)}
     only_masked = {"model.masking.ratio", "model.masking.strategy"} if masking == "none" else set()
@@ -48,12 +48,12 @@ def test_every_config_key_shown_is_in_a_runs_config(compose_config, masking):
         assert OmegaConf.select(config, key) is not None, key
 
 
-def test_each_headline_metric_has_bars_of_all_categories():
+def test_bars_of_all_categories():
     shown = [panel.keys for panel in PANELS["Categories"]]
     assert shown == [(f"bottle/{m}", f"wood/{m}") for m in keys.HEADLINE]
 
 
-def test_summary_runs_share_no_key_with_the_panels_of_other_runs():
+def test_summary_runs_have_their_own_keys():
     sweeps = all_keys({"Sweeps": PANELS["Sweeps"]})
     others = all_keys({name: panels for name, panels in PANELS.items() if name != "Sweeps"})
     assert all(key.startswith("sweep/") for key in sweeps)
@@ -67,7 +67,7 @@ def built():
     return build_view(DEFINED)._to_model()
 
 
-def test_the_view_can_be_sent_and_has_every_panel():
+def test_view_has_every_panel():
     spec = json.loads(built().spec.model_dump_json(by_alias=True, exclude_none=True))
     sections = spec["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == list(PANELS)
@@ -77,7 +77,7 @@ def test_the_view_can_be_sent_and_has_every_panel():
         assert key.removeprefix(CONFIG).partition(".")[0] in text
 
 
-def test_runs_are_grouped_by_sweep_and_job_type_and_panels_by_the_nested_config():
+def test_grouping():
     section = built().spec.section
     (runset,) = section.run_sets
     assert [(key.section, key.name) for key in runset.grouping] == [
@@ -99,7 +99,7 @@ def test_runs_are_grouped_by_sweep_and_job_type_and_panels_by_the_nested_config(
     assert panels["train/loss"].x_axis == "epoch"
 
 
-def test_it_is_saved(stub, capsys):
+def test_workspace_is_saved(stub, capsys):
     pytest.importorskip("wandb_workspaces")
     assert run_command(["workspace", "--entity", "team", "--project", "p", "--name", "mine"]) == 0
     (sent,) = [body["variables"] for name, body in stub.bodies if name == "UpsertView2"]
@@ -109,29 +109,29 @@ def test_it_is_saved(stub, capsys):
     assert line.endswith("/team/p?nw=abc")
 
 
-def test_without_an_entity_it_is_the_logins_own(stub):
+def test_default_entity(stub):
     pytest.importorskip("wandb_workspaces")
     assert run_command(["workspace"]) == 0
     (sent,) = [body["variables"] for name, body in stub.bodies if name == "UpsertView2"]
     assert sent["entityName"] == "me"
 
 
-def test_a_server_that_does_not_answer_is_one_line(stub, monkeypatch):
+def test_silent_server_is_one_line(stub, monkeypatch):
     pytest.importorskip("wandb_workspaces")
     monkeypatch.setattr("wandb.Api._HTTP_TIMEOUT", 1)
     stub.hangs.set()
-    with pytest.raises(UserError, match=r"was not saved at http://127\.0\.0\.1") as error:
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1") as error:
         run_command(["workspace", "--entity", "team"])
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_without_a_login_nothing_is_sent():
+def test_missing_login():
     pytest.importorskip("wandb_workspaces")
-    with pytest.raises(UserError, match="no login found; `wandb login` before"):
+    with pytest.raises(UserError, match="wandb login"):
         run_command(["workspace", "--entity", "team"])
 
 
-def test_without_the_extra_it_says_how_to_install(monkeypatch):
+def test_missing_extra(monkeypatch):
     monkeypatch.setattr("anomalib_rd.cli.workspace.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r'pip install "anomalib-rd\[workspace\]"'):
         run_command(["workspace"])
@@ -166,7 +166,7 @@ print(sorted({"wandb", "wandb_workspaces", "torch", "pandas"} & set(sys.modules)
 """
 
 
-def test_the_definition_needs_neither_wandb_nor_torch():
+def test_definition_without_wandb_and_torch():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *text, loaded = done.stdout.splitlines()

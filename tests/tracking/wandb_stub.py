@@ -1,4 +1,4 @@
-"""A server on loopback that knows enough of W&B's API to start a run and save a view."""
+"""A local server with the part of W&B's API that starts a run and saves a view."""
 
 import json
 import re
@@ -9,9 +9,9 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Stub(ThreadingHTTPServer):
-    """With `hangs` set it takes requests and is silent, with `refuses` it answers by that status.
+    """With `hangs` set it does not answer, with `refuses` it answers with that status.
 
-    `operations` and `bodies` are what it was asked: names, and (name, request); `paths` where.
+    Requests are in `operations` (names), `bodies` (name, request) and `paths`.
     """
 
     daemon_threads = True

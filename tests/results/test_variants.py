@@ -1,4 +1,4 @@
-"""What variants are called: the user's words, and only what differs."""
+"""Labels of variants: the user's words, and only what differs."""
 
 import pytest
 from fake_runs import fake_result, fake_run
@@ -27,12 +27,12 @@ def labels(*records):
     return [label.removeprefix("rd4ad resnet18").strip() for label in variant_labels(records)]
 
 
-def test_a_choice_is_called_as_it_was_typed():
+def test_choice_as_typed():
     off, on = record(NONE, model__masking="none"), record(RANDOM, model__masking="random")
     assert labels(off, on) == ["masking=none", "masking=random"]
 
 
-def test_what_differs_within_a_choice_is_named_beside_it():
+def test_differences_within_a_choice():
     off, on = record(NONE, model__masking="none"), record(RANDOM, model__masking="random")
     more = record(MORE, model__masking="random")
     assert labels(off, on, more) == [
@@ -42,25 +42,25 @@ def test_what_differs_within_a_choice_is_named_beside_it():
     ]
 
 
-def test_a_key_outside_of_the_choice_is_not_hidden_by_it():
+def test_key_outside_of_the_choice():
     off = record(NONE | {"optimizer.lr": 0.1}, model__masking="none")
     on = record(RANDOM | {"optimizer.lr": 0.2}, model__masking="random")
     assert set(labels(off, on)[0].split()) == {"masking=none", "lr=0.1"}
 
 
-def test_choices_with_the_same_content_are_one_variant():
+def test_equal_choices_are_one_variant():
     one, other = record(RANDOM, model__masking="random"), record(RANDOM, model__masking="mine")
     off = record(NONE, model__masking="none")
     assert labels(one, other, off) == ["masking=random", "masking=random", "masking=none"]
 
 
-def test_choices_that_make_no_variant_are_not_named():
+def test_choices_without_effect_are_omitted():
     one = record({"trainer.accelerator": "cpu"}, trainer="cpu", experiment="x")
     other = record({"trainer.accelerator": "cuda"}, trainer="gpu", experiment="y")
     assert labels(one, other) == ["", ""]
 
 
-def test_records_without_choices_keep_the_names_of_classes():
+def test_records_without_choices_use_class_names():
     old = fake_result(config=NONE)
     assert labels(old, record(RANDOM, model__masking="random")) == [
         "masking=NoMasking",
@@ -84,12 +84,12 @@ def test_records_without_choices_keep_the_names_of_classes():
         ("nobody", []),
     ],
 )
-def test_a_variant_is_found_by_the_words_that_were_typed(name, found):
+def test_matching_labels(name, found):
     known = ["a r.tv masking=none", "a r.tv masking=random ratio=0.5", "b r.tv"]
     assert matching_labels(known, name) == found
 
 
-def test_the_baseline_takes_the_choice_as_typed(tmp_path):
+def test_baseline_as_typed(tmp_path):
     for name, config in (("none", NONE), ("random", RANDOM)):
         choices = {"model/masking": name}
         fake_run(tmp_path / name, config=config, choices=choices)
@@ -100,7 +100,7 @@ def test_the_baseline_takes_the_choice_as_typed(tmp_path):
         choose_baselines(runs, "resnet18")
 
 
-def test_short_labels_are_what_differs():
+def test_short_labels():
     known = ["a r x=1", "a r x=2 y=3"]
     assert list(short_labels(known).values()) == ["x=1", "x=2 y=3"]
     assert shared_words(known) == ["a", "r"]

@@ -1,4 +1,4 @@
-"""Who works on a run, and whether it still does."""
+"""Claims of runs: processes, locks, progress."""
 
 import errno
 import json
@@ -63,7 +63,7 @@ def other_process():
         other.communicate()
 
 
-def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
+def test_claimed_run_records_process_and_progress(tmp_path):
     run = tmp_path / "run"
     with claim_run(run):
         running = read_running(run)
@@ -76,7 +76,7 @@ def test_a_claimed_run_says_by_whom_and_how_far(tmp_path):
     assert not (run / RUNNING).exists()
 
 
-def test_a_child_process_may_say_how_far_the_run_is(tmp_path):
+def test_child_process_may_record_progress(tmp_path):
     code = "import sys; from pathlib import Path; "
     code += (
         "from anomalib_rd.results.sweeps import record_epoch; record_epoch(Path(sys.argv[1]), 2, 4)"
@@ -86,7 +86,7 @@ def test_a_child_process_may_say_how_far_the_run_is(tmp_path):
         assert (read_running(tmp_path).epoch, read_running(tmp_path).pid) == (2, os.getpid())
 
 
-def test_an_earlier_failure_is_forgotten_when_the_run_is_claimed(tmp_path):
+def test_claim_removes_an_earlier_failure(tmp_path):
     write_failure(tmp_path, ValueError("full disk"))
     with claim_run(tmp_path):
         assert not (tmp_path / FAILURE).exists()
@@ -100,7 +100,7 @@ def half(path, pid=DEAD):
     return path / f".anomalib-rd.{pid}.0123abcd.tmp"
 
 
-def test_a_killed_writer_leaves_what_the_next_claim_removes(tmp_path):
+def test_claim_removes_partial_files(tmp_path):
     folders = ["", "checkpoints", "heatmaps", "per_category/bottle", "per_category/pill/heatmaps"]
     for folder in folders:
         path = tmp_path / folder / "result.json"
@@ -115,7 +115,7 @@ def test_a_killed_writer_leaves_what_the_next_claim_removes(tmp_path):
         assert not list(tmp_path.rglob(".*.tmp"))
 
 
-def test_nothing_else_is_removed_though_the_run_is_in_the_users_own_folder(tmp_path):
+def test_claim_removes_nothing_else(tmp_path):
     links = tmp_path / "elsewhere"
     kept = [
         tmp_path / "notes.tmp",
@@ -139,7 +139,7 @@ def test_nothing_else_is_removed_though_the_run_is_in_the_users_own_folder(tmp_p
         assert [path for path in kept if not path.exists()] == []
 
 
-def test_a_refused_process_removes_nothing(tmp_path):
+def test_refused_process_removes_nothing(tmp_path):
     running = half(tmp_path)
     running.write_bytes(b"half")
     with other_process() as other:
@@ -165,7 +165,7 @@ def claim_when_told(folders, number, all_of_them, outcomes):
             all_of_them.wait(timeout=30)
 
 
-def test_of_eight_processes_one_gets_the_run(tmp_path):
+def test_one_of_eight_processes_gets_the_run(tmp_path):
     """Twenty times, on new folders and on those that a killed process has left."""
     folders = [tmp_path / str(turn) for turn in range(20)]
     for folder in folders[::2]:
@@ -187,7 +187,7 @@ def test_of_eight_processes_one_gets_the_run(tmp_path):
     assert [job.exitcode for job in jobs] == [0] * 8
 
 
-def test_a_killed_process_leaves_no_lock(tmp_path):
+def test_killed_process_releases_its_lock(tmp_path):
     code = "import os, sys; from pathlib import Path; "
     code += "from anomalib_rd.results.files import file_lock; "
     code += "lock = file_lock(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
@@ -198,7 +198,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         assert time.monotonic() - began < 5
 
 
-def test_a_lock_that_is_never_given_back_is_one_line(tmp_path, monkeypatch):
+def test_lock_timeout_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.1)
     refused = pytest.raises(UserError, match=r"\.running\.lock")
     with files.file_lock(tmp_path / ".running.lock"), refused:
@@ -208,7 +208,7 @@ def test_a_lock_that_is_never_given_back_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, number):
+def test_file_system_without_locks(tmp_path, monkeypatch, number):
     class NoLock:
         def __init__(self, *args, **options):
             pass
@@ -225,7 +225,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, numbe
     assert not (tmp_path / RUNNING).exists()
 
 
-def test_what_another_process_took_over_stays_its_own(tmp_path):
+def test_run_taken_over_by_another_process(tmp_path):
     """This one was silent for so long, on another machine, that it was taken for dead."""
     with pytest.raises(KeyboardInterrupt), claim_run(tmp_path):
         write_running(tmp_path, host="elsewhere", pid=17)
@@ -236,7 +236,7 @@ def test_what_another_process_took_over_stays_its_own(tmp_path):
         claim_run(tmp_path).__enter__()
 
 
-def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path):
+def test_failed_run_is_released_and_interrupted_run_keeps_its_epoch(tmp_path):
     with pytest.raises(ValueError, match="no"), claim_run(tmp_path):
         raise ValueError("no")
     assert not (tmp_path / RUNNING).exists()
@@ -249,7 +249,7 @@ def test_a_failed_run_is_nobodys_and_an_interrupted_one_keeps_its_epoch(tmp_path
         pass
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
+def test_run_of_another_process_is_refused(tmp_path):
     with other_process() as other:
         created = psutil.Process(other.pid).create_time()
         write_running(tmp_path, pid=other.pid, created=created)
@@ -267,12 +267,12 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
         assert read_running(tmp_path).pid == os.getpid()
 
 
-def test_a_number_given_to_another_process_since_is_not_the_run(tmp_path):
+def test_reused_process_id(tmp_path):
     running = write_running(tmp_path, created=psutil.Process().create_time() - 3600)
     assert not is_alive(tmp_path, running)
 
 
-def test_on_another_machine_it_lives_while_it_is_touched(tmp_path):
+def test_process_on_another_machine_is_alive_while_it_touches_its_file(tmp_path):
     running = write_running(tmp_path, host="elsewhere", pid=1)
     assert is_alive(tmp_path, running)
     silent = time.time() - SILENT - 60
@@ -286,7 +286,7 @@ def test_on_another_machine_it_lives_while_it_is_touched(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
-def test_a_damaged_file_is_nobodys(tmp_path, text):
+def test_damaged_running_file(tmp_path, text):
     (tmp_path / RUNNING).write_text(text)
     assert read_running(tmp_path) is None
     with claim_run(tmp_path):
@@ -294,7 +294,7 @@ def test_a_damaged_file_is_nobodys(tmp_path, text):
 
 
 @pytest.mark.parametrize("rank", RANKS)
-def test_other_processes_of_a_distributed_run_claim_nothing(tmp_path, monkeypatch, rank):
+def test_only_the_main_process_claims(tmp_path, monkeypatch, rank):
     assert is_main_process()
     monkeypatch.setenv(rank, "1")
     assert not is_main_process()
