@@ -460,7 +460,7 @@ def go_offline_without_login(config: DictConfig, folder: Path) -> None:
     loggers = [spec for spec in config.logger.values() if spec and "_target_" in spec]
     if not any(spec._target_ == WANDB_LOGGER and not spec.get("mode") for spec in loggers):
         return
-    from anomalib_rd.tracking.wandb_logger import is_login_missing
+    from anomalib_rd.tracking.wandb_runs import is_login_missing
 
     if is_login_missing():
         os.environ["WANDB_MODE"] = "offline"  # inherited by the processes of the jobs

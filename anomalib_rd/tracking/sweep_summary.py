@@ -14,7 +14,7 @@ from anomalib_rd.results.record import read_record
 from anomalib_rd.results.sweeps import count_states, read_states
 from anomalib_rd.results.table import MEAN_ALL, category_table
 from anomalib_rd.tracking import keys
-from anomalib_rd.tracking.wandb_logger import finish_run, first_line, get_run_id, start_run
+from anomalib_rd.tracking.wandb_runs import finish_run, first_line, get_run_id, start_run
 
 if TYPE_CHECKING:
     import wandb

@@ -132,7 +132,7 @@ def save_workspace(workspace: Workspace) -> str:
     """
     import wandb
 
-    from anomalib_rd.tracking.wandb_logger import first_line, has_login, wandb_settings
+    from anomalib_rd.tracking.wandb_runs import first_line, has_login, wandb_settings
 
     settings = wandb.setup(settings=wandb_settings()).settings
     if not has_login(settings):

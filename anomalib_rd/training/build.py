@@ -27,7 +27,7 @@ from anomalib_rd.results.provenance import mask_config
 from anomalib_rd.results.sweeps import is_main_process
 from anomalib_rd.scoring import Tiling
 from anomalib_rd.tracking.keys import WANDB_LOGGER
-from anomalib_rd.tracking.wandb_logger import get_run_id
+from anomalib_rd.tracking.wandb_runs import get_run_id
 from anomalib_rd.training.callbacks import Heartbeat, MovingAverage, ResumeState
 from anomalib_rd.training.checkpoints import AtomicCheckpointIO, RunIdentity
 from anomalib_rd.training.checks import ALL_IMAGES, MODEL_PARTS, custom_parts, masks_by_defect

@@ -8,7 +8,7 @@ from wandb_file import read_runs
 from anomalib_rd.reports.report import report
 from anomalib_rd.tracking import keys
 from anomalib_rd.tracking.sweep_summary import log_sweep
-from anomalib_rd.tracking.wandb_logger import WANDB_ID
+from anomalib_rd.tracking.wandb_runs import WANDB_ID
 
 
 @pytest.fixture(scope="module")

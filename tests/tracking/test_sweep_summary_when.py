@@ -14,7 +14,7 @@ from anomalib_rd.cli import main
 from anomalib_rd.cli.sweep import SweepCallback
 from anomalib_rd.reports.report import report
 from anomalib_rd.tracking.sweep_summary import log_sweep
-from anomalib_rd.tracking.wandb_logger import WANDB_ID, get_run_id, start_run
+from anomalib_rd.tracking.wandb_runs import WANDB_ID, get_run_id, start_run
 
 
 def test_update_uses_the_same_run(tmp_path):

@@ -164,7 +164,7 @@ def shown(leader):
 @pytest.mark.parametrize("lookup", ["right", "wrong"])
 def test_no_prompt_without_login(make_logger, monkeypatch, caplog, lookup):
     if lookup == "wrong":  # a login that we see and wandb does not
-        monkeypatch.setattr("anomalib_rd.tracking.wandb_logger.has_login", lambda _: True)
+        monkeypatch.setattr("anomalib_rd.tracking.wandb_runs.has_login", lambda _: True)
     with terminal(monkeypatch) as leader:
         os.write(leader, b"3\n")  # a prompt would take this answer instead of waiting for ever
         logger = make_logger(mode=None)

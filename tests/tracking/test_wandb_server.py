@@ -9,7 +9,8 @@ import pytest
 from wandb_file import read_runs
 from wandb_stub import KEY
 
-from anomalib_rd.tracking.wandb_logger import close_runs, has_login
+from anomalib_rd.tracking.wandb_logger import close_runs
+from anomalib_rd.tracking.wandb_runs import has_login
 
 # Left to itself W&B waits 90 s at the start and forever at the end; a busy machine is slow, too.
 LONG = 60
