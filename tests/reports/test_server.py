@@ -343,12 +343,12 @@ def test_requests_share_one_scan_of_the_folder(tmp_path, monkeypatch):
     assert len(scans) == 1
 
 
-COMMAND = "import sys; from anomalib_rd.cli.dashboard import run; sys.exit(run(sys.argv[1:]))"
+COMMAND = "import sys; from anomalib_rd.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path):
     make_sweep(tmp_path / "s")
-    words = [sys.executable, "-c", COMMAND, str(tmp_path), "--port", "0"]
+    words = [sys.executable, "-c", COMMAND, "dashboard", str(tmp_path), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()

@@ -15,7 +15,7 @@ from anomalib_rd.results.gallery import Gallery, has_gallery
 
 IMAGES = 20
 MOST_MAPS = 4000  # of about 3 kB each: the page stays below 40 MB
-MIN_VARIANTS = 2
+MIN_IMAGES = 2
 WORST_SHARE = 0.7
 UNITS = 1000  # of a contour's coordinates along each side
 _TOLERANCE = 0.4  # pixels by which a contour may be off
@@ -24,7 +24,7 @@ _TOLERANCE = 0.4  # pixels by which a contour may be off
 def images_per_category(image_sets: Sequence[ImageSet], images: int) -> int:
     """``images``, or fewer so that the maps of all runs stay small."""
     galleries = sum(has_gallery(run.folder) for each in image_sets for run in each.runs)
-    return max(min(images, MOST_MAPS // max(galleries, 1)), min(images, MIN_VARIANTS))
+    return max(min(images, MOST_MAPS // max(galleries, 1)), min(images, MIN_IMAGES))
 
 
 def encode_images(image_set: ImageSet, count: int) -> dict[str, Any]:
