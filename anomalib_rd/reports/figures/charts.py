@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,13 +79,17 @@ def _draw_bars(
     mean, std = 100 * own["mean"].to_numpy(), 100 * own["std"].to_numpy()
     width = 0.84 / len(variants)
     x = np.arange(len(names)) + (index - (len(variants) - 1) / 2) * width
-    style = {"color": colour(index), "hatch": hatch(index), "edgecolor": "white", "linewidth": 0.3}
-    bars = axes.bar(x, mean, 0.92 * width, **style)
+    style: dict[str, Any] = {"color": colour(index), "hatch": hatch(index)}
+    bars = axes.bar(x, mean, 0.92 * width, edgecolor="white", linewidth=0.3, **style)
     known = ~np.isnan(std)
     axes.errorbar(x[known], mean[known], std[known], fmt="none", ecolor="black", elinewidth=0.6)
     missing = x[np.isnan(mean)]
     heights = np.full(len(missing), 0.04)
-    cross = {"color": colour(index), "markersize": 3, "transform": axes.get_xaxis_transform()}
+    cross: dict[str, Any] = {
+        "color": colour(index),
+        "markersize": 3,
+        "transform": axes.get_xaxis_transform(),
+    }
     axes.plot(missing, heights, "x", **cross)
     return bars
 

@@ -81,8 +81,8 @@ def draw_curves(runs: pd.DataFrame, kind: Kind, curves: Curves, title: str) -> F
         drawn = [_draw_line(axes, run, kind, curves, variants) for run in own.to_dict("records")]
         if not any(drawn):
             undefined.setdefault(_undefined_reason(own, kind.metric), []).append(category)
-            label = {"ha": "center", "va": "center", "color": "0.4", "backgroundcolor": "white"}
-            axes.text(0.5, 0.5, "undefined", **label)
+            text = axes.text(0.5, 0.5, "undefined", ha="center", va="center", color="0.4")
+            text.set_backgroundcolor("white")
         axes.set_title(shorten(category, 22))
         _set_axes(axes, kind)
     if sum(map(len, undefined.values())) == len(categories):

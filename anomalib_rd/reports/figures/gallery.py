@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,12 +131,12 @@ def _draw_example(figure: Figure, left: float, bottom: float, example: ScoredIma
     panels[1].imshow(np.asarray(image))
     if example.mask is None:
         label = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        position = {"ha": "center", "transform": panels[1].transAxes}
+        position: dict[str, Any] = {"ha": "center", "transform": panels[1].transAxes}
         panels[1].text(0.5, 0.5, "no ground truth", fontsize=5, bbox=label, **position)
     elif example.mask.any():
         _draw_contour(panels[1], example.mask, box)
     panels[2].imshow(np.asarray(image.convert("L")), "gray", vmin=0, vmax=255, extent=box)
-    scale = {"vmin": 0, "vmax": 255, "extent": box, "interpolation": "bilinear"}
+    scale: dict[str, Any] = {"vmin": 0, "vmax": 255, "extent": box, "interpolation": "bilinear"}
     panels[2].imshow(example.anomaly_map, COLORMAP, alpha=OPACITY, **scale)
 
 
