@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.config import register_resolvers
-    from anomalib_rd.components import require_data_there, require_known_code
+    from anomalib_rd.components import require_existing_data, require_known_code
     from anomalib_rd.inference.devices import find_device
     from anomalib_rd.inference.evaluate import evaluate
     from anomalib_rd.inference.load import read_run
@@ -85,7 +85,7 @@ def run(options: Namespace) -> int:
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     require_known_code(trained.path, resolved, options.trust)
     if not options.trust:
-        require_data_there(trained.path, resolved, given)
+        require_existing_data(trained.path, resolved, given)
     record = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)
     print_evaluation(record, trained, folder)
     return 0

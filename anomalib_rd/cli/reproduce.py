@@ -23,7 +23,7 @@ from anomalib_rd.cli.config import compose_config, conf_dir, is_group, parse_ove
 from anomalib_rd.cli.overrides import require_current_config
 from anomalib_rd.components import (
     build,
-    require_data_there,
+    require_existing_data,
     require_inside,
     require_known_code,
     require_known_interpolations,
@@ -190,7 +190,7 @@ def require_safe(reproduction: Reproduction, resolved: Mapping[str, Any]) -> Non
     folders = [Path(resolved["run_dir"]), *map(Path, filter(None, [os.environ.get("WANDB_DIR")]))]
     given = {override.key_or_group for override in parse_overrides(reproduction.overrides).values()}
     require_inside(path, resolved, folders, given)
-    require_data_there(path, resolved, given)
+    require_existing_data(path, resolved, given)
 
 
 def masked_keys(config: Any, key: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ from anomalib_rd.cli.config import register_resolvers
 from anomalib_rd.cli.evaluate import evaluation_config
 from anomalib_rd.components import OTHER_PARTS, OWN_PARTS, is_known, require_known_code
 from anomalib_rd.errors import UserError
-from anomalib_rd.inference import load as checkpoint
+from anomalib_rd.inference import load
 from anomalib_rd.inference.runtimes import Metadata, from_json
 from anomalib_rd.results.files import read_json
 from anomalib_rd.training import train as training
@@ -179,7 +179,7 @@ def stored(run, monkeypatch):
     def change(by):
         config = copy.deepcopy(kept["config"])
         by(config)
-        monkeypatch.setattr(checkpoint, "_read", lambda _: {**kept, "config": config})
+        monkeypatch.setattr(load, "_read_checkpoint", lambda _: {**kept, "config": config})
         return run
 
     return change
@@ -447,10 +447,10 @@ def test_a_canary_anywhere_in_a_checkpoints_config_never_sings(base, data):
     progress = {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}}
     kept = {"config": config, "state_dict": {}, "loops": progress}
     with pytest.MonkeyPatch.context() as patch, suppress(Exception):
-        patch.setattr(checkpoint, "_read", lambda _: kept)
+        patch.setattr(load, "_read_checkpoint", lambda _: kept)
         with suppress(Exception):
             load_run(path, device="cpu", teacher_weights="random")
-        trained = checkpoint.read_run(path)
+        trained = load.read_run(path)
         cfg = evaluation_config(trained, [], folder, "random")
         require_known_code(path, OmegaConf.to_container(cfg, resolve=True), trust=False)
         make_evaluator(cfg, make_data(cfg))
