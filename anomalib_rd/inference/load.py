@@ -172,11 +172,7 @@ def read_run(run: Path | str, trust: bool = False) -> TrainedRun:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """The checkpoint in a run's folder, or the file itself.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The checkpoint in a run's folder, or the file itself; UserError if there is none."""
     run = expand_home(run)
     if run.is_file():
         if run.suffix == ".ckpt":
@@ -222,14 +218,9 @@ def _require_sections(path: Path, config: dict[str, Any]) -> None:
 
 
 class TorchNetwork:
-    """Networks and scorer on a device; a `anomalib_rd.inference.detector.Network`.
+    """Networks, scorer and tiling of a run, moved to a device; a `detector.Network`.
 
-    Args:
-        networks: of the run; moved to the device.
-        scorer: of the run.
-        device: where to compute.
-        precision: one of `anomalib_rd.inference.devices.PRECISIONS`.
-        tiling: of the run.
+    ``precision`` is one of `devices.PRECISIONS`.
     """
 
     def __init__(
@@ -274,13 +265,9 @@ def make_networks(
     networks = Distiller(**parts)
     require_own_teacher(trained, state_sha256(networks.teacher), model["teacher"], other_teacher)
     state = _substate(trained, "distiller.")
-    expected = networks.state_dict()
-    expected = {k: v for k, v in expected.items() if not k.startswith("teacher.")}
-    wrong = sorted(
-        key
-        for key in expected.keys() | state.keys()
-        if key not in expected or key not in state or expected[key].shape != state[key].shape
-    )
+    shapes = {k: v.shape for k, v in state.items()}
+    own = {k: v.shape for k, v in networks.state_dict().items() if not k.startswith("teacher.")}
+    wrong = sorted(k for k in own.keys() | shapes.keys() if own.get(k) != shapes.get(k))
     if wrong:
         raise UserError(
             f"{trained.path}: does not fit the networks of its config ({wrong[0]}); it is of "
@@ -314,35 +301,19 @@ def _substate(trained: TrainedRun, prefix: str) -> dict[str, Tensor]:
 def require_own_teacher(
     trained: TrainedRun, sha256: str, spec: Mapping[str, Any], other_teacher: bool
 ) -> None:
-    """Refuse a teacher that is not the run's, unless ``other_teacher``.
-
-    Args:
-        trained: the run.
-        sha256: `state_sha256` of the teacher at hand.
-        spec: config of the teacher at hand.
-        other_teacher: whether any teacher is accepted.
-
-    Raises:
-        UserError: another teacher.
-    """
-    if not other_teacher:
-        require_same_teacher(
-            trained.path,
-            trained.teacher_sha256,
-            sha256,
-            trained.config["model"]["teacher"],
-            spec,
-            "give the run's weights with --teacher-weights FILE, or accept this teacher with "
-            "--other-teacher (load_run(..., other_teacher=True))",
-        )
+    """UserError for a teacher, by its `state_sha256` and config, that is not the run's."""
+    if other_teacher:
+        return
+    hint = (
+        "give the run's weights with --teacher-weights FILE, or accept this teacher with "
+        "--other-teacher (load_run(..., other_teacher=True))"
+    )
+    own_spec = trained.config["model"]["teacher"]
+    require_same_teacher(trained.path, trained.teacher_sha256, sha256, own_spec, spec, hint)
 
 
 def with_teacher(trained: TrainedRun, weights: Path | str | None) -> dict[str, Any]:
-    """The run's config, with another file of the teacher's weights if given.
-
-    Raises:
-        UserError: the weights are random, or their file is missing.
-    """
+    """The run's config, with other teacher weights if given; UserError if none are available."""
     config = trained.config
     teacher = dict(config["model"]["teacher"])
     if weights is not None:

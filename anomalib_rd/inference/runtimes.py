@@ -167,11 +167,7 @@ def open_onnx(path: Path, device: str, precision: str, threads: int) -> OpenedMo
 
 
 def onnx_device(session: Any, path: Path, device: str) -> str:
-    """The device that ONNX Runtime uses: without CUDA's libraries it falls back to the CPU.
-
-    Raises:
-        UserError: the CPU although ``device`` is CUDA.
-    """
+    """The device in use: without CUDA's libraries ONNX Runtime falls back to the CPU."""
     if session.get_providers()[0] == CUDA:
         return f"cuda:{session.get_provider_options()[CUDA]['device_id']}"
     if device.startswith("cuda"):

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,62 +124,20 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         Teacher("resnet18.tv_in1k", weights=str(tmp_path / "none.pth"))
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of one file needs."""
-
-    content = b""
-
-    def do_HEAD(self):
-        found = self.path.endswith("/timm/resnet18.tv_in1k/resolve/main/model.safetensors")
-        self.send_response(200 if found or self.path == "/" else 404)
-        self.send_header("ETag", '"0123456789abcdef"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(self.content) if found else 0))
-        self.end_headers()
-        return found
-
-    def do_GET(self):
-        if self.do_HEAD():
-            self.wfile.write(self.content)
-
-    def log_message(self, *args):
-        pass
-
-
-def from_hub(endpoint, home):
-    """Load a teacher by its tag in a process of its own; gives its first weight or the error."""
-    code = (
-        "from anomalib_rd.networks import Teacher\n"
-        "try: print(next(Teacher('resnet18.tv_in1k').parameters()).flatten()[0].item())\n"
-        "except ValueError as error: print('refused:', error)\n"
-    )
-    env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    env.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def test_weights_come_from_the_hub_once_and_then_from_its_cache(torchvision_file, tmp_path):
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     _, network = torchvision_file
-    first = next(network.parameters()).flatten()[0].item()
-    Hub.content = save(network.state_dict())
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    try:
-        assert float(from_hub(endpoint, tmp_path)) == first
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert float(from_hub(endpoint, tmp_path)) == first  # nobody answers there any more
-    gone = from_hub(endpoint, tmp_path / "empty")
-    assert gone.startswith("refused: weights=timm: ") and "resnet18.tv_in1k" in gone
-    assert "efficientnet_lite0" in gone and "\n" not in gone
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    env.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, Path(__file__).with_name("hub.py"), tmp_path / "model.safetensors"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    downloaded, cached, error = done.stdout.strip().splitlines()
+    assert float(downloaded) == float(cached) == next(network.parameters()).flatten()[0].item()
+    assert error.startswith("weights=timm: ") and "resnet34.tv_in1k" in error
+    assert "efficientnet_lite0" in error
 
 
 def test_embedded_only_where_a_package_has_it():
