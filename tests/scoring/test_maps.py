@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from anomalib_rd.scoring import AnomalyScorer, gaussian_matrix
+from anomalib_rd.scoring import AnomalyScorer
+from anomalib_rd.scoring.anomaly_map import gaussian_matrix
 
 
 @pytest.mark.parametrize("shape", [(40, 56), (17, 23), (256, 256)])
