@@ -80,7 +80,8 @@ def test_the_metadata_name_the_training(kind, exported, run):
     facts, record = open_model(kind, path).metadata, read_record(run)
     assert (facts.category, facts.image_size, facts.precision) == ("cloth", (64, 64), "float32")
     assert facts.threshold == read_run(run).threshold and facts.threshold is not None
-    assert facts.normalisation == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert facts.normalisation["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert facts.normalisation["std"] == pytest.approx([0.229, 0.224, 0.225])
     training = facts.training
     assert training["checkpoint_sha256"] == record["checkpoint"]["sha256"]
     assert training["metrics"] == {
