@@ -10,7 +10,6 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from anomalib_rd.cli.config import (
-    POINT,
     compose_config,
     conf_dir,
     config_folder,
@@ -21,6 +20,7 @@ from anomalib_rd.cli.errors import did_you_mean, trainer_keys
 from anomalib_rd.cli.overrides import (
     CATEGORY,
     NEVER_NULL,
+    POINT,
     TRAINER_ARGUMENTS,
     quote_overrides,
     require_current_config,

@@ -1,16 +1,17 @@
-"""The configs: where they are, their resolvers, how they are composed, the points of studies."""
+"""Config files: their folder, resolvers and composition, and Hydra's override grammar."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 import anomalib_rd
-from anomalib_rd.errors import UserError
 
-POINT = "point"
-"""The config group of a study's named points."""
+PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
 def conf_dir() -> Path:
@@ -49,8 +50,6 @@ def compose_config(overrides: Sequence[str], folder: str | None = None) -> DictC
         folder: the user's folder of configs.
     """
     from hydra import compose, initialize_config_dir
-
-    from anomalib_rd.cli.overrides import literal
 
     if folder is not None:
         url = literal(f"file://{Path(folder).resolve()}")
@@ -95,42 +94,14 @@ def parse_overrides(arguments: Sequence[str]) -> dict[int, Any]:
     return dict(zip(texts, overrides, strict=True))
 
 
-def register_points(arguments: Sequence[str]) -> None:
-    """Make the points of the chosen study a config group, so that Hydra composes and sweeps them.
-
-    ``hydra.sweeper.params.point`` of a study maps the name of each point to its overrides.
-    Launchers pass Hydra's config store on to the processes of the jobs.
-
-    Raises:
-        UserError: a point is chosen without a study that has points.
-    """
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    store.repo.pop(POINT, None)
-    studies = [argument.partition("=")[2] for argument in arguments if argument[:6] == "study="]
-    for place in (conf_dir(), config_folder(arguments)):
-        path = Path(place or "", "study", f"{studies[-1] if studies else ''}.yaml")
-        if place and path.is_file():
-            points = OmegaConf.select(OmegaConf.load(path), f"hydra.sweeper.params.{POINT}") or {}
-            for name, overrides in points.items():
-                store.store(str(name), point_config(overrides), POINT, "_global_")
-    for argument in arguments:
-        if argument.startswith(f"{POINT}=") and POINT not in store.repo:
-            raise UserError(f"{argument}: needs a study with points, study=NAME")
+def literal(text: str) -> str:
+    """The text in Hydra's grammar: parsed and resolved, it is the same text again."""
+    if PLAIN.fullmatch(text) and text.lower() not in RESERVED:
+        return text
+    # OmegaConf resolves "${" in quotes too. A backslash prevents it; backslashes before it double.
+    return single_quoted(re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text))
 
 
-def point_config(overrides: Sequence[str]) -> dict[str, Any]:
-    """The overrides of a point as the content of a config file: defaults list and keys."""
-    from anomalib_rd.cli.overrides import quote_overrides
-
-    defaults: list[Any] = []
-    keys = OmegaConf.create()
-    quoted = quote_overrides(list(overrides), multirun=False)
-    for override in parse_overrides(quoted).values():
-        if is_group(override.key_or_group):
-            defaults.append({f"override /{override.key_or_group}": override.value()})
-        else:
-            OmegaConf.update(keys, override.key_or_group, override.value())
-    config: Any = OmegaConf.to_container(keys)
-    return {"defaults": defaults, **config}
+def single_quoted(text: str) -> str:
+    """The text in single quotes, as Hydra's grammar escapes it."""
+    return QuotedString(text, Quote.single).with_quotes()

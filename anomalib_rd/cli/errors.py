@@ -147,7 +147,7 @@ def explain_override(word: str) -> str:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
-        from anomalib_rd.cli.overrides import single_quoted
+        from anomalib_rd.cli.config import single_quoted
 
         in_quotes = f"{key}={single_quoted(value)}"
         try:

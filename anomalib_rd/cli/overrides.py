@@ -6,11 +6,11 @@ user typed keep their meaning.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
@@ -20,7 +20,10 @@ from anomalib_rd.cli.config import (
     compose_config,
     conf_dir,
     config_folder,
+    is_group,
+    literal,
     parse_overrides,
+    single_quoted,
 )
 from anomalib_rd.errors import UserError
 
@@ -30,6 +33,8 @@ def _names(text: str) -> frozenset[str]:
 
 
 CATEGORY, UNIFIED = "data.category", "data.unified"
+POINT = "point"
+"""The config group of a study's named points."""
 CATEGORY_GROUPS = {"all", "textures", "objects"}
 NEVER_NULL = _names(
     "data.category sweep name run_dir data.name model.name model.teacher.name "
@@ -106,8 +111,6 @@ RENAMED = {
 OVERRIDE = re.compile(
     r"(?P<prefix>\+{0,2})(?P<key>[^\s=@'\"+~-][^\s=@]*)(?P<at>@[^\s=]*)?=(?P<value>.*)", re.DOTALL
 )
-PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
-RESERVED = {"null", "true", "false", "nan", "inf"}
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 SWEEP_OF_ELEMENTS = re.compile(r"(choice|shuffle|sort)\((.*)\)", re.DOTALL)
 FUNCTION = re.compile(r"(range|glob|interval|tag|str|int|float|bool)\(.*\)", re.DOTALL)
@@ -243,19 +246,6 @@ def quote_value(key: str, value: str) -> str:
     return literal(value)
 
 
-def literal(text: str) -> str:
-    """The text in Hydra's grammar: parsed and resolved, it is the same text again."""
-    if PLAIN.fullmatch(text) and text.lower() not in RESERVED:
-        return text
-    # OmegaConf resolves "${" in quotes too. A backslash prevents it; backslashes before it double.
-    return single_quoted(re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text))
-
-
-def single_quoted(text: str) -> str:
-    """The text in single quotes, as Hydra's grammar escapes it."""
-    return QuotedString(text, Quote.single).with_quotes()
-
-
 def split(text: str) -> Iterator[str]:
     """The parts between commas that are outside of quotes and brackets, stripped."""
     part, quote, depth, escaped = "", "", 0, False
@@ -357,3 +347,42 @@ def category_names(override: Any) -> list[str]:
 
     swept = override.is_sweep_override()
     return [*names([*override.sweep_iterator()] if swept else override.value())]
+
+
+def register_points(arguments: Sequence[str]) -> None:
+    """Make the points of the chosen study a config group, so that Hydra composes and sweeps them.
+
+    ``hydra.sweeper.params.point`` of a study maps the name of each point to its overrides.
+    Launchers pass Hydra's config store on to the processes of the jobs.
+
+    Raises:
+        UserError: a point is chosen without a study that has points.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.repo.pop(POINT, None)
+    studies = [argument.partition("=")[2] for argument in arguments if argument[:6] == "study="]
+    for place in (conf_dir(), config_folder(arguments)):
+        path = Path(place or "", "study", f"{studies[-1] if studies else ''}.yaml")
+        if place and path.is_file():
+            points = OmegaConf.select(OmegaConf.load(path), f"hydra.sweeper.params.{POINT}") or {}
+            for name, overrides in points.items():
+                store.store(str(name), point_config(overrides), POINT, "_global_")
+    for argument in arguments:
+        if argument.startswith(f"{POINT}=") and POINT not in store.repo:
+            raise UserError(f"{argument}: needs a study with points, study=NAME")
+
+
+def point_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """The overrides of a point as the content of a config file: defaults list and keys."""
+    defaults: list[Any] = []
+    keys = OmegaConf.create()
+    quoted = quote_overrides(list(overrides), multirun=False)
+    for override in parse_overrides(quoted).values():
+        if is_group(override.key_or_group):
+            defaults.append({f"override /{override.key_or_group}": override.value()})
+        else:
+            OmegaConf.update(keys, override.key_or_group, override.value())
+    config: Any = OmegaConf.to_container(keys)
+    return {"defaults": defaults, **config}

@@ -67,18 +67,14 @@ def list_study_jobs(name: str, arguments: list[str]) -> "list[Job]":
     from hydra.types import RunMode
 
     from anomalib_rd.cli.checks import check_overrides
-    from anomalib_rd.cli.config import (
-        conf_dir,
-        parse_overrides,
-        register_points,
-        register_resolvers,
-    )
+    from anomalib_rd.cli.config import conf_dir, parse_overrides, register_resolvers
     from anomalib_rd.cli.overrides import (
         CATEGORY,
         CATEGORY_GROUPS,
         category_names,
         expand_categories,
         quote_overrides,
+        register_points,
     )
     from anomalib_rd.cli.sweep import list_jobs
 

@@ -20,14 +20,14 @@ from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
 from anomalib_rd.cli.checks import check_config, check_overrides
-from anomalib_rd.cli.config import conf_dir, register_points, register_resolvers
+from anomalib_rd.cli.config import conf_dir, literal, register_resolvers
 from anomalib_rd.cli.errors import error_line
 from anomalib_rd.cli.overrides import (
     expand_categories,
-    literal,
     override_key,
     quote_overrides,
     quote_value,
+    register_points,
 )
 from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.cli.reproduce import (

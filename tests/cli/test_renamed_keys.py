@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from anomalib_rd.cli import main
 from anomalib_rd.cli.checks import check_overrides
-from anomalib_rd.cli.config import compose_config, is_group, register_points, register_resolvers
-from anomalib_rd.cli.overrides import RENAMED, require_current_config
+from anomalib_rd.cli.config import compose_config, is_group, register_resolvers
+from anomalib_rd.cli.overrides import RENAMED, register_points, require_current_config
 from anomalib_rd.errors import UserError
 
 KEYS = [old for old in RENAMED if "/" not in old]

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.config import conf_dir, register_points
+from anomalib_rd.cli.config import conf_dir
+from anomalib_rd.cli.overrides import register_points
 from anomalib_rd.cli.study import list_study_jobs
 from anomalib_rd.results.record import read_record
 from anomalib_rd.scoring import StandardisedScorer
