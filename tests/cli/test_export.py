@@ -121,7 +121,7 @@ def test_plain_onnx_runtime_of_the_readme_gives_the_same(exported, files, tmp_pa
     names = {}
     exec(code, names)
     expected = load_exported("part.onnx")("part.png")
-    np.testing.assert_allclose(names["heat"][0], expected.map, atol=1e-6)
+    np.testing.assert_allclose(names["heatmap"][0], expected.anomaly_map, atol=1e-6)
     assert names["score"] == pytest.approx([expected.score])
 
 

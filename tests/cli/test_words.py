@@ -380,7 +380,7 @@ def test_own_code_that_does_not_fit_is_one_line(tmp_path, forked, mvtec_root):
 
 def test_a_value_that_hydra_cannot_read_is_quoted_for_the_user(tmp_path, forked):
     done = forked("train", "optimized_metric=a b(c", cwd=tmp_path)
-    pasted = shlex.split(done.err.rpartition("quoted: ")[2])
+    pasted = shlex.split(done.err.rpartition(": ")[2])
     assert done.status == 2 and [
         value(word.replace("optimized_metric", "key")) for word in pasted
     ] == ["a b(c"]

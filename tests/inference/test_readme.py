@@ -20,7 +20,7 @@ SMALL = ["data.image_size=[64,64]", "trainer.max_epochs=1", "data.num_workers=0"
 
 def blocks(language):
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    return [text for said, text in fenced if said == language]
+    return [text for label, text in fenced if label == language]
 
 
 def commands(*starts):
@@ -49,9 +49,9 @@ def test_python_of_the_readme_runs(folder, capsys):
     names = {}
     exec(block, names)
     score, verdict, normalised = capsys.readouterr().out.split()
-    assert float(score) == names["found"].score and 0 <= float(normalised) <= 1
+    assert float(score) == names["prediction"].score and 0 <= float(normalised) <= 1
     assert verdict in ("normal", "anomalous")
-    assert names["heat"].shape == (60, 90) and names["found"].anomaly_map.shape == (64, 64)
+    assert names["heatmap"].shape == (60, 90) and names["prediction"].anomaly_map.shape == (64, 64)
     assert len(block.strip().splitlines()) <= 6  # five lines and the import
 
 
