@@ -24,7 +24,7 @@ SEVERITIES = ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
 class Counts(NamedTuple):
-    """Number of training images, normal test images and defect test images of a category."""
+    """Numbers of training, normal test and defect test images of a category."""
 
     train: int
     good: int
@@ -33,10 +33,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem, in a line with the file and what to do.
+    """One problem and its remedy, as one line.
 
     An ``error`` makes runs fail or their results wrong, a ``warning`` makes metrics undefined or
-    weaker, a ``note`` is information.
+    less reliable, a ``note`` is information.
     """
 
     severity: str
@@ -50,14 +50,14 @@ class CategoryCheck:
     """The result of checking one category.
 
     Attributes:
-        category: its name.
+        category: name of the category.
         counts: images on disk; None if the layout is broken.
-        published: images of the published data set; None if there is none.
+        published: images of the published data set, if it is one.
         masks: number of defect images with a mask.
-        soft_masks: those whose mask has soft edges: above half of white is defect. In the others,
-            all but the background is.
+        soft_masks: number of masks with soft edges, where values above half of white are defect.
+            In all other masks every value but the background is defect.
         formats: (width, height, mode as stored) -> number of images.
-        findings: errors first.
+        findings: problems, errors first.
     """
 
     category: str
@@ -71,22 +71,22 @@ class CategoryCheck:
 
 @dataclass(frozen=True)
 class DecodedSample:
-    """What is checked of a decoded image and its mask.
+    """Properties of a decoded image and its mask.
 
     Attributes:
         format: (width, height, mode as stored); None if the image is unreadable.
-        pixels: a hash of them.
+        pixel_hash: SHA-256 of size and pixels.
         problems: severity and text of each.
-        highest: the highest value, as 8 bit, of an image deeper than 8 bit.
+        maximum: largest value, scaled to 8 bit, of an image with more than 8 bits.
         soft: whether the mask has soft edges; None: no mask.
-        lost: whether a spot of such a mask stays below half of white, and so counts as normal.
+        lost: whether a spot in a soft mask stays below half of white, and so counts as normal.
         ambiguous: see `has_ambiguous_orientation`.
     """
 
     format: tuple[int, int, str] | None
-    pixels: str
+    pixel_hash: str
     problems: tuple[tuple[str, str], ...] = ()
-    highest: int | None = None
+    maximum: int | None = None
     soft: bool | None = None
     lost: bool = False
     ambiguous: bool = False
@@ -94,7 +94,7 @@ class DecodedSample:
 
 def published_counts(source: Source) -> Mapping[str, Counts]:
     """Category -> image counts of the published data set; empty for your own images."""
-    # Of the class itself: a class derived from it has other images.
+    # Only the class's own attribute: a subclass has different images.
     published: Mapping[str, tuple[int, ...]] = vars(type(source)).get("counts", {})
     on_validation = getattr(source, "train_on_validation", False)
     return {
@@ -114,7 +114,7 @@ def find_missing_categories(source: Source, categories: list[str]) -> list[Findi
 
 
 def count_images(split: Split) -> Counts:
-    """Image counts on disk."""
+    """Numbers of images in a split."""
     defect = sum(sample.label for sample in split.test)
     return Counts(len(split.train), len(split.test) - defect, defect)
 
@@ -124,7 +124,7 @@ def compare_counts(category: str, counts: Counts, published: Counts | None) -> l
     if published is None or counts == published:
         return []
     kinds = zip(("training", "normal test", "defect test"), counts, published, strict=True)
-    wrong = ", ".join(f"{n} {kind} images, not {due}" for kind, n, due in kinds if n != due)
+    wrong = ", ".join(f"{n} {kind} images, not {m}" for kind, n, m in kinds if n != m)
     text = (
         f"{category} is not as published: {wrong}; its results are not comparable: unpack it again,"
         " or rename the folder"
@@ -143,7 +143,7 @@ def check_category(
     Args:
         source: the data set.
         category: one of its categories.
-        step: called after each image with the number of images done and of all images.
+        step: called after each image with the number of checked images and of all images.
         mask_rule: one of `masks.MASK_RULES`.
     """
     result = CategoryCheck(category, published=published_counts(source).get(category))
@@ -158,8 +158,8 @@ def check_category(
     decoded = []
     # Decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for one in pool.map(partial(decode_sample, mask_rule=mask_rule), samples):
-            decoded.append(one)
+        for checked in pool.map(partial(decode_sample, mask_rule=mask_rule), samples):
+            decoded.append(checked)
             if step is not None:
                 step(len(decoded), len(samples))
     result.formats.update(one.format for one in decoded if one.format is not None)
@@ -195,8 +195,8 @@ def decode_sample(sample: Sample, mask_rule: str = AUTO) -> DecodedSample:
     except UserError as error:
         return DecodedSample(None, "", ((ERROR, str(error)),))
     digest = sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    highest = int(np.asarray(image).max()) if mode[0] in "IF" else None
-    decoded = DecodedSample((*image.size, mode), digest, highest=highest)
+    maximum = int(np.asarray(image).max()) if mode[0] in "IF" else None
+    decoded = DecodedSample((*image.size, mode), digest, maximum=maximum)
     if sample.mask is None:
         return decoded
     try:
@@ -209,7 +209,7 @@ def decode_sample(sample: Sample, mask_rule: str = AUTO) -> DecodedSample:
     problems: list[tuple[str, str]] = []
     name = printable(sample.mask)
     if not defect.any():
-        text = f"mask {name} marks nothing: all pixels of {printable(sample.path)} count as normal"
+        text = f"mask {name} is empty: all pixels of {printable(sample.path)} count as normal"
         problems = [(ERROR, f"{text}; draw it again, or delete it")]
     elif defect.all() or covers_border(defect):
         what = "all pixels" if defect.all() else "the entire border of its image"
@@ -220,7 +220,7 @@ def decode_sample(sample: Sample, mask_rule: str = AUTO) -> DecodedSample:
 
 
 def has_ambiguous_orientation(mask: Path, image: Path) -> bool:
-    """Whether EXIF data rotate only the image or only its mask, and the mask fits both ways."""
+    """Whether EXIF rotates only the image or only its mask, and the mask fits either way."""
     if mask.is_dir():
         return False
     orientations = orientation(image), orientation(mask)
@@ -239,10 +239,10 @@ def _missing_kinds(category: str, counts: Counts) -> Iterator[Finding]:
 
 
 def _missing_masks(category: str, split: Split) -> Iterator[Finding]:
-    """One warning if no defect image has a mask, else one for each defect type with some."""
+    """One warning if no defect image has a mask, else one per defect type with missing masks."""
     defects = [sample for sample in split.test if sample.label]
     unmasked = [sample for sample in defects if sample.mask is None]
-    undefined = "the pixel metrics will be undefined, the image metrics not"
+    undefined = "the pixel metrics will be undefined, the image metrics will not"
     if unmasked and len(unmasked) == len(defects):
         text = f"{category} has no masks for its {len(defects)} defect images: {undefined}"
         yield Finding(WARNING, category, f"{text}; add them if there are any")
@@ -278,13 +278,13 @@ def _ambiguous_masks(
 
 
 def _dark_images(category: str, decoded: Iterable[DecodedSample]) -> Iterator[Finding]:
-    """10, 12 or 14 bit stored as 16 without scaling leave few of the 256 levels."""
-    highest = [one.highest for one in decoded if one.highest is not None]
-    if highest and max(highest) < 64:
+    """A warning if 10, 12 or 14 bits are stored as 16 without scaling: few grey levels remain."""
+    maxima = [sample.maximum for sample in decoded if sample.maximum is not None]
+    if maxima and max(maxima) < 64:
         text = (
-            f"{category}: the highest value of its {len(highest)} images deeper than 8 bit is read"
-            f" as {max(highest)} of 255, because 16 bit is 0 to 65535 and float 0 to 1; if they"
-            " have fewer bits, scale them to the full range"
+            f"{category}: {len(maxima)} images with more than 8 bits are dark: their largest value"
+            f" is read as {max(maxima)} of 255, because 16 bit is 0 to 65535 and float 0 to 1; if"
+            " they have fewer bits, scale them to the full range"
         )
         yield Finding(WARNING, category, text)
 
@@ -296,7 +296,7 @@ def _duplicates(
     same = defaultdict(list)
     for index, one in enumerate(decoded):
         if one.format is not None:
-            same[one.pixels].append(index)
+            same[one.pixel_hash].append(index)
     for first, *others in same.values():
         original = samples[first]
         for index in others:
@@ -306,6 +306,6 @@ def _duplicates(
             elif original.label != copy.label:
                 severity, why = ERROR, ": both normal and defect; delete the wrong one"
             else:
-                severity, why = NOTE, ", in the same part of the data; delete one unless intended"
+                severity, why = NOTE, ", in the same split; delete one unless intended"
             text = f"{copy.path} has the same pixels as {original.path}{why}"
             yield Finding(severity, copy.category, text, copy.path)

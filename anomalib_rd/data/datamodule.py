@@ -1,4 +1,4 @@
-"""The Lightning data module of one category, or of several for one model."""
+"""The Lightning data module of one category, or of several that share a model."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from anomalib_rd.data.dataset import AnomalyDataset, TileDataset, index_and_epoc
 from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.masks import AUTO, check_mask_rule
 from anomalib_rd.data.sources.source import Source, Split
-from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, merge
+from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, merge_held_out
 from anomalib_rd.data.workers import count_workers, start_method
 from anomalib_rd.errors import UserError
 from anomalib_rd.seeds import process_seed
@@ -24,23 +24,23 @@ from anomalib_rd.seeds import process_seed
 class AnomalyDataModule(L.LightningDataModule):
     """Trains on a category's normal training images and tests on its test images.
 
-    Several categories are one data set; none is weighted.
+    Several categories are pooled into one data set, without weights.
 
     Args:
         source: the data set on disk.
-        category: one of the source's categories, or several for one model.
+        category: one of the source's categories, or several that share a model.
         image_size: (H, W) in pixels, multiples of 32.
         train_batch_size: images, or tiles, per step and process; the last short batch is kept.
-        test_batch_size: images per step; changes no result.
-        num_workers: processes on this machine that read images, shared by the processes of a
-            distributed run. None: each of these reserves a core for the training and starts at
-            most 8, or as many as shared memory allows.
-        transform: of the uint8 training images; its random numbers depend on ``seed``, epoch and
-            image.
-        seed: of the order of the training images, and of the held-out images.
+        test_batch_size: images per step; does not affect results.
+        num_workers: data workers on this machine, divided among the processes of a distributed
+            run. None: each process starts one fewer than its share of the cores, at most 8, or as
+            many as shared memory allows.
+        transform: applied to the uint8 training images; its random numbers depend on ``seed``,
+            epoch and image.
+        seed: of the order of the training images, and of the selection of held-out images.
         cache: of decoded images, shared between runs; None decodes each time.
-        val: ``"synthetic"`` holds out normal training images for validation and gives half of them
-            synthetic defects; None trains on all.
+        val: ``"synthetic"`` holds out normal training images for validation and adds synthetic
+            defects to half of them; None trains on all.
         val_share: fraction of each category's normal training images to hold out.
         test_curve: whether to evaluate on the test images after each epoch.
         tiles: rows and columns of the tiles to train on instead of images; None: images.
@@ -52,11 +52,10 @@ class AnomalyDataModule(L.LightningDataModule):
         split: all categories together; held-out images are still in ``split.train``.
         train_set, val_set, test_set: the datasets; ``val_set`` is None without ``val``.
         train_items: the dataset of the training batches: ``train_set``, or its tiles.
-        train_by_index: whether training batches are the items' indices alone, for a trainer
-            that has their features already.
+        train_by_index: whether training batches contain only indices, to train on cached features.
 
     Raises:
-        UserError: an invalid option, too few images for ``val``, or as the source.
+        UserError: an invalid option, too few images for ``val``, or an error of the source.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class AnomalyDataModule(L.LightningDataModule):
         train = self.split.train
         self.val_set: SyntheticValidation | None = None
         if val is not None:
-            held_out = merge(
+            held_out = merge_held_out(
                 hold_out(split.train, self.root, val_share, seed) for split in self.splits.values()
             )
             train = held_out.train
@@ -130,11 +129,11 @@ class AnomalyDataModule(L.LightningDataModule):
 
     @property
     def categories(self) -> list[str]:
-        """The names, in the order of the images."""
+        """Names of the categories, in the order of their images."""
         return list(self.splits)
 
     def train_dataloader(self) -> DataLoader:
-        """All training images or tiles; the order of each epoch depends on the seed alone."""
+        """All training images or tiles, in an order that depends on seed and epoch alone."""
         world_size, rank = self._world()
         sampler = EpochSampler(
             self.train_items, num_replicas=world_size, rank=rank, shuffle=True, seed=self.seed
@@ -155,25 +154,25 @@ class AnomalyDataModule(L.LightningDataModule):
     def ordered_dataloader(
         self, images: AnomalyDataset | TileDataset, batch_size: int | None = None
     ) -> DataLoader:
-        """Images in their dataset's order; ``batch_size`` defaults to the test's."""
+        """Images in their dataset's order; ``batch_size`` defaults to that of the test."""
         sampler = SequentialSampler(images)
         return self._dataloader(images, batch_size or self.test_batch_size, sampler)
 
     def test_dataloader(self) -> DataLoader:
-        """Every test image once, whatever the number of processes."""
+        """Every test image exactly once, for any number of processes."""
         return self._exact_dataloader(self.test_set)
 
     def val_dataloader(self) -> dict[str, DataLoader]:
-        """The images evaluated after each epoch, by the stage that their metrics are logged as.
+        """Images to evaluate after each epoch, by the prefix of their logged metrics.
 
-        ``val``: the held-out images; ``test_curve``: the test images, for the opt-in curve alone:
-        nothing is selected by it.
+        ``val``: the held-out images; ``test_curve``: the test images, if requested; the curve is
+        never used to select a model.
         """
         loaders = {} if self.val_set is None else {"val": self._exact_dataloader(self.val_set)}
         return loaders | ({"test_curve": self.test_dataloader()} if self.test_curve else {})
 
     def _exact_dataloader(self, dataset: AnomalyDataset) -> DataLoader:
-        """Every image once, divided between the processes."""
+        """Every image exactly once, divided among the processes."""
         world_size, rank = self._world()
         if world_size > len(dataset):
             raise UserError(
@@ -195,8 +194,8 @@ class AnomalyDataModule(L.LightningDataModule):
             num_workers=workers,
             multiprocessing_context=start_method() if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=on_cuda,  # on the CPU it would only cost
-            # Its own generator: reading images must not change the training's random numbers.
+            pin_memory=on_cuda,  # a cost without benefit on the CPU
+            # A separate generator: reading must not change the random numbers of training.
             generator=torch.Generator().manual_seed(process_seed(self.seed, self._world()[1])),
         )
 
@@ -228,7 +227,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class IndexDataset(Dataset[dict[str, int]]):
-    """Items ``{"index": i}`` for a trainer that has the features already."""
+    """Items ``{"index": i}``, to train on cached features."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -241,7 +240,7 @@ class IndexDataset(Dataset[dict[str, int]]):
 
 
 class StridedSampler(Sampler[int]):
-    """Items rank, rank + world_size, ...: unlike torch's DistributedSampler it repeats none."""
+    """Items rank, rank + world_size, ...; unlike torch's DistributedSampler, without repeats."""
 
     def __init__(self, length: int, rank: int, world_size: int) -> None:
         self.indices = range(rank, length, world_size)

@@ -23,10 +23,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     The mask is all false if ``samples[i].mask`` is None, and is missing without ``masks``.
 
     Args:
-        samples: what to read.
+        samples: images and masks to read.
         image_size: (H, W) of image and mask.
-        transform: of the uint8 image alone, so for training (torchvision v2).
-        cache: of decoded images; None decodes each time. Same items.
+        transform: torchvision v2 transform of the uint8 image, not of the mask: for training.
+        cache: of decoded images; does not change the items. None decodes each time.
         mask_rule: how masks are read, one of `masks.MASK_RULES`.
         masks: whether to read the masks; training does not need them.
         seed: of the transform's random numbers.
@@ -48,15 +48,16 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self.transform = transform
         self.cache, self.mask_rule, self.seed = cache, mask_rule, seed
         self.masks = masks
-        self._last: tuple[int, torch.Tensor] | None = None  # the image of the last tile
+        self._last: tuple[int, torch.Tensor] | None = None  # index and image of the last tile
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Read one sample: ``index``, or ``(index, epoch)`` for the transform's random numbers.
+        """Read one sample by ``index`` or ``(index, epoch)``; without epoch, epoch 0.
 
-        These depend on seed, epoch and image alone: not on the worker or on earlier reads.
+        The transform's random numbers depend on seed, epoch and index alone, not on the worker or
+        on earlier reads.
 
         Raises:
             UserError: an unreadable file, or a mask of another size than its image.
@@ -72,10 +73,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         return item
 
     def tile(self, index: int, rows: slice, columns: slice, epoch: int = 0) -> dict[str, Any]:
-        """The item of that index with a part of its image, and without mask.
+        """The item ``index`` with one tile of its image, and without mask.
 
-        Of a cached image only these rows are read; else the image is decoded, and remembered for
-        the next tiles.
+        Only these rows of a cached image are read. An image that is not cached is decoded, and
+        kept in memory for its next tiles.
 
         Raises:
             UserError: an unreadable file.
@@ -89,7 +90,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             image = self._last[1]
             if self.transform is not None:
                 image = self._transform(image.clone(), epoch, index)
-            # A copy: a view would keep the entire image, and a worker would send it.
+            # A copy: a view would keep the full image in memory, and a worker would send it.
             tile = image[..., rows, columns].clone(memory_format=torch.contiguous_format)
         return {"index": index, "image": tile, "label": sample.label}
 
@@ -104,10 +105,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
 
 class TileDataset(Dataset[dict[str, Any]]):
-    """The T tiles of every image, image by image, each an item of `AnomalyDataset` without mask.
+    """The T tiles of each image in turn, as items of `AnomalyDataset` without masks.
 
     Args:
-        images: cut after their transform.
+        images: the images; tiles are cut after the transform.
         boxes: rows and columns of the T tiles in each image.
     """
 
@@ -129,13 +130,13 @@ class TileDataset(Dataset[dict[str, Any]]):
 
 
 def index_and_epoch(drawn: int | tuple[int, int]) -> tuple[int, int]:
-    """The ``(index, epoch)`` that a sampler drew; an index alone is of epoch 0."""
+    """``(index, epoch)`` of an item drawn by a sampler; epoch 0 for an index alone."""
     return drawn if isinstance(drawn, tuple) else (drawn, 0)
 
 
 @contextmanager
 def seeded_random(*seed: int) -> Iterator[None]:
-    """Seed torch (on the CPU), NumPy and Python inside the block; restore their states after."""
+    """Seed torch (on the CPU), NumPy and Python inside the block, then restore their states."""
     first, second, third = np.random.SeedSequence(seed).generate_state(3)
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:

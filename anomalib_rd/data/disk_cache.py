@@ -31,11 +31,11 @@ class ArrayStore:
     """A folder of uint8 arrays by key, each a file of the values and their CRC-32.
 
     There are no locks. An entry is written under another name and renamed when complete, so
-    readers find all of it or nothing; of several writers of one key the last wins. A truncated or
-    altered file fails its check and counts as missing.
+    readers see a complete entry or none; the last of several writers wins. A truncated or altered
+    file fails its check and counts as missing.
 
     Args:
-        folder: made with the first entry.
+        folder: created with the first entry.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class ArrayStore:
     def get_rows(self, key: str, shape: tuple[int, int, int], rows: slice) -> np.ndarray | None:
         """``[:, rows]`` of the array that `get` returns, without reading the other rows.
 
-        The first time, and whenever the file changed, all of it is read and checked.
+        The file is read completely and checked the first time and whenever it has changed.
         """
         path = self._entry(key)
         planes, height, width = shape
@@ -90,7 +90,7 @@ class ArrayStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         _remove_stale_parts(self.folder)
         part = self.folder / f"{key}.{uuid.uuid4().hex}{PART}"
-        # If another process clears the store at this moment, nothing is stored.
+        # Another process may clear the store at this moment; then the entry is lost.
         with contextlib.suppress(FileNotFoundError):
             try:
                 with part.open("xb") as file:
@@ -104,7 +104,7 @@ class ArrayStore:
         """Number of entries, and their bytes."""
         sizes = []
         for path in self.folder.glob(f"*{ENTRY}"):
-            with contextlib.suppress(FileNotFoundError):  # another process clears
+            with contextlib.suppress(FileNotFoundError):  # cleared by another process
                 sizes.append(path.stat().st_size)
         return len(sizes), sum(sizes)
 
@@ -132,7 +132,7 @@ def _checksum(values: np.ndarray) -> bytes:
 
 @cache
 def _remove_stale_parts(folder: Path) -> None:
-    """Remove the parts of processes killed over a day ago, once in a process."""
+    """Remove parts over a day old, of processes that were killed; runs once per process."""
     for part in folder.glob(f"*{PART}"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > DAY:

@@ -27,8 +27,8 @@ from anomalib_rd.data.sources.layouts import DOWNLOAD_COMMAND, MVTEC_OBJECTS, MV
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import expand_home
 
-# MVTec's share links change at times (one expired in November 2025), the archive and its hash do
-# not. The current link is on MVTEC_PAGE.
+# MVTec sometimes changes the link (one expired in November 2025), but not the archive and its
+# hash. The current link is on MVTEC_PAGE.
 MVTEC_URL = (
     "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
     "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz"
@@ -53,15 +53,15 @@ def download_mvtec(
 ) -> list[str]:
     """Download the categories of MVTec AD that are missing in ``root``; return their names.
 
-    The archive (5.3 GB) is stored next to ``root`` as ``mvtec_anomaly_detection.tar.xz``; one that
-    exists is used instead, and an interrupted download resumes.
+    The archive (5.3 GB) is stored next to ``root`` as ``mvtec_anomaly_detection.tar.xz``. An
+    existing archive is used, and an interrupted download resumes.
 
     Args:
-        root: the folder for the categories.
+        root: folder for the categories.
         accept_license: whether the user accepts the licence, which is printed.
-        url: of the archive.
-        sha256: of the archive.
-        keep: keep the archive afterwards.
+        url: URL of the archive.
+        sha256: hash of the archive.
+        keep: whether to keep the archive afterwards.
 
     Raises:
         UserError: licence not accepted, server unreachable or connection lost, no space left,
@@ -81,7 +81,7 @@ def download_mvtec(
             root.parent.mkdir(parents=True, exist_ok=True)
             archive = root.with_name(MVTEC_ARCHIVE)
             with _locked(archive, console):
-                # Another process may have placed them meanwhile.
+                # Another process may have unpacked them in the meantime.
                 if missing := _missing(root):
                     _provide(archive, url, sha256, console)
                     placed = _unpack(archive, root, missing, console)
@@ -99,17 +99,14 @@ def download_mvtec(
 
 
 def _missing(root: Path) -> set[str]:
-    """The categories that are not in ``root``."""
     wanted = MVTEC_TEXTURES | MVTEC_OBJECTS
     return {name for name in wanted if not (root / name / "train" / "good").is_dir()}
 
 
 @contextmanager
 def _locked(archive: Path, console: Console) -> Iterator[None]:
-    """Wait until no other process of this user works on the archive or on its unpacked files.
-
-    The lock is in the cache folder: a lock file next to the archive would stay there.
-    """
+    """Let one process of this user at a time download and unpack the archive."""
+    # In the cache folder: a lock file next to the archive would remain there.
     path = archive.parent.resolve() / archive.name
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +136,7 @@ def _provide(archive: Path, url: str, sha256: str, console: Console) -> None:
 
 
 def _fetch(url: str, part: Path, archive: Path, console: Console) -> None:
-    """Download ``url`` to ``part``, from its end if the server supports that."""
+    """Download ``url`` to ``part``, and resume a partial file if the server supports that."""
     size = part.stat().st_size if part.exists() else 0
     with _request(url, size, archive) as response:
         content_range = response.headers.get("Content-Range", "")
@@ -148,15 +145,15 @@ def _fetch(url: str, part: Path, archive: Path, console: Console) -> None:
         restart = wrong_range or (response.status_code == 416 and not complete)
         if not (complete or restart):
             _receive(response, part, size, console)
-    if restart:  # the part belongs to another file
+    if restart:  # the part is from another file
         part.unlink()
         _fetch(url, part, archive, console)
 
 
 def _request(url: str, start: int, archive: Path) -> requests.Response:
-    """The server's response: the archive from byte ``start``, all of it, or status 416."""
+    """The response: the archive from byte ``start`` on, the full archive, or status 416."""
     by_hand = f"download it from {MVTEC_PAGE} to {archive} and run the same command again"
-    # identity: hash and ranges are of the file itself, not of a compressed transfer.
+    # identity: hash and ranges refer to the file, not to a compressed transfer.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=(15, 60))
@@ -178,7 +175,7 @@ def _request(url: str, start: int, archive: Path) -> requests.Response:
 
 
 def _receive(response: requests.Response, part: Path, size: int, console: Console) -> None:
-    """Append the body of a 206 to the ``size`` bytes of ``part``; overwrite it by that of a 200."""
+    """Append the body of a 206 to the ``size`` bytes of ``part``; a 200 overwrites them."""
     resumed = response.status_code == 206
     start = size if resumed else 0
     length = response.headers.get("Content-Length")
@@ -210,8 +207,7 @@ def _receive(response: requests.Response, part: Path, size: int, console: Consol
 
 
 def _unpacked_size(size: int) -> int:
-    """Bytes of an archive of ``size`` once unpacked: images hardly compress."""
-    return int(1.1 * size)
+    return int(1.1 * size)  # images hardly compress
 
 
 def _require_space(folder: Path, size: int) -> None:

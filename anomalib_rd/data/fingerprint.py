@@ -19,7 +19,7 @@ def dataset_fingerprint(split: Split, root: Path) -> str:
     """SHA-256 over each file's role, its path relative to ``root``, and the hash of its content.
 
     It changes if a file is added, removed, renamed, altered or moved between train, test and
-    masks; not with the location of ``root`` or the order of the samples.
+    masks. It does not depend on the location of ``root`` or the order of the samples.
 
     Raises:
         UserError: a file cannot be read.
@@ -57,7 +57,7 @@ def hash_files(split: Split, root: Path) -> dict[str, str]:
 def find_changed_files(
     before: Mapping[str, str], now: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """Files added, removed or altered between two results of `hash_files`: training, others."""
+    """Training files, and other files, that differ between two results of `hash_files`."""
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     roles = [name.partition("\0") for name in changed]
     trained = [path for role, _, path in roles if role == TRAIN]
@@ -65,9 +65,9 @@ def find_changed_files(
 
 
 def hash_content(path: Path) -> str:
-    """SHA-256 of a file, cached in this process while the file does not change.
+    """SHA-256 of a file, cached in this process until the file changes.
 
-    Of a folder of masks: over the names and contents of its images.
+    The hash of a folder of masks covers the names and contents of its images.
 
     Raises:
         OSError: the file cannot be read.
@@ -76,7 +76,7 @@ def hash_content(path: Path) -> str:
     if S_ISDIR(state.st_mode):
         files = list_images(path)
         return _sha256("".join(f"{file.name}\0{hash_content(file)}\n" for file in files))
-    # The change time too: a copy that keeps the modification time changes it.
+    # Also the change time: a copy may preserve the modification time.
     return _hash_file(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 

@@ -17,22 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """Reads the same as `read_pair`, to the bit, and caches it on disk.
+    """`read_pair` with a cache on disk; the pixels are equal to the bit.
 
     The key is the content of the image and of its mask, the size, and how images are read. So a
-    changed file never returns its old pixels, two copies of a file share one entry, and a mask is
-    stored only with an image that it fits. Runs, processes and data workers may share one cache at
-    any time. If it is not writable, one warning is logged and images are decoded each time.
+    changed file never returns its old pixels, copies of a file share one entry, and a mask is
+    stored only with an image that it fits. Runs, processes and data workers may share one cache.
+    If it is not writable, one warning is logged and images are decoded each time.
 
     Args:
-        store: where to store them; None: in the user's cache folder, which the environment
-            variable ``ANOMALIB_RD_CACHE`` moves.
+        store: store of the pixels; None: in the cache folder of the user, or in the environment
+            variable ``ANOMALIB_RD_CACHE``.
     """
 
     def __init__(self, store: ArrayStore | None = None) -> None:
         self.store = open_image_store() if store is None else store
         self._unwritable = torch.zeros(1, dtype=torch.bool)
-        # Shared: of all workers that find the disk full, one warns. Without shared memory, each.
+        # Shared, so that only one worker warns about a full disk; without shared memory, all do.
         with contextlib.suppress(RuntimeError):
             self._unwritable.share_memory_()
 
@@ -42,7 +42,7 @@ class ImageCache:
         """Image (3, H, W) uint8 and mask (H, W) bool or None, of ``size`` (H, W).
 
         Raises:
-            UserError: as `read_pair`.
+            UserError: see `read_pair`.
         """
         key = _key(path, mask, size, rule)
         planes = self.store.get(key, (3 if mask is None else 4, *size)) if key else None
@@ -70,7 +70,7 @@ class ImageCache:
         try:
             self.store.put(key, planes.numpy())
         except OSError as error:
-            # Another worker may be here too. In numpy: torch is slow enough to be overtaken.
+            # NumPy, because torch is so slow that another worker may warn in the meantime.
             warned = self._unwritable.numpy()
             if not warned[0]:
                 warned[0] = True
@@ -79,12 +79,12 @@ class ImageCache:
 
 
 def _key(path: Path, mask: Path | None, size: tuple[int, int], rule: str) -> str | None:
-    """Hash of everything that the pixels depend on; None if a file cannot be read."""
+    """Hash of all that determines the pixels; None if a file cannot be read."""
     try:
         contents = [hash_content(file) for file in (path, mask) if file is not None]
     except OSError:
         return None
-    # Pillow too: another version may decode or resize to other values.
+    # Another version of Pillow may decode or resize to different values.
     parts = [READING, PIL.__version__, *map(str, size), *contents]
     if mask is not None:
         parts.append(rule)

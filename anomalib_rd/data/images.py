@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 READING = "rgb-bilinear-antialiased-2"
-"""Version of this module in cache keys; changes whenever it reads other values from a file."""
+"""Version of this module in cache keys; changes whenever a file is read to different values."""
 
 # The formats of `files.IMAGE_EXTENSIONS`. Pillow would open any file by its content, PostScript by
 # starting an interpreter.
@@ -63,7 +63,7 @@ def load_image(path: Path) -> Image.Image:
 
 
 def convert_to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert an upright image of any mode as `load_image` does; ``name`` is for errors.
+    """Convert an upright image of any mode like `load_image`; ``name`` appears in errors.
 
     Raises:
         UserError: values out of the range of a deep mode.
@@ -78,7 +78,7 @@ def convert_to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def scale_to_8_bit(values: np.ndarray, white: float, name: str) -> np.ndarray:
-    """Grey or colour values from 0 to ``white`` as uint8 levels; ``name`` is for errors.
+    """Grey or colour values from 0 to ``white`` as uint8 levels; ``name`` appears in errors.
 
     Raises:
         UserError: no values, or values out of range.
@@ -113,12 +113,12 @@ def read_mask(
     Args:
         path: the mask's file, or the folder of the image's masks.
         size: (H, W) to resize to.
-        image_size: (H, W) of the upright image, to compare with the mask's; None: not compared.
+        image_size: (H, W) of the upright image, which the mask must have; None: not checked.
         image_path: the image, for its EXIF data and for errors.
         rule: one of `masks.MASK_RULES`.
 
     Raises:
-        UserError: as `load_mask`.
+        UserError: see `load_mask`.
     """
     import torch
 
@@ -134,12 +134,12 @@ def load_mask(
 ) -> Image.Image:
     """Decode a mask at its own size: grey, 0 for normal, 255 for defect, edges in between.
 
-    The masks of a folder, whose values may be defect types, are united: all but 0 is defect.
-    Arguments as of `read_mask`.
+    The masks in a folder, whose values may be defect types, are united: all but 0 is defect.
+    Arguments as in `read_mask`.
 
     Raises:
-        UserError: the file is missing or unreadable, its size is not the image's, or the folder
-            has no masks.
+        UserError: the file is missing or unreadable, its size differs from the image's, or the
+            folder has no masks.
     """
     if not path.is_dir():
         return Image.fromarray(mask_levels(_open_mask(path, image_size, image_path), path, rule))
@@ -156,9 +156,9 @@ def load_mask(
 def _open_mask(
     path: Path, image_size: tuple[int, int] | None, image_path: Path | None
 ) -> Image.Image:
-    """Decode a mask, upright by its own EXIF data, else by the image's, else as stored.
+    """Decode a mask, rotated by its own EXIF data, by the image's, or not at all.
 
-    The first one that has the image's size is returned.
+    The first of these that has the image's size is returned.
     """
     mask = _open(path)
     if image_size is None or (mask.height, mask.width) == tuple(image_size):
@@ -186,13 +186,13 @@ def orientation(path: Path) -> int:
     Raises:
         UserError: the file is missing or unreadable.
     """
-    with _opened(path) as image:
+    with _open_file(path) as image:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if value in range(1, 9) else 1
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _open_file(path: Path) -> Iterator[Image.Image]:
     """An opened image file; every error becomes a UserError."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -210,7 +210,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _open(path: Path, upright: bool = True) -> Image.Image:
     """A decoded image, upright or as stored."""
-    with _opened(path) as image:
+    with _open_file(path) as image:
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)

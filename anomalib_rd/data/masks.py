@@ -1,19 +1,19 @@
-"""Which pixels of a mask file are defect, whatever tool made it.
+"""Which pixels of a mask file are defect, for masks of any tool.
 
 The rule ``auto`` distinguishes two kinds of masks by their pixels:
 
 - **Classes**: 0/1, class or instance numbers, grey or coloured classes, at any depth. Everything
   but the background is defect, including the "void" border (255) of Pascal VOC. The background is
-  black; of a palette without black, its entry 0.
+  black, or entry 0 of a palette without black.
 - **Soft edges**: black and white with greys between them, from antialiased resizing or JPEG. Values
   above half of white are defect, after resizing: RD4AD's rule for MVTec AD.
 
-Greys are edges if most of them are on a slope, with both a darker and a brighter neighbour. Else
-they are classes, as are uniform grey areas in a mask with soft edges: then half of the darkest such
-area is the limit.
+Greys are edges if most of them are on a slope, with both a darker and a brighter neighbour.
+Otherwise they are classes. So are uniform grey areas in a mask with soft edges; the limit is then
+half of the darkest such area.
 
-Of colours, the brightest channel counts. Transparent pixels are background; if the visible ones are
-all black, or all not black, opacity is the mask.
+The brightest channel of a colour counts. Transparent pixels are background. If all visible pixels
+are black, or none is, the opacity is the mask.
 
 ``nonzero`` and ``half`` (of white) apply one of the limits to every mask.
 """
@@ -29,8 +29,8 @@ AUTO, NONZERO, HALF = MASK_RULES = ("auto", "nonzero", "half")
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 DEPTHS = (255, 1023, 4095, 16383, 65535)  # largest values of 8, 10, 12, 14 and 16 bit
 CLASSES = 16  # a mask with all values below this has class numbers
-# By how much of 255 JPEG changes black and white: at its best quality, and at any.
-NOISE, MUCH_NOISE = 3, 16
+# Largest change of black and white by JPEG, of 255: at the best quality, and at any quality.
+BEST_JPEG_NOISE, JPEG_NOISE = 3, 16
 # Greys are edges if this share of them is on a slope. Measured: at least 0.70 in 646 masks that
 # were resized with antialiasing, 0.61 in JPEG below quality 100.
 SLOPE_SHARE = 0.5
@@ -78,7 +78,7 @@ def _brightness(mask: Image.Image) -> tuple[np.ndarray, bool]:
         return np.asarray(mask), False
     if mask.mode == "1" or (mask.mode == "L" and not mask.has_transparency_data):
         return np.asarray(mask.convert("L")), False
-    # Through RGBA, which palettes and all kinds of transparency convert to.
+    # RGBA, because palettes and all kinds of transparency convert to it.
     colours = mask if mask.has_transparency_data else mask.convert("RGB")
     pixels = np.asarray(colours.convert("RGBA"))
     # The brightest channel: a pure red defect is dark as a grey.
@@ -91,18 +91,20 @@ def _brightness(mask: Image.Image) -> tuple[np.ndarray, bool]:
     if mask.mode == "P":
         indices = np.asarray(mask)
         # The palette's colours do not distinguish the background from the rest.
-        if bright.min() > NOISE or (bright.max() <= NOISE and indices.max() > 0):
+        if bright.min() > BEST_JPEG_NOISE or (
+            bright.max() <= BEST_JPEG_NOISE and indices.max() > 0
+        ):
             return indices, True
     return bright, False
 
 
-def _white(mode: str, top: float) -> float:
-    """The value of white in a mask of this mode, whose greatest value is ``top``."""
+def _white(mode: str, maximum: float) -> float:
+    """The value of white in a mask of this mode with this largest value."""
     if mode not in DEEP_MODES:
         return 255
-    if mode == "F" and top <= 1:
+    if mode == "F" and maximum <= 1:
         return 1
-    return next((depth for depth in DEPTHS if top <= depth), float(top))
+    return next((depth for depth in DEPTHS if maximum <= depth), float(maximum))
 
 
 def _are_classes(values: np.ndarray) -> bool:
@@ -117,15 +119,15 @@ def _are_classes(values: np.ndarray) -> bool:
     slope = between & (darkest < values) & (brightest > values)
     if slope.sum() >= SLOPE_SHARE * between.sum():
         return False
-    # Black and white after JPEG at its best quality are neither slope nor class.
-    noise = NOISE if values.dtype == np.uint8 else 0
+    # Black and white, changed by JPEG at its best quality, are neither slope nor class.
+    noise = BEST_JPEG_NOISE if values.dtype == np.uint8 else 0
     grey = between & (values > noise) & (values < top - noise)
     return bool(grey.any() or (between & (darkest == brightest)).any())
 
 
 def _flat_greys(values: np.ndarray, white: float) -> np.ndarray:
     """The greys that fill 3 x 3 pixels somewhere: classes in a mask with soft edges."""
-    margin = MUCH_NOISE * white / 255
+    margin = JPEG_NOISE * white / 255
     grey = (values > margin) & (values < white - margin)
     if not grey.any():
         return values[:0, 0]
@@ -143,14 +145,14 @@ def _neighbours(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def covers_border(defect: np.ndarray) -> bool:
     """Whether all border pixels of a mask (H, W) are defect, as in an inverted mask.
 
-    True for none of 729 masks of real defects.
+    Never true in 729 masks of real defects.
     """
     return bool(all(edge.all() for edge in (defect[0], defect[-1], defect[:, 0], defect[:, -1])))
 
 
 def has_lost_spots(levels: np.ndarray) -> bool:
     """Whether a grey spot has no pixel bright enough to count as defect."""
-    grey = levels > MUCH_NOISE
+    grey = levels > JPEG_NOISE
     if not (grey & (levels < 128)).any():
         return False
     from scipy import ndimage

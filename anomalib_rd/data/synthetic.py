@@ -1,7 +1,7 @@
 """Synthetic defects on normal images, for validation without the test set.
 
-Each defect function takes an image uint8 (H, W, 3), the object bool (H, W) that the defect is
-centred on, and the random generator that determines it; it returns the changed image.
+Each defect function takes an image uint8 (H, W, 3), the region ``where``, bool (H, W), in which
+the defect is centred, and a random generator; it returns the changed image.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from anomalib_rd.data.demo_images.textures import photograph
 Size = tuple[int, int]
 
 MIN_SHARE, MAX_SHARE = 0.002, 0.1
-"""Limits of the mask's share of the image; 80 % of the masks of MVTec AD's bottle, capsule, pill
-and transistor are between, median 1 %."""
+"""Limits of the mask's share of the image. 80 % of the masks of MVTec AD's bottle, capsule, pill
+and transistor are within them; their median is 1 %."""
 MIN_CHANGE = 12
 """Grey levels by which the most changed channel must differ for a pixel to count as changed."""
 MIN_MEAN_CHANGE = 20
-"""Mean change of a defect's pixels in grey levels: below, one would not see it."""
+"""Minimum mean change of a defect's pixels in grey levels, so that it is visible."""
 MIN_ON_OBJECT = 0.6
-"""Share of the mask that is on the object."""
+"""Minimum share of the mask that is on the object."""
 ATTEMPTS = 50
 OVERSAMPLING = 4  # of strokes, for antialiasing
 STROKE_SEGMENTS = 24
@@ -53,16 +53,16 @@ def add_defect(
     """Add one defect to an image, mostly on the object (see `foreground`).
 
     It is drawn again until it is visible, on the object, and covers between `MIN_SHARE` and
-    `MAX_SHARE` of the image. If that fails, the image gets a plain dark or light disc.
+    `MAX_SHARE` of the image. After `ATTEMPTS` failures it is a plain dark or light disc.
 
     Args:
         image: uint8 (H, W, 3), both sides at least 64 pixels; not modified.
-        rng: the only source of randomness: the same state gives the same defect.
+        rng: the only source of randomness.
         kind: one of `KINDS`; None draws one.
 
     Returns:
-        The image with the defect, and its mask bool (H, W): solid regions, never empty, outside
-        of which the image is unchanged.
+        The image with the defect, and its mask bool (H, W): solid regions, never empty. Outside
+        the mask the image is unchanged.
     """
     draw_defect = KINDS[kind or str(rng.choice(list(KINDS)))]
     where = foreground(image)
@@ -149,7 +149,7 @@ def perlin_blend(image: np.ndarray, where: np.ndarray, rng: np.random.Generator)
         changed = ndimage.gaussian_filter(changed, (blur, blur, 0))
     bright = image[region].mean() + rng.uniform(-60, 60)
     step = rng.uniform(25, 90) * (1 if bright < 128 else -1)
-    # Grey changes all channels alike, a tint some more than others.
+    # Either grey, which changes all channels equally, or a tint.
     changed = changed + step * rng.uniform(0.4, 1, 3) ** rng.integers(2)
     return _as_uint8(image + cover * (changed - image))
 
@@ -189,7 +189,7 @@ def scratch(image: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> n
     cover = np.zeros(image.shape[:2])
     start = _random_pixel(where, rng)
     heading = rng.uniform(0, 2 * np.pi)
-    # Towards the middle of the object there is more of it to scratch.
+    # Towards the middle of the object, so that more of the scratch is on it.
     middle = np.argwhere(where).mean(axis=0) - start
     if np.hypot(*middle) > 1:
         heading = np.arctan2(middle[0], middle[1]) + rng.normal(0, 0.7)
@@ -203,7 +203,7 @@ def scratch(image: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> n
 
 
 def texture_paste(image: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fill a Perlin-shaped region with a tinted photograph, or with the image itself flipped.
+    """Fill a Perlin-shaped region with a tinted photograph, or with the flipped image itself.
 
     It covers 0.4 % to 8 % of the image with an opacity of 0.3 to 0.9.
     """
@@ -235,7 +235,7 @@ def _random_pixel(where: np.ndarray, rng: np.random.Generator) -> tuple[int, int
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform: small defects are as common as large ones."""
+    """A number with uniform logarithm, so that small defects are as common as large ones."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 

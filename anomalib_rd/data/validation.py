@@ -15,12 +15,12 @@ from anomalib_rd.data.synthetic import add_defect, hash_fraction, random_generat
 from anomalib_rd.errors import UserError
 
 SYNTHETIC = "synthetic"
-MIN_HELD_OUT = 4  # two normal images and two with defects: with one of a kind no metric is defined
+MIN_HELD_OUT = 4  # two normal images and two with defects; with fewer, metrics are undefined
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Normal images, divided: to train on, to validate on, to give synthetic defects."""
+    """Normal images divided into training, validation, and validation with synthetic defects."""
 
     train: list[Sample]
     normal: list[Sample]
@@ -28,12 +28,12 @@ class HeldOut:
 
 
 def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> HeldOut:
-    """Hold out ``share`` of the normal images, at least `MIN_HELD_OUT`; the order is kept.
+    """Hold out ``share`` of the normal images, at least `MIN_HELD_OUT`, in the given order.
 
     The selection depends on ``seed`` and the paths below ``root`` alone.
 
     Raises:
-        UserError: an invalid share, or fewer images left to train on than held out.
+        UserError: an invalid share, or fewer images remain for training than are held out.
     """
     if not 0 < share <= 0.5:
         raise UserError(
@@ -59,7 +59,7 @@ def hold_out(samples: Sequence[Sample], root: Path, share: float, seed: int) -> 
     )
 
 
-def merge(parts: Iterable[HeldOut]) -> HeldOut:
+def merge_held_out(parts: Iterable[HeldOut]) -> HeldOut:
     """The held-out images of several categories together."""
     parts = list(parts)
     return HeldOut(
@@ -76,8 +76,8 @@ class SyntheticValidation(AnomalyDataset):
 
     Args:
         held_out: the samples.
-        root: the data's root; the defects depend on the paths below it.
-        image_size: (H, W); the defects are made at this size.
+        root: root of the data; the defects depend on the paths below it.
+        image_size: (H, W); the defects are drawn at this size.
         seed: of the defects.
         cache: of decoded images, without defects.
     """
@@ -93,10 +93,10 @@ class SyntheticValidation(AnomalyDataset):
         defect = [replace(sample, defect=SYNTHETIC, label=1) for sample in held_out.defect]
         super().__init__([*held_out.normal, *defect], image_size, cache=cache)
         self.root, self.seed = root, seed
-        self._made: dict[int, dict[str, Any]] = {}
+        self._defect_items: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Read one sample; add its defect the first time.
+        """Read one sample; its defect is drawn once and kept in memory.
 
         Raises:
             UserError: an unreadable file.
@@ -105,14 +105,14 @@ class SyntheticValidation(AnomalyDataset):
         sample = self.samples[index]
         if not sample.label:
             return super().__getitem__(index)
-        if index not in self._made:
+        if index not in self._defect_items:
             item = super().__getitem__(index)
             pixels = item["image"].permute(1, 2, 0).numpy()
             rng = random_generator(self.seed, path_in_dataset(self.root, sample))
             image, mask = add_defect(pixels, rng)
-            made = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-            self._made[index] = {**item, "image": made, "mask": torch.from_numpy(mask)}
-        return self._made[index]
+            drawn = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+            self._defect_items[index] = {**item, "image": drawn, "mask": torch.from_numpy(mask)}
+        return self._defect_items[index]
 
 
 def path_in_dataset(root: Path, sample: Sample) -> str:

@@ -1,4 +1,4 @@
-"""How many data workers fit into shared memory, and how they start."""
+"""Number of data workers that fit into shared memory, and their start method."""
 
 import logging
 import multiprocessing
@@ -16,7 +16,7 @@ REMEDIES = (
     "give the container more (docker run --shm-size=8g, or --ipc=host), use smaller batches, or"
     " set data.num_workers=0"
 )
-# torch's messages when a worker cannot allocate shared memory, or is killed for writing beyond it.
+# torch's messages when shared memory is full, or a worker is killed for writing beyond it.
 EXHAUSTED = re.compile(
     r"unable to (allocate|open|resize|write to|mmap) .*(shared memory|/torch_)|Bus error"
     r"|out of shared memory|torch_\S+>.*No space left",
@@ -28,8 +28,8 @@ def count_workers(requested: int | None, default: int, batch_bytes: int) -> int:
     """Number of data workers to start.
 
     Args:
-        requested: by the user; None: ``default``, or as many as shared memory allows.
-        default: without a request.
+        requested: number that the user set; None: ``default``, or as many as fit.
+        default: number without a request.
         batch_bytes: size of the largest batch.
 
     Raises:
@@ -51,7 +51,7 @@ def count_workers(requested: int | None, default: int, batch_bytes: int) -> int:
 
 
 def needed_bytes(workers: int, batch_bytes: int) -> int:
-    """Most bytes the workers hold: the prefetched batches, the current one and the next."""
+    """Maximum bytes in shared memory: the prefetched batches, the current one and the next."""
     return (PREFETCH_FACTOR * workers + 2) * batch_bytes
 
 
@@ -72,9 +72,9 @@ def explain_shared_memory_error(error: BaseException) -> str | None:
 
 
 def start_method() -> str | None:
-    """How worker processes start; None: torch's default.
+    """Start method of worker processes; None: torch's default.
 
-    Inside joblib's own workers the default is joblib's, which cannot start other processes.
+    Inside joblib's workers the default is joblib's own method, which torch cannot use.
     """
     methods = multiprocessing.get_all_start_methods()
     current = multiprocessing.get_start_method(allow_none=True)

@@ -16,9 +16,9 @@ from anomalib_rd.data.demo_images.parts import button, chip, label, tablet, wash
 from anomalib_rd.data.demo_images.textures import brick, grass, gravel
 
 CHANGED = 2.5 / 255
-"""Least difference of a colour, before the camera, that counts as a defect."""
+"""Smallest difference of a colour, before the camera, that counts as a defect."""
 SPECK, PINHOLE = 8, 60
-"""Smaller changed regions, in pixels, are dropped from a mask; smaller gaps in it are filled."""
+"""Smaller regions of a mask, in pixels, are removed; smaller holes in it are filled."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def render(category: str, subset: str, index: int) -> np.ndarray:
 def render_pair(
     category: str, defect: str, index: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A part without and with a defect, photographed alike, and the mask of the defect.
+    """A part without and with a defect, photographed identically, and the defect's mask.
 
     Returns:
         Normal image and defective image, uint8 (H, W, 3), and mask, bool (H, W). Outside the mask
@@ -73,7 +73,7 @@ def render_pair(
 
 
 def _mask(changed: np.ndarray) -> np.ndarray:
-    """The changed pixels as a person would mark them: no specks, no pinholes."""
+    """The changed pixels as an annotator would mark them, without specks and pinholes."""
     closed = ndimage.binary_closing(np.pad(changed, 4), iterations=2)[4:-4, 4:-4] | changed
     holes, _ = ndimage.label(~closed)
     small = np.bincount(holes.ravel()) < PINHOLE

@@ -1,7 +1,7 @@
 """Defects of a surface, for any subject.
 
-Ranges are (low, high). Strengths go down to what is hard to see: glaring defects alone would
-measure nothing.
+Ranges are (low, high). Some defects are hard to see: obvious ones alone would not distinguish
+between methods.
 """
 
 from collections.abc import Sequence

@@ -69,14 +69,14 @@ class Scene:
     defect_rng: np.random.Generator
     defect: str = "good"
     held_out: bool = False
-    """Test image: textures use a part of the photograph that training never sees."""
+    """Whether this is a test image: it shows a part of the photograph that training never sees."""
 
     def jitter(self, amount: float) -> float:
         """A normal variation, uniform in [-amount, amount]."""
         return float(self.rng.uniform(-amount, amount))
 
     def tone(self, colour: Sequence[float], spread: float = 0.03) -> np.ndarray:
-        """The RGB ``colour`` in [0, 1] as it varies by batch, more in depth than in hue: (3,)."""
+        """The RGB ``colour`` in [0, 1], varied more in brightness than in hue: (3,)."""
         hue = 1 + self.rng.uniform(-spread, spread, 3) / 2
         return (np.asarray(colour) * hue * (1 + self.jitter(spread))).astype(np.float32)
 
@@ -107,7 +107,7 @@ def photograph_scene(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     balance = 1 + rng.uniform(-0.02, 0.02, 3)
     photo = image * light[..., None].astype(np.float32) * balance.astype(np.float32)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(NOISE)
-    # Seven bits: the eighth would be noise alone, and a quarter of the file.
+    # Seven bits: the eighth would be pure noise, and a quarter of the file size.
     return np.clip(np.rint((photo + noise) * 127), 0, 127).astype(np.uint8) * 2
 
 
@@ -145,7 +145,7 @@ def fog(rng: np.random.Generator, cell: float) -> np.ndarray:
     across = SIZE / cell
     n = int(np.ceil(across)) + 4
     coarse = Image.fromarray(rng.standard_normal((n, n), dtype=np.float32))
-    # The grid is shifted each time, or its cells would show over many images.
+    # Shifted each time, because a fixed grid would be visible over many images.
     x, y = rng.uniform(0, 3, 2)
     box = (x, y, x + across, y + across)
     fine = coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
@@ -171,7 +171,7 @@ def noise_1d(
 @lru_cache(maxsize=256)
 def text(line: str, height: float) -> np.ndarray:
     """A line of text, ``height`` pixels high, as a decal (h, w)."""
-    # Drawn at twice a decal's scale and halved: antialiased alike on every platform.
+    # Drawn at twice a decal's scale and halved, for the same antialiasing on every platform.
     font = ImageFont.load_default(height * DECAL_SCALE * 2)
     left, top, right, bottom = (int(edge) for edge in font.getbbox(line))
     sheet = Image.new("L", (right - left + 16, bottom - top + 16))

@@ -11,7 +11,7 @@ from anomalib_rd.data.demo_images.defects import Surface, wander
 from anomalib_rd.data.demo_images.drawing import SIZE, Frame, Scene, fog, paint, rgb, shaded, stroke
 
 TRAIN_COLUMNS = 280
-"""Columns of the photograph (of 512) that training sees; test images use the others."""
+"""Columns of the photograph (of 512) for training images; test images use the others."""
 EVERYWHERE = np.ones((SIZE, SIZE), np.float32)
 
 
@@ -34,7 +34,7 @@ def cut(
     left, right = (TRAIN_COLUMNS, photo.shape[1]) if held_out else (0, TRAIN_COLUMNS)
     x = rng.uniform(left + reach, right - reach)
     y = rng.uniform(reach, photo.shape[0] - reach)
-    # Frame.placed magnifies a part, so the photograph's pixels are where it has them.
+    # Frame.placed divides by the zoom, so these coordinates are pixels of the photograph.
     at = Frame.image().placed(0, 0, degrees, zoom)
     return ndimage.map_coordinates(photo, [at.v + y, at.u + x], order=1, mode="nearest")
 

@@ -1,16 +1,15 @@
-"""The embedded demo data set, so that everything runs without a download.
+"""The built-in demo data set, so that everything runs without a download.
 
 Eight categories in MVTec AD's layout: three surfaces cut from photographs that scikit-image
-includes, and five drawn parts. The images are made on first use, in seconds, and kept.
+includes, and five drawn parts. The images are generated on first use, within seconds, and cached.
 """
 
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from anomalib_rd.data.sources.source import GOOD
 from anomalib_rd.errors import UserError
 
 VERSION = "demo-v1"
-"""Name of the folder in the cache; it changes whenever the images do."""
+"""Name of the cache folder; it changes whenever the images do."""
 
 TITLE = "Demo data set of anomalib-rd"
 README = f"""\
@@ -49,7 +48,7 @@ photographs of real defects: do not report benchmarks on them.
 
 @dataclass(frozen=True)
 class DemoSize:
-    """Number of training and normal test images of each category, and of images per defect."""
+    """Numbers of training and normal test images per category, and of images per defect type."""
 
     train: int = 48
     test_good: int = 12
@@ -57,14 +56,14 @@ class DemoSize:
 
 
 class Demo(CategoryFolders):
-    """The demo data set, made on first use.
+    """The demo data set, generated on first use.
 
     Args:
-        root: its folder; None: in the user's cache folder, which the environment variable
-            ``ANOMALIB_RD_CACHE`` moves.
+        root: its folder; None: in the cache folder of the user, or in the environment variable
+            ``ANOMALIB_RD_CACHE``.
 
     Raises:
-        UserError: ``root`` contains something else, or is not writable.
+        UserError: ``root`` contains other files, or is not writable.
     """
 
     layout = Layout(title="the demo data set", url="", textures=TEXTURES)
@@ -77,10 +76,10 @@ class Demo(CategoryFolders):
 def ensure_demo(
     root: Path, names: Iterable[str] = tuple(CATEGORIES), size: DemoSize | None = None
 ) -> None:
-    """Make the data set at ``root`` unless it exists.
+    """Generate the data set at ``root`` unless it exists.
 
-    It is made in a temporary folder and renamed when complete, so ``root`` is always complete;
-    of several processes at once, the first to finish wins.
+    It is written to a temporary folder and renamed when complete, so ``root`` is always complete;
+    of several processes, the first to finish wins.
     """
     if _exists(root):
         return
@@ -115,43 +114,37 @@ def _exists(root: Path) -> bool:
 
 def _generate(root: Path, names: Iterable[str], size: DemoSize) -> None:
     """Write images, masks and README.txt of these categories into the new folder ``root``."""
-    jobs = [job for name in names for job in _jobs(root / name, name, size)]
+    jobs = [
+        (root / name, subset, defect, index)
+        for name in names
+        for subset, defect, count in (
+            ("train", GOOD, size.train),
+            ("test", GOOD, size.test_good),
+            *(("test", defect, size.per_defect) for defect in CATEGORIES[name].defects),
+        )
+        for index in range(count)
+    ]
     # On standard error, because a command's output may be piped.
     console = Console(stderr=True)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        done = pool.map(lambda job: job(), jobs)
+        done = pool.map(lambda job: _write(*job), jobs)
         for _ in track(done, "Making the demo data", len(jobs), console=console, transient=True):
             pass
     (root / "README.txt").write_text(README, encoding="utf-8")
 
 
-def _jobs(folder: Path, name: str, size: DemoSize) -> list[Callable[[], None]]:
-    """One call for each image of a category; makes its folders."""
-    jobs: list[Callable[[], None]] = []
-    for subset, count in (("train", size.train), ("test", size.test_good)):
-        images = folder / subset / GOOD
-        images.mkdir(parents=True)
-        jobs += [partial(_write_normal, name, subset, i, images) for i in range(count)]
-    for defect in CATEGORIES[name].defects:
-        images, masks = folder / "test" / defect, folder / "ground_truth" / defect
-        images.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        jobs += [
-            partial(_write_defect, name, defect, i, images, masks) for i in range(size.per_defect)
-        ]
-    return jobs
-
-
-def _write_normal(name: str, subset: str, index: int, images: Path) -> None:
-    _save(render(name, subset, index), images / f"{index:03d}.png")
-
-
-def _write_defect(name: str, defect: str, index: int, images: Path, masks: Path) -> None:
-    _, image, mask = render_pair(name, defect, index)
-    _save(image, images / f"{index:03d}.png")
-    _save(mask.astype(np.uint8) * 255, masks / f"{index:03d}_mask.png")
+def _write(folder: Path, subset: str, defect: str, index: int) -> None:
+    """Write an image, and its mask if it is defective."""
+    if defect == GOOD:
+        image = render(folder.name, subset, index)
+    else:
+        _, image, mask = render_pair(folder.name, defect, index)
+        levels = mask.astype(np.uint8) * 255
+        _save(levels, folder / "ground_truth" / defect / f"{index:03d}_mask.png")
+    _save(image, folder / subset / defect / f"{index:03d}.png")
 
 
 def _save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     # On noisy images the default strategy takes five times as long and saves no bytes.
     Image.fromarray(image).save(path, compress_type=zlib.Z_RLE)

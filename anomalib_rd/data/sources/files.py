@@ -1,4 +1,4 @@
-"""The image files below a folder: links are followed, hidden and system files are skipped."""
+"""Listing of image files; links are followed, hidden and system files are skipped."""
 
 import os
 from collections import Counter
@@ -22,14 +22,14 @@ SYSTEM_NAMES = frozenset(
 
 @dataclass
 class FolderContents:
-    """The files in a folder, and below it; every list is sorted.
+    """The files in and below a folder; every list is sorted.
 
     Attributes:
         images: files with one of `IMAGE_EXTENSIONS`.
         others: files with another extension, or none.
         hidden: hidden or system files and folders; these folders are not searched.
-        repeated: links to a folder above them, or to one that is read by another path.
-        broken: links to nothing.
+        repeated: links to a folder above them, or to a folder that is already read.
+        broken: links whose target is missing.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -39,13 +39,13 @@ class FolderContents:
     broken: list[Path] = field(default_factory=list)
 
     def merge(self, other: "FolderContents") -> None:
-        """Add the paths of another folder, each once: it may be a part of this one."""
+        """Add the paths of another folder, which may be a part of this one, without repeats."""
         for name, paths in vars(self).items():
             paths[:] = sorted({*paths, *getattr(other, name)})
 
 
 def is_hidden(name: str) -> bool:
-    """Whether this is the name of a hidden file or folder, or of one made by a system."""
+    """Whether a file or folder of this name is hidden or created by an operating system."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
@@ -57,8 +57,8 @@ def has_image_extension(path: Path) -> bool:
 def walk(folder: Path, recursive: bool = True) -> FolderContents:
     """List a folder and the folders below it; empty if it does not exist.
 
-    Links to folders are followed, but no folder is read twice: of several paths to one folder,
-    the path without a link is used, else the first by name. ``folder`` itself may be hidden.
+    Links to folders are followed, but no folder is read twice: among several paths to a folder
+    the one without a link is used, else the first by name. ``folder`` itself may be hidden.
 
     Raises:
         UserError: a folder cannot be read.
@@ -105,14 +105,14 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def distinct_subfolders(folder: Path) -> list[Path]:
-    """As `subfolders`, each folder once, under its own name rather than a link's."""
+    """`subfolders` without repeats; a folder's own name is preferred to that of a link."""
     read: set[str] = set()
     links_last = sorted(subfolders(folder), key=Path.is_symlink)
     return sorted(path for path in links_last if not links_to_parent(path) and _is_new(path, read))
 
 
 def links_to_parent(path: Path) -> bool:
-    """Whether a link leads to a folder that contains it, so that following it would not end."""
+    """Whether a link leads to a folder that contains it, which would be an endless loop."""
     if not path.is_symlink():
         return False
     target, parent = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
@@ -126,7 +126,7 @@ def count_extensions(paths: Iterable[Path]) -> str:
 
 
 def explain_no_images(folder: Path, recursive: bool = False) -> str:
-    """Why no image was found in a folder, in parentheses, to append to an error."""
+    """The reason why a folder has no images, in parentheses, to append to an error."""
     if not folder.is_dir():
         return " (the folder does not exist)"
     contents = walk(folder, recursive)
@@ -155,7 +155,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_new(folder: Path, read: set[str]) -> bool:
-    """Whether a folder has not been read yet; it is added to ``read``."""
+    """Add a folder to ``read``; return whether it is new."""
     real = os.path.realpath(folder)
     if real in read:
         return False

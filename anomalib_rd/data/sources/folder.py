@@ -1,4 +1,4 @@
-"""Your own images: a folder of normal ones, one of defects, one of masks."""
+"""The user's own images: folders of normal images, of defect images, and of masks."""
 
 import hashlib
 from collections.abc import Iterable
@@ -22,19 +22,19 @@ from anomalib_rd.results.files import expand_home, printable
 class Folder:
     """Data set of ``normal``, ``defect`` and ``masks`` folders.
 
-    The root is one category, named as its folder, if it contains a ``normal`` folder; otherwise
-    every subfolder that does is one. Images directly in ``defect`` have the type "defect", its
-    subfolders are defect types. A mask is below ``masks`` at its image's relative path, with the
-    same stem or the stem and ``_mask``; it may be missing.
+    If the root contains a ``normal`` folder, it is one category; otherwise each subfolder with a
+    ``normal`` folder is one. Categories have the name of their folder. Subfolders of ``defect``
+    are defect types; images directly in it have the type "defect". A mask is below ``masks`` at
+    its image's relative path, with the same stem or the stem and ``_mask``; it may be missing.
 
     Args:
-        root: the folder of the one category or of the categories.
-        normal: folder of normal images, with its subfolders.
-        defect: folder of defect images; None: there are none (no defects to test on).
-        masks: folder of masks; None: there are none.
+        root: folder of the category or categories.
+        normal: folder of normal images, including its subfolders.
+        defect: folder of defect images; None: no defect images.
+        masks: folder of masks; None: no masks.
         normal_test: folder of normal test images; None: hold out a part of ``normal``.
-        normal_test_share: fraction of ``normal`` held out, in (0, 1). Files are selected by the
-            hash of their relative path, so new files do not move the others.
+        normal_test_share: fraction of ``normal`` to hold out, in (0, 1). Files are selected by the
+            hash of their relative path, so that new files do not move the others.
         textures: the categories that form the texture group; all others are objects.
     """
 
@@ -174,7 +174,7 @@ class Folder:
 
 
 def _real_paths(paths: Iterable[Path]) -> list[Path]:
-    """The paths with links among their folders resolved: equal ones are the same file."""
+    """The paths with links in their folders resolved, so that equal paths are one file."""
     resolve = cache(Path.resolve)
     return [resolve(path.parent) / path.name for path in paths]
 

@@ -47,10 +47,10 @@ class Layout:
         good: name of the folder of normal test images.
         masks: folder with one folder of masks for each defect type.
         mask_folders: whether an image has a folder of masks, not one file.
-        unlabelled: folders of test images without public labels; not used.
+        unlabelled: folders of test images without public labels, which are not used.
         textures: the categories that form the texture group; all others are objects.
-        counts: category -> number of training, normal test, defect test (and validation) images
-            as published.
+        counts: category -> published number of training, normal test, defect test (and
+            validation) images.
     """
 
     title: str
@@ -110,9 +110,9 @@ LAYOUTS = {
             "tubes": (122, 32, 69),
         },
     ),
-    # The masks of test/<type>/000.png are ground_truth/<type>/000/{000.png, 001.png, ...}. The
-    # values name the defect type, so all but 0 is defect. The authors' metric, sPRO, weights
-    # regions by that type and is not computed here.
+    # The masks of test/<type>/000.png are ground_truth/<type>/000/{000.png, 001.png, ...}. Their
+    # values are defect types, so all but 0 is defect. The authors' metric, sPRO, weights regions by
+    # type and is not implemented.
     "MVTecLOCO": Layout(
         title="MVTec LOCO AD",
         url="https://www.mvtec.com/company/research/datasets/mvtec-loco",
@@ -159,7 +159,7 @@ class CategoryFolders:
     Args:
         root: the folder that contains the categories.
         textures: the categories that form the texture group; None: those of the layout.
-        train_on_validation: whether to train on the validation images too; else they are unused.
+        train_on_validation: whether to train on the validation images too, or not to use them.
 
     Raises:
         UserError: ``train_on_validation`` in a layout without validation images.
@@ -222,7 +222,7 @@ class CategoryFolders:
                 f" put normal ones in {layout.good}, defect ones in a folder for each defect type"
             )
         if masks.is_dir():
-            # Masks whose test folder was renamed or forgotten.
+            # Masks whose test folder was renamed or is missing.
             for path in distinct_subfolders(masks):
                 if path.name != layout.good and not (test_folder / path.name).is_dir():
                     self._pair([], test_folder / path.name, path)
@@ -300,8 +300,8 @@ class VisA:
 
     Its rows, ``object,split,label,image,mask``, name images and masks below the root, such as
     ``candle/Data/Images/Normal/0000.JPG``, ``candle/Data/Images/Anomaly/000.JPG`` and
-    ``candle/Data/Masks/Anomaly/000.png``. In a mask, 1 to 9 are defect types and 0 is normal; an
-    image may show several types, so all defects have the one type "anomaly". Objects without
+    ``candle/Data/Masks/Anomaly/000.png``. In a mask, 1 to 9 are defect types and 0 is normal. An
+    image may show several types, so the defect type of all images is "anomaly". Objects without a
     folder are skipped. Layout of the authors' archive, https://github.com/amazon-science/spot-diff;
     their ``prepare_data.py`` converts it to MVTec AD's layout.
 

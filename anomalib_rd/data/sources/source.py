@@ -50,10 +50,10 @@ class Source(Protocol):
 
 
 def root_folder(root: object) -> Path:
-    """The folder of ``data.root``; its name may be a number.
+    """``data.root`` as a path; Hydra reads a numeric name as a number.
 
     Raises:
-        UserError: it is empty, for example because an environment variable is.
+        UserError: it is empty, for example because an environment variable is empty.
     """
     text = "" if root is None else str(root)
     if not text.strip():
@@ -145,28 +145,27 @@ def select_run_categories(source: Source, wanted: str | Sequence[str], unified: 
     """The categories that one run trains on: one, or several with ``unified``.
 
     Raises:
-        UserError: several without ``unified``, or as the selections.
+        UserError: several without ``unified``, or an error of the functions below.
     """
     categories = (select_unified_categories if unified else select_categories)(source, wanted)
     if len(categories) > 1 and not unified:
         raise UserError(
-            f"data.category={wanted}: one run trains one category, but these are"
-            f" {len(categories)}; add -m to train one model each, or data.unified=true to train one"
-            " for all"
+            f"data.category={wanted}: one run trains one category, but {len(categories)} are"
+            " selected; add -m to train one model each, or data.unified=true to train one for all"
         )
     return categories
 
 
 def select_unified_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
-    """The categories of one model for several, see `select_categories`.
+    """The categories that share one model, see `select_categories`.
 
     Raises:
-        UserError: fewer than two, a name given twice, or as `select_categories`.
+        UserError: fewer than two, a name given twice, or an error of `select_categories`.
     """
     names = [wanted] if isinstance(wanted, str) else list(map(str, wanted))
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
-        raise UserError(f"data.category: '{name}' is given twice; data.unified=true takes a set")
+        raise UserError(f"data.category: '{name}' is given twice; give each category once")
     selected = select_categories(source, wanted)
     if len(selected) < 2:
         raise UserError(
@@ -177,7 +176,7 @@ def select_unified_categories(source: Source, wanted: str | Sequence[str]) -> li
 
 
 def select_categories(source: Source, wanted: str | Sequence[str]) -> list[str]:
-    """The selected categories, each once, in the order of ``wanted``.
+    """The selected categories in the order of ``wanted``, without repeats.
 
     Args:
         source: the data set.

@@ -1,4 +1,4 @@
-"""Files among a category's images that are not used, one line for each kind."""
+"""Unused files in the folders of a category, described by one line for each kind."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ NAMED_DOCUMENTS = ("license", "licence", "readme", "copying", "citation", "chang
 
 @dataclass(frozen=True)
 class UnusedFiles:
-    """Files of one kind that are not used.
+    """Unused files of one kind.
 
     Attributes:
         paths: files, folders or links.
-        text: what they are and what to do, in one line.
-        expected: whether nothing is wrong.
+        text: one line that describes them and gives a remedy.
+        expected: whether such files are normal.
     """
 
     paths: list[Path]
@@ -44,7 +44,7 @@ def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles
     """Files in the folders of ``category`` that ``split`` does not use.
 
     A source may define ``folders(category)``, the folders to search, and
-    ``ignored_folders(category)``, folders with images that it leaves out on purpose.
+    ``ignored_folders(category)``, folders of images that it excludes on purpose.
 
     Raises:
         UserError: a folder cannot be read.
@@ -65,7 +65,7 @@ def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles
         UnusedFiles(
             paths,
             f"{plural(len(paths), 'image')} directly in {printable(folder)} not used: the layout"
-            " has no images there; move them to one of its folders, or delete them",
+            " has no images there; move them to one of its subfolders, or delete them",
         )
         for folder, paths in sorted(by_folder.items())
     ]
@@ -73,11 +73,11 @@ def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles
 
 
 def describe_skipped(contents: FolderContents, top: Path | None = None) -> Iterator[UnusedFiles]:
-    """Files that `walk` did not take for images.
+    """Describe the files that `walk` does not list as images.
 
     Args:
         contents: result of `walk`.
-        top: a folder whose own annotation files may describe the data set.
+        top: a folder whose annotation files may describe the data set.
     """
     foreign = [path for path in contents.others if _may_be_image(path)]
     annotations = [
@@ -90,7 +90,7 @@ def describe_skipped(contents: FolderContents, top: Path | None = None) -> Itera
         (foreign, "unsupported file", "save them as PNG, or correct their extension", False),
         (annotations, "annotation file", "not read; export the masks as images", False),
         (contents.broken, "broken link", "restore the targets, or delete the links", False),
-        (contents.repeated, "repeated link", "not followed, the folder is read already", True),
+        (contents.repeated, "repeated link", "not followed, the folder is already read", True),
         (hidden, "hidden or system path", "skipped, with the images in it", True),
     ):
         if paths:
@@ -102,7 +102,7 @@ def describe_skipped(contents: FolderContents, top: Path | None = None) -> Itera
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether a file without a supported extension may be meant as an image."""
+    """Whether a file without a supported extension may be an image."""
     extension = path.suffix.lower()
     if extension in DOCUMENTS | ANNOTATIONS:
         return False
@@ -112,7 +112,6 @@ def _may_be_image(path: Path) -> bool:
 
 
 def _is_readable_image(path: Path) -> bool:
-    """Whether the content is an image of a supported format, whatever its name."""
     try:
         with Image.open(path, formats=FORMATS):
             return True
@@ -121,7 +120,6 @@ def _is_readable_image(path: Path) -> bool:
 
 
 def _hides_images(hidden: Path) -> bool:
-    """Whether a hidden file or folder holds images."""
     if hidden.is_dir():
         return bool(walk(hidden).images)
     # macOS writes ._000.png next to 000.png on foreign disks: no image.
