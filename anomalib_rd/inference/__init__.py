@@ -1,4 +1,4 @@
-"""Use of a trained model: load a run, score images, evaluate it on other data, export it.
+"""Use a trained model: load a run, score images, evaluate it on other data, export it.
 
     >>> from anomalib_rd import load_run
     >>> detector = load_run("runs/MODEL-CATEGORY-s0/DATE_TIME")
@@ -6,7 +6,7 @@
     >>> prediction.score, prediction.verdict, prediction.normalised
     >>> prediction.anomaly_map, prediction.full_map()  # (H, W) at the network's and image's size
 
-Names are resolved on first use: ONNX Runtime and OpenVINO need no torch.
+Imports are lazy: ONNX Runtime and OpenVINO need no torch.
 """
 
 from importlib import import_module

@@ -28,9 +28,9 @@ class Prediction(ScoredImage):
     """A scored image, with a verdict if there is a threshold.
 
     Attributes:
-        image: uint8 (H, W, 3), as the network saw it.
+        image: uint8 (H, W, 3), resized for the network.
         anomaly_map: float32 (H, W), at the network's size.
-        size: (H, W) of the original image, upright.
+        size: (H, W) of the original image, after its EXIF rotation.
         threshold: None if the run has none.
     """
 
@@ -53,11 +53,11 @@ class Prediction(ScoredImage):
         return None if self.threshold is None else self.threshold.normalised(self.score)
 
     def full_map(self) -> np.ndarray:
-        """The map at the original image's size: float32 (H, W), bilinear with antialiasing."""
+        """The map, resized to the original image: float32 (H, W), bilinear with antialiasing."""
         return self.map_of_size(self.size)
 
     def map_of_size(self, size: tuple[int, int]) -> np.ndarray:
-        """The map resized to (H, W) in the same way."""
+        """The map, resized to (H, W)."""
         if self.anomaly_map.shape == size:
             return self.anomaly_map
         height, width = size
@@ -67,7 +67,7 @@ class Prediction(ScoredImage):
         return np.asarray(resized)
 
 
-_WHITE = {"u1": 255, "u2": 65535, "f": 1, "b": 1}  # highest value by kind and bytes
+_WHITE = {"u1": 255, "u2": 65535, "f": 1, "b": 1}  # NumPy kind and bytes -> value of white
 
 
 def to_rgb(image: Any) -> Image.Image:
@@ -76,11 +76,11 @@ def to_rgb(image: Any) -> Image.Image:
     Args:
         image: a path; a PIL image of any mode, rotated by its EXIF data; an array
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a torch tensor (H, W) or with the channels
-            first. Values of arrays and tensors: uint8, uint16, bool, or float in [0, 1], rounded
-            to 8 bit. An alpha channel is dropped.
+            first. Arrays and tensors are uint8, uint16, bool, or float in [0, 1], rounded to
+            8 bit. An alpha channel is dropped.
 
     Raises:
-        UserError: unreadable, of an unknown shape or type, or values out of range.
+        UserError: unreadable, unknown shape or type, or values out of range.
     """
     if isinstance(image, str | Path):
         return load_image(Path(image))
@@ -162,7 +162,7 @@ class Detector:
     def many(
         self, images: Iterable[Any], batch_size: int = 16, readers: int | None = None
     ) -> Iterator[Prediction]:
-        """Score images in order; arguments as of `many_or_errors`.
+        """Score images in order; same arguments as `many_or_errors`.
 
         Raises:
             UserError: at the first unreadable image.
@@ -175,14 +175,14 @@ class Detector:
     def many_or_errors(
         self, images: Iterable[Any], batch_size: int = 16, readers: int | None = None
     ) -> Generator[Prediction | UserError, None, None]:
-        """Score images in order, with the error of an unreadable image instead of its prediction.
+        """Score images in order; an unreadable image yields its error instead of a prediction.
 
         The next images are read while the network processes a batch.
 
         Args:
             images: paths, PIL images, arrays or tensors; also an array or tensor of images.
-            batch_size: images per call of the network; changes scores by rounding alone.
-            readers: threads; None: one per CPU core, at most 8.
+            batch_size: images per call of the network; affects scores only by rounding.
+            readers: number of threads; None: one per CPU core, at most 8.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: must be at least 1")
@@ -240,7 +240,7 @@ class Detector:
                 return self.prepare(image)
             except UserError as error:
                 return error
-            except Exception as error:  # of a decoder, or no memory for the image
+            except Exception as error:  # a decoder's own, or not enough memory
                 name = image if isinstance(image, str | Path) else "the image"
                 reason = f"{type(error).__name__}: {one_line(error)}"
                 return UserError(f"{name}: can't be read ({reason})")
@@ -261,10 +261,10 @@ class Detector:
 def choose_threshold(
     own: Threshold | None, given: float | None, rate: float | None = None
 ) -> Threshold | None:
-    """The given threshold, or the one of a false positive rate, or the model's own.
+    """The given threshold, else the one of the false positive rate, else the model's own.
 
     Raises:
-        UserError: both are given, or the model has no scores for the rate.
+        UserError: both are given, or the model has no scores to derive the rate's from.
     """
     if rate is not None:
         if given is not None:

@@ -1,4 +1,4 @@
-"""Devices and precisions by name."""
+"""Parse the names of devices and precisions."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,12 @@ if TYPE_CHECKING:
     import torch
 
 FLOAT32, BF16 = "32-true", "bf16-true"
-PRECISIONS = (FLOAT32, "bf16-mixed", "16-mixed", BF16, "16-true", "64-true")
-"""Lightning's names."""
+PRECISIONS = (FLOAT32, "bf16-mixed", "16-mixed", BF16, "16-true", "64-true")  # Lightning's names
 ALIASES = {"32": FLOAT32, "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 
 
 def find_device(name: "str | torch.device") -> "torch.device":
-    """The torch device ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """The torch device for ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UserError: no such device.
@@ -33,11 +32,7 @@ def find_device(name: "str | torch.device") -> "torch.device":
 
 
 def find_precision(name: str | int) -> str:
-    """One of `PRECISIONS` by its name or Lightning's short name.
-
-    Raises:
-        UserError: unknown, or for training alone.
-    """
+    """One of `PRECISIONS` by Lightning's long or short name; UserError for any other."""
     precision = ALIASES.get(str(name), str(name))
     if precision not in PRECISIONS:
         raise UserError(f"precision {name}: choose one of {', '.join(PRECISIONS)}")

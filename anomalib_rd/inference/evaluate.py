@@ -1,7 +1,8 @@
 """Evaluation of a checkpoint, as at the end of its training, on the run's own or other data.
 
 ``<run>/evaluations/<name>/evaluation.json`` is like ``result.json`` (`anomalib_rd.results.record`)
-without the results of training (``oracle, test_curve, loss_curve, validation, threshold``), with
+without the results of the training (``oracle, test_curve, loss_curve, validation, threshold``),
+and with
 
 ===================== ==========================================================================
 ``checkpoint``        ``{path relative to the evaluation's folder, sha256}``
@@ -68,20 +69,16 @@ def evaluate(
     overrides: Sequence[str] = (),
     other_teacher: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on the test images of a config, and save the record.
+    """Evaluate a checkpoint on the test images of a config; saves and returns the record.
 
-    On the run's own data, on the machine that trained it and with its batch size, the results
-    equal the recorded ones to the bit.
+    With the run's data, machine and batch size, the results equal the recorded ones to the bit.
 
     Args:
         trained: the checkpoint.
         cfg: the run's config, possibly with other data.
-        folder: for the new files; the run's own files are not changed.
+        folder: of the new files; the run's own files are not changed.
         overrides: the user's changes of the config, for the record.
         other_teacher: whether the teacher may differ from the run's.
-
-    Returns:
-        The record.
 
     Raises:
         UserError: the folder has an evaluation, the teacher differs, or the data are invalid.
@@ -169,7 +166,7 @@ def make_record(
 def compare_with_recorded(
     trained: TrainedRun, record: Mapping[str, Any], scores: pd.DataFrame
 ) -> dict[str, Any]:
-    """Whether the data are the run's and, if so, whether its metrics and scores are equal."""
+    """Whether the data are the run's and, if so, whether metrics and scores are equal."""
     fingerprint = record["data"]["fingerprint"]
     if trained.record is None:
         known = trained.data_fingerprint

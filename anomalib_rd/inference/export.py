@@ -1,4 +1,4 @@
-"""Export of a run to ONNX, OpenVINO or torch; a file is kept only if it agrees with torch."""
+"""Export a run to ONNX, OpenVINO or torch; the file is written only if it agrees with torch."""
 
 import logging
 import os
@@ -44,8 +44,8 @@ from anomalib_rd.results.files import one_line, sha256_file
 from anomalib_rd.scoring import AnomalyScorer, ScoringOutput, Tiling, score_images
 
 TOLERANCE = 1e-3
-"""Allowed difference of scores and maps from torch's; those of anomalies are near 1."""
-BATCH = 3  # unlike the batch of the traced example
+"""Allowed difference of scores and maps from torch's; anomalies score near 1."""
+BATCH = 3  # differs from the batch size of the traced example
 
 
 class Parity(NamedTuple):
@@ -61,8 +61,8 @@ class Graph(nn.Module):
 
     Args:
         networks: in eval mode.
-        scorer: features to maps and scores.
-        tiling: of the run; here all tiles of a batch are one batch.
+        scorer: features -> maps and scores.
+        tiling: of the run; all tiles of the images are processed as one batch.
         image_size: (H, W) of the images.
     """
 
@@ -96,7 +96,7 @@ def load_model(
     """The run's networks in float32, whatever precision it was trained in.
 
     Raises:
-        UserError: as of `anomalib_rd.inference.load.make_networks`.
+        UserError: see `anomalib_rd.inference.load.make_networks`.
     """
     networks = make_networks(trained, teacher_weights, other_teacher).float().eval()
     teacher, config, record = networks.teacher, trained.config, trained.record or {}
@@ -140,15 +140,14 @@ def export(model: Model, kind: str, path: Path, images: Tensor) -> Parity:
 
     Args:
         model: its batch norms are folded in place.
-        kind: a name of ``FORMATS``.
+        kind: a key of ``FORMATS``.
         path: with the suffix of the format; an older file is replaced.
         images: (N, 3, H, W) uint8, real ones.
 
     Raises:
-        UserError: a package is missing, or scores or maps differ by more than ``TOLERANCE``;
-            no file is written then.
+        UserError: a package is missing, or scores or maps differ by more than ``TOLERANCE``.
     """
-    expected = reference(model.graph, images)
+    expected = torch_output(model.graph, images)
     with temporary_file(path) as file:
         WRITERS[kind](trace(model.graph), file, model.metadata)
         return check_parity(open_model(kind, file, "cpu").network, images, expected, path)
@@ -162,17 +161,17 @@ def export_int8(
     Args:
         model: its batch norms are folded in place.
         path: ends in ``.xml``.
-        images: for the float32 graph, as for `export`.
+        images: to check the float32 graph, as in `export`.
         normal: (3, H, W) uint8 each, training images for calibration.
-        test: for the metrics.
+        test: images of the metrics.
 
     Returns:
         Parity of the float32 graph, and the metadata of the file.
 
     Raises:
-        UserError: as `export`.
+        UserError: see `export`.
     """
-    expected = reference(model.graph, images)
+    expected = torch_output(model.graph, images)
     with temporary_file(path) as file:
         float_model = to_openvino(trace(model.graph), file)
         save_openvino(float_model, file, model.metadata)
@@ -191,9 +190,9 @@ def export_int8(
     return parity, metadata
 
 
-def reference(graph: Graph, images: Tensor) -> ScoringOutput:
-    """Maps and scores of torch, before the export changes anything."""
-    # Not inference_mode: tensors that the scorer caches here become part of the graph.
+def torch_output(graph: Graph, images: Tensor) -> ScoringOutput:
+    """Maps and scores of the graph in torch, in batches."""
+    # Not inference_mode: the scorer caches tensors here that become part of the graph.
     with torch.no_grad():
         outputs = [graph(batch) for batch in images.split(BATCH)]
     maps, scores = zip(*outputs, strict=True)
@@ -201,7 +200,7 @@ def reference(graph: Graph, images: Tensor) -> ScoringOutput:
 
 
 def trace(graph: Graph) -> ExportedProgram:
-    """The graph's operations for a batch of any size, on the CPU, with batch norms folded.
+    """Trace the graph for any batch size, on the CPU, with batch norms folded.
 
     Raises:
         UserError: torch can't trace it.
@@ -210,17 +209,17 @@ def trace(graph: Graph) -> ExportedProgram:
     example = torch.zeros(2, 3, *graph.image_size, dtype=torch.uint8)
     shapes = ({0: torch.export.Dim.DYNAMIC},)
     try:
-        with torch.no_grad(), silence():
-            # Tensors that scorer and masking cache must exist before: they become constants.
+        with torch.no_grad(), silence_exporters():
+            # Fill the caches of scorer and masking, whose tensors become constants.
             graph(example)
             program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
-    except Exception as error:  # networks from elsewhere: torch may raise anything
+    except Exception as error:  # of the user's own networks: torch may raise anything
         raise UserError(
             f"the networks can't be exported: torch can't trace them ({one_line(error)[:160]})"
         ) from error
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # has paths of this machine
+            node.meta.pop("stack_trace", None)  # contains paths of this machine
     return program
 
 
@@ -246,7 +245,7 @@ def check_parity(network: Network, images: Tensor, expected: ScoringOutput, path
 
 
 def evaluate_network(network: Network, test: AnomalyDataset) -> dict[str, float]:
-    """``image_auroc``, and ``pixel_auroc`` and ``aupro`` where all defects have masks."""
+    """``image_auroc``, and ``pixel_auroc`` and ``aupro`` if all defects have masks."""
     items = [test[i] for i in range(len(test))]
     outputs = [network(item["image"][None].numpy()) for item in items]
     maps, scores = (torch.from_numpy(np.concatenate(p)) for p in zip(*outputs, strict=True))
@@ -264,13 +263,13 @@ def temporary_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         yield Path(folder) / path.name
-        # The file that names its weights comes last.
+        # Weights first: a file that refers to its weights must not exist without them.
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):
             shutil.move(file, path.with_name(file.name))
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """Suppress the exporters' logs and warnings about their internals."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -295,11 +294,11 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Metadata) -> None
 def to_onnx(program: ExportedProgram) -> Any:
     """The graph as an ONNX model."""
     names: dict[str, Any] = {"input_names": [IMAGE], "output_names": [MAP, SCORE]}
-    with silence():
+    with silence_exporters():
         onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert onnx_program is not None
     model = onnx_program.model_proto
-    # torch's notes on each operation have paths of this machine.
+    # torch's metadata of each operation contain paths of this machine.
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         part.ClearField("metadata_props")
     return model
@@ -311,9 +310,9 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: Metadata) -> 
 
 
 def to_openvino(program: ExportedProgram, path: Path) -> Any:
-    """The graph as an OpenVINO model, by way of a temporary ONNX file in the folder of ``path``."""
+    """The graph as an OpenVINO model, through a temporary ONNX file in the folder of ``path``."""
     core = import_runtime("openvino", path).Core()
-    onnx_path = path.with_name(f".{path.stem}-between.onnx")
+    onnx_path = path.with_name(f".{path.stem}-temporary.onnx")
     write_onnx(program, onnx_path, Metadata(None, "", (0, 0), None, {}))
     try:
         return core.read_model(onnx_path)
@@ -322,11 +321,11 @@ def to_openvino(program: ExportedProgram, path: Path) -> Any:
 
 
 def save_openvino(model: Any, path: Path, metadata: Metadata) -> None:
-    """Write an OpenVINO model, float32 uncompressed."""
+    """Write an OpenVINO model, without compression to float16."""
     import openvino
 
     openvino.save_model(model, path, compress_to_fp16=False)
-    # The hash is known only now that the weights are written.
+    # Save again, with the hash of the weights.
     facts = replace(metadata, weights_sha256=sha256_file(path.with_suffix(".bin")))
     model.set_rt_info(facts.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
@@ -334,7 +333,7 @@ def save_openvino(model: Any, path: Path, metadata: Metadata) -> None:
 
 def write_torch(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Write torch's ``.pt2`` archive."""
-    with silence():
+    with silence_exporters():
         torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})
 
 
@@ -346,17 +345,17 @@ WRITERS: dict[str, Callable[[ExportedProgram, Path, Metadata], None]] = {
 
 
 def quantise(model: Any, images: list[Any], path: Path) -> Any:
-    """OpenVINO's graph with the networks in int8 by NNCF, the scoring in float32.
+    """Quantise the networks to int8 by NNCF; the scoring remains in float32.
 
     Args:
         model: from `to_openvino`.
-        images: uint8 (1, 3, H, W) each, normal ones, to find the range of each layer's values.
-        path: of the future file, for errors.
+        images: uint8 (1, 3, H, W) each, normal ones, to calibrate the range of each layer.
+        path: of the future file, for error messages.
     """
-    # Otherwise NNCF sends telemetry without asking.
+    # NNCF sends telemetry unless this is set.
     os.environ.setdefault("NNCF_CI", "1")
     nncf = import_runtime("nncf", path)
-    with silence():
+    with silence_exporters():
         return nncf.quantize(
             model,
             nncf.Dataset([{IMAGE: image} for image in images]),
@@ -367,7 +366,7 @@ def quantise(model: Any, images: list[Any], path: Path) -> Any:
 
 
 def scoring_operations(model: Any) -> list[str]:
-    """Names of the operations of the scoring: the norms of the cosines, and all after them."""
+    """Names of the scoring's operations: the norms of the cosines and everything after them."""
     names: dict[str, str] = {}
     for operation in model.get_ordered_ops():
         name, kind = operation.get_friendly_name(), operation.get_type_name()

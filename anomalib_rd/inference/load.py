@@ -1,4 +1,4 @@
-"""From a run's folder to a detector: read the checkpoint safely, rebuild the networks."""
+"""Load a run as a detector: read the checkpoint safely, rebuild the networks."""
 
 import logging
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ CHECKPOINT = "checkpoints/last.ckpt"
 PARTS = ("teacher", "masking", "fusion", "student")
 NAMED_WEIGHTS = ("timm", "embedded", "random")
 HALF_TYPES = {"bf16": torch.bfloat16, "16": torch.float16}
-# Blocks that apply their children in this order; of others only nn.Sequential is sure to.
+# Blocks known to apply each batch norm right after its convolution, besides nn.Sequential.
 BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, timm_resnet.BasicBlock, timm_resnet.Bottleneck)
 PAIRS = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
 Networks = TypeVar("Networks", bound=nn.Module)
@@ -53,14 +53,14 @@ def load_run(
     Args:
         run: a run's folder, or a checkpoint.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        threshold: an image is anomalous if its score is this or more; None: the run's own.
+        threshold: an image is anomalous if its score is at least this; None: the run's threshold.
         teacher_weights: file of the teacher's weights; None: as in the run's config.
-        precision: Lightning's name, such as ``bf16-mixed``; None: as the run was trained.
-        trust: whether code outside of this project that the run's config names may be executed.
-        false_positive_rate: instead of ``threshold``: the share of new normal images that may be
-            called anomalous, from the run's saved scores of normal images; None: the run's own.
-        other_teacher: whether the teacher may differ from the run's; the scores mean little then,
-            and the threshold nothing.
+        precision: Lightning's name, such as ``bf16-mixed``; None: as in the training.
+        trust: whether foreign code that the run's config names may be executed.
+        false_positive_rate: instead of ``threshold``: share of new normal images that may be
+            called anomalous, by the run's saved scores of normal images; None: the run's rate.
+        other_teacher: whether the teacher may differ from the run's, which makes the scores
+            unreliable and the threshold meaningless.
 
     Raises:
         UserError: a problem with the run, the teacher's weights, the device or the precision.
@@ -70,7 +70,7 @@ def load_run(
     if trained.record is None:
         log.warning("%s: the run is not complete; this is epoch %d", run, trained.epochs)
     networks = make_networks(trained, teacher_weights, other_teacher)
-    teacher_sha256 = state_sha256(networks.teacher)  # before it is folded
+    teacher_sha256 = state_sha256(networks.teacher)  # before its batch norms are folded
     precision = find_precision(precision or trained.config["trainer"].get("precision") or FLOAT32)
     return Detector(
         network=TorchNetwork(
@@ -95,15 +95,15 @@ class TrainedRun:
 
     Attributes:
         path: the checkpoint.
-        folder: the run's, or the one that holds the checkpoint.
+        folder: of the run, or of the checkpoint.
         sha256: of the checkpoint.
-        config: the run's, resolved, in plain types.
+        config: of the run, resolved, in plain types.
         teacher_sha256: of the teacher's state, if known.
         state: state dict without the teacher.
-        epochs: trained.
-        record: ``result.json``, None if there is none (yet).
+        epochs: number of trained epochs.
+        record: ``result.json``; None if it is missing.
         threshold: None if the run has none.
-        trust: whether code outside of this project that the config names may be executed.
+        trust: whether foreign code that the config names may be executed.
         map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
         data_fingerprint: of the training images, if known.
     """
@@ -127,11 +127,11 @@ def read_run(run: Path | str, trust: bool = False) -> TrainedRun:
 
     Args:
         run: the run's folder, or a checkpoint.
-        trust: whether code outside of this project that the config names may be executed.
+        trust: whether foreign code that the config names may be executed.
 
     Raises:
-        UserError: no such run or checkpoint, damaged, not the recorded one, with a config that is
-            not plain, or naming foreign code without ``trust``.
+        UserError: the checkpoint is missing, damaged or not the recorded one, its config has more
+            than plain values, or names foreign code without ``trust``.
     """
     path = find_checkpoint(Path(run))
     folder = path.parent.parent if path.parent.name == Path(CHECKPOINT).parent.name else path.parent
@@ -141,8 +141,8 @@ def read_run(run: Path | str, trust: bool = False) -> TrainedRun:
     recorded = ((record or {}).get("checkpoint") or {}).get("sha256")
     if recorded not in (None, sha256):
         raise UserError(
-            f"{path}: not the checkpoint that {folder / RESULT} records (another SHA-256): damaged "
-            "or replaced; copy it again, or move it to a separate folder"
+            f"{path}: not the checkpoint that {folder / RESULT} records (its SHA-256 differs): "
+            "damaged or replaced; copy it again, or move it to a separate folder"
         )
     try:
         scale = content.get("map_scale")
@@ -197,28 +197,26 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: damaged, or not a checkpoint of anomalib-rd ({one_line(error)[:100]})"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: not a checkpoint of anomalib-rd, it holds {type(content).__name__}"
-        )
+        raise UserError(f"{path}: not a checkpoint of anomalib-rd but a {type(content).__name__}")
     return content
 
 
 def _require_sections(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a config without the sections of every run."""
+    """Raise UserError for a config without the sections that every run has."""
     sections = ["model", "data", "trainer", "data.source", "model.scoring"]
     for key in [*sections, *(f"model.{part}" for part in PARTS)]:
         value: Any = config
         for name in key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if not isinstance(value, dict):
-            raise UserError(f"{path}: its config must hold keys and values under {key}")
+            raise UserError(f"{path}: its config has no section {key}")
     size = config["data"].get("image_size")
     if not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
         raise UserError(f"{path}: its config has no data.image_size [height, width] in pixels")
 
 
 class TorchNetwork:
-    """Networks, scorer and tiling of a run, moved to a device; a `detector.Network`.
+    """A `detector.Network` of a run's networks, scorer and tiling, on a device.
 
     ``precision`` is one of `devices.PRECISIONS`.
     """
@@ -236,7 +234,7 @@ class TorchNetwork:
         dtype = (HALF_TYPES | {"64": torch.float64}).get(bits) if mode == "true" else None
         if precision == FLOAT32:
             networks = fold_batch_norms(networks.eval())
-        # Both change the rounding in the seventh digit, and are faster.
+        # Folding and channels last are faster, and change the seventh digit.
         networks = networks.to(memory_format=torch.channels_last)
         self.networks, self.scorer = networks.to(device, dtype).eval(), scorer.to(device)
         self.device, self.tiling = device, tiling
@@ -270,8 +268,8 @@ def make_networks(
     wrong = sorted(k for k in own.keys() | shapes.keys() if own.get(k) != shapes.get(k))
     if wrong:
         raise UserError(
-            f"{trained.path}: does not fit the networks of its config ({wrong[0]}); it is of "
-            "another version of anomalib-rd"
+            f"{trained.path}: does not fit the networks of its config ({wrong[0]}); it was written "
+            "by another version of anomalib-rd"
         )
     networks.load_state_dict(state, strict=False)
     return networks
@@ -293,7 +291,7 @@ def make_tiling(trained: TrainedRun) -> Tiling:
 
 
 def _substate(trained: TrainedRun, prefix: str) -> dict[str, Tensor]:
-    """The part of the state under a prefix, without the prefix."""
+    """The entries of the state with a prefix, without the prefix."""
     state = trained.state.items()
     return {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
 
@@ -301,7 +299,7 @@ def _substate(trained: TrainedRun, prefix: str) -> dict[str, Tensor]:
 def require_own_teacher(
     trained: TrainedRun, sha256: str, spec: Mapping[str, Any], other_teacher: bool
 ) -> None:
-    """UserError for a teacher, by its `state_sha256` and config, that is not the run's."""
+    """Raise UserError if the teacher, by its `state_sha256` and config, is not the run's."""
     if other_teacher:
         return
     hint = (
@@ -313,14 +311,14 @@ def require_own_teacher(
 
 
 def with_teacher(trained: TrainedRun, weights: Path | str | None) -> dict[str, Any]:
-    """The run's config, with other teacher weights if given; UserError if none are available."""
+    """The run's config, with the given teacher weights; UserError if none are available."""
     config = trained.config
     teacher = dict(config["model"]["teacher"])
     if weights is not None:
         teacher["weights"] = str(weights)
     elif teacher["weights"] == "random":
         raise UserError(
-            f"{trained.path}: its teacher was random, and a checkpoint saves no teacher"
+            f"{trained.path}: its teacher was random, and checkpoints do not contain the teacher"
         )
     elif teacher["weights"] not in NAMED_WEIGHTS and not Path(teacher["weights"]).is_file():
         raise UserError(
@@ -331,9 +329,9 @@ def with_teacher(trained: TrainedRun, weights: Path | str | None) -> dict[str, A
 
 
 def fold_batch_norms(networks: Networks) -> Networks:
-    """Fold batch norms into convolutions in place; in eval mode this changes rounding alone.
+    """Fold batch norms into convolutions in place; in eval mode this changes only the rounding.
 
-    Subclasses of batch norm, which do more, are not folded.
+    Subclasses of batch norm are not folded, as they may do more.
     """
     for part in list(networks.modules()):
         if isinstance(part, nn.Sequential):

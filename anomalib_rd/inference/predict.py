@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 CSV, JSON, MAPS = "predictions.csv", "predictions.json", "maps"
 COLUMNS = ["path", "score", "normalised", "verdict"]
-# Files that mark a folder as a prediction, run, evaluation or report, and the names of drawn images
-# in such a folder.
+# Files that identify a folder of a prediction, run, evaluation or report, and the names of drawn
+# images in such a folder.
 RECORDS = (
     *(CSV, JSON, "result.json", "failure.json", "evaluation.json", "running.json", "gallery.zip"),
     *("table.md", "summary.md", "checkpoints/last.ckpt"),
@@ -53,12 +53,11 @@ MapFormat = Literal["npy", "tiff"]
 
 
 def find_images(arguments: Sequence[str]) -> dict[Path, Path]:
-    """Images by path, folder or pattern, each once, with the name (no suffix) of its output files.
+    """Find images by path, folder or pattern: path -> unique output name without suffix.
 
-    A folder stands for all images in it and its subfolders, a pattern for the images that it
-    matches, anything else for a file with any suffix. Names keep the subfolders.
-
-    Images drawn by anomalib-rd are skipped, unless given as files.
+    A folder means all images in it and its subfolders, a pattern the images that it matches,
+    anything else a file with any suffix. Output names include the subfolders. Images drawn by
+    anomalib-rd are skipped, unless given as files.
 
     Raises:
         UserError: a folder or pattern without images.
@@ -70,7 +69,7 @@ def find_images(arguments: Sequence[str]) -> dict[Path, Path]:
             if path in names:
                 continue
             name, count = relative.with_suffix(""), 1
-            # Images of one name: in several folders, or with several suffixes.
+            # The same name in several folders, or with several suffixes.
             while name in used:
                 count += 1
                 name = relative.with_name(f"{relative.stem}_{count}")
@@ -83,13 +82,13 @@ def _resolve(argument: str) -> Iterable[tuple[Path, Path]]:
     """Images of one argument, each with its relative path."""
     path = expand_home(argument)
     if path.is_dir():
-        found = walk(path)
-        images = _without_drawn(argument, path, found.images)
+        files = walk(path)
+        images = _without_drawn(argument, path, files.images)
         if not images:
             raise UserError(
                 f"{argument}: no image in this folder{explain_no_images(path, recursive=True)}"
             )
-        for kind in describe_skipped(found):
+        for kind in describe_skipped(files):
             log.warning("%s: %s", printable(argument), kind.text)
         return [(image, image.relative_to(path)) for image in images]
     if glob.has_magic(argument) and not path.exists():
@@ -102,11 +101,11 @@ def _resolve(argument: str) -> Iterable[tuple[Path, Path]]:
 
 
 def _match(pattern: Path) -> list[Path]:
-    """The images that a pattern matches, each once, without hidden folders."""
+    """The images that a pattern matches, each once, outside of hidden folders."""
     # Path.glob takes no absolute patterns.
     paths = [Path(p) for p in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207
     typed, seen, images = set(pattern.parts), set(), []
-    # Links can lead to the same folder several times, also to one of their parents.
+    # Links can lead to the same folder several times, or to a parent folder.
     for path in sorted(paths, key=lambda path: (len(path.parts), path)):
         if any(is_hidden(name) and name not in typed for name in path.parts):
             continue
@@ -118,7 +117,7 @@ def _match(pattern: Path) -> list[Path]:
 
 
 def _without_drawn(argument: str, top: Path | None, images: list[Path]) -> list[Path]:
-    """The images without those drawn by predictions, runs and reports, whose number is logged."""
+    """Exclude images drawn by predictions, runs and reports; logs their number."""
 
     @cache
     def has_record(folder: Path) -> bool:
@@ -148,15 +147,15 @@ def _without_drawn(argument: str, top: Path | None, images: list[Path]) -> list[
 
 @dataclass(frozen=True)
 class Output:
-    """Output files per image.
+    """Writes the output files of each image.
 
     Attributes:
         folder: created if missing.
         heatmaps: whether to draw image, outline of the pixels above the threshold, and map.
-        maps: format of saved maps: float32 ``.npy``, or 16-bit float ``.tiff`` for MVTec's
-            evaluation of LOCO and AD 2; None: not saved.
-        original_size: whether both have the original image's size. Otherwise maps have the
-            network's size, and heatmaps a similar one with the image's aspect ratio.
+        maps: format of saved maps: float32 ``.npy``, or float16 ``.tiff`` for MVTec's evaluation
+            of LOCO and AD 2; None: not saved.
+        original_size: whether heatmaps and maps have the size of the original image. Otherwise
+            maps have the network's size, and heatmaps a similar one with the image's aspect ratio.
         scale: map values of the darkest and brightest colour, as in the run's heatmaps, if known.
     """
 
@@ -174,7 +173,7 @@ class Output:
         """
         if self.heatmaps:
             file = _output_path(self.folder / HEATMAPS / name, ".png")
-            # Read again: keeping all waiting images at their original size would need much memory.
+            # Read again: holding all queued images at their original size would need much memory.
             image = load_image(path) if self.original_size else Image.fromarray(prediction.image)
             size = prediction.size if self.original_size else heatmap_size(prediction)
             heatmap = draw_heatmap(prediction, image, size, path.name, self.scale)
@@ -192,11 +191,8 @@ class Output:
 class Table:
     r"""``predictions.csv`` in UTF-8, written row by row.
 
-    Rows survive any later end of the process, even a kill or a full disk. Bytes of a path that
-    are not UTF-8 are written as ``\udcXX``.
-
-    Args:
-        folder: of the predictions; the files of an earlier prediction are replaced.
+    Written rows survive a kill or a full disk. Bytes of a path that are not UTF-8 are written as
+    ``\udcXX``. The files of an earlier prediction in ``folder`` are replaced.
 
     Raises:
         OSError: the folder cannot be written; also in `add`.
@@ -239,7 +235,7 @@ def table_row(path: Path, prediction: Prediction) -> dict[str, Any]:
 
 
 def heatmap_size(prediction: Prediction) -> tuple[int, int]:
-    """(H, W) with the image's aspect ratio and about as many pixels as the map, or more."""
+    """(H, W) with the image's aspect ratio and at least about as many pixels as the map."""
     (height, width), pixels = prediction.size, prediction.anomaly_map.size
     scale = math.sqrt(pixels / (height * width))
     scale = max(scale, SMALLEST / max(height, width))
@@ -260,8 +256,8 @@ def draw_heatmap(
         image: RGB, of any size.
         size: (H, W) of each part.
         name: of the image, for its caption.
-        scale: map values of the darkest and brightest colour; None: 0 and twice the threshold,
-            without a threshold the map's range.
+        scale: map values of the darkest and brightest colour; None: 0 and twice the threshold, or
+            the map's range if there is no threshold.
     """
     height, width = size
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
@@ -277,9 +273,9 @@ def draw_heatmap(
     outlined = None
     if threshold:
         level = threshold.pixel
-        # Peaks are lower at other sizes, and each has an outline.
+        # Resizing lowers peaks; outline each of them nevertheless.
         outlined = with_small_parts(heat >= level, prediction.anomaly_map >= level)
-    # A narrow image may cut off the end of a long name.
+    # The name comes last: a narrow image truncates the title.
     title = f"score {prediction.score:.3g}  {name}"
     outline = f"{prediction.verdict}, threshold {threshold.image:.3g}" if threshold else "threshold"
     return heatmap_strip(pixels, outlined, heat, low, high, title, outline)

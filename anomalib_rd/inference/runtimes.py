@@ -1,4 +1,4 @@
-"""Exported files: their metadata, and the runtimes that run them."""
+"""Exported files: their metadata, and opening them in a runtime."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from anomalib_rd.results.files import expand_home, one_line, sha256_file, to_jso
 from anomalib_rd.results.threshold import Threshold, parse_threshold
 
 KEY = "anomalib_rd"
-"""Key of the JSON in ONNX's ``metadata_props`` and OpenVINO's ``rt_info``; with ``.json`` an extra
-file in torch's archive."""
+"""Key of the JSON in ONNX's ``metadata_props`` and OpenVINO's ``rt_info``; in torch's archive the
+extra file of this name with ``.json``."""
 FORMAT_VERSION = 1
 IMAGE, MAP, SCORE = "image", "map", "score"
 """Names of the graph's input and outputs."""
@@ -32,9 +32,9 @@ class Metadata:
 
     Attributes:
         run: its name.
-        category: of the training, or several.
+        category: of the training, or a list.
         image_size: (H, W) of the graph's input.
-        threshold: from scores of the run in its own precision.
+        threshold: from scores in the precision of the run.
         normalisation: ``mean, std`` of the values in [0, 1], applied inside the graph.
         map_scale: map values of the darkest and brightest colour of the run's heatmaps, if known.
         precision: ``float32`` or ``int8``.
@@ -44,7 +44,7 @@ class Metadata:
         int8: ``calibration_images`` and ``metrics`` ``{name: [float32, int8]}`` of an int8 file.
         weights_sha256: of OpenVINO's ``.bin`` file; None for a single file.
         input: description of the graph's input.
-        format_version: of this metadata.
+        format_version: version of this metadata.
     """
 
     run: str | None
@@ -67,10 +67,10 @@ class Metadata:
 
 
 def from_json(text: str | bytes | None, path: Path) -> Metadata:
-    """Read the metadata of the file at ``path``.
+    """Parse the metadata of the file at ``path``.
 
     Raises:
-        UserError: no metadata, of a newer version, damaged, or with more than plain values.
+        UserError: metadata are missing, damaged, newer, or have more than plain values.
     """
     if not text:
         raise UserError(f"{path}: not exported by anomalib-rd: no '{KEY}' in its metadata")
@@ -120,11 +120,11 @@ def open_model(
     """Open an exported model.
 
     Args:
-        kind: a name of ``FORMATS``.
+        kind: a key of ``FORMATS``.
         path: the file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: of the computation; only OpenVINO has a choice.
-        threads: of the CPU; None: ``OMP_NUM_THREADS`` if set, else the runtime's default.
+        precision: of the computation; only OpenVINO supports several.
+        threads: CPU threads; None: ``OMP_NUM_THREADS`` if set, else the runtime's default.
 
     Raises:
         UserError: the runtime is not installed or does not support the device or the precision,
@@ -141,7 +141,7 @@ def open_model(
 
 
 def open_onnx(path: Path, device: str, precision: str, threads: int) -> OpenedModel:  # noqa: ARG001
-    """Open with ONNX Runtime; arguments as of `open_model`."""
+    """Open with ONNX Runtime; same arguments as `open_model`."""
     ort = import_runtime("onnxruntime", path)
     has_cuda = CUDA in ort.get_available_providers()
     if device.startswith("cuda") and not has_cuda:
@@ -152,8 +152,7 @@ def open_onnx(path: Path, device: str, precision: str, threads: int) -> OpenedMo
     providers: list[Any] = ["CPUExecutionProvider"]
     if has_cuda and device != "cpu":
         # TF32 would round the scores to three digits.
-        options = {"device_id": number, "use_tf32": "0"}
-        providers.insert(0, (CUDA, options))
+        providers.insert(0, (CUDA, {"device_id": number, "use_tf32": "0"}))
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     session = read_file(path, lambda: ort.InferenceSession(path, settings, providers=providers))
@@ -167,7 +166,7 @@ def open_onnx(path: Path, device: str, precision: str, threads: int) -> OpenedMo
 
 
 def onnx_device(session: Any, path: Path, device: str) -> str:
-    """The device in use: without CUDA's libraries ONNX Runtime falls back to the CPU."""
+    """The device in use, as ONNX Runtime falls back to the CPU without CUDA's libraries."""
     if session.get_providers()[0] == CUDA:
         return f"cuda:{session.get_provider_options()[CUDA]['device_id']}"
     if device.startswith("cuda"):
@@ -179,7 +178,7 @@ def onnx_device(session: Any, path: Path, device: str) -> str:
 
 
 def open_openvino(path: Path, device: str, precision: str, threads: int) -> OpenedModel:
-    """Open with OpenVINO, on the CPU; arguments as of `open_model`."""
+    """Open with OpenVINO, on the CPU; same arguments as `open_model`."""
     if device not in ("auto", "cpu"):
         raise UserError(f"device {device}: OpenVINO runs on the CPU; choose cpu or auto")
     core = import_runtime("openvino", path).Core()
@@ -212,7 +211,7 @@ def open_openvino(path: Path, device: str, precision: str, threads: int) -> Open
 
 
 def open_torch(path: Path, device: str, precision: str, threads: int) -> OpenedModel:  # noqa: ARG001
-    """Open with torch; arguments as of `open_model`, with the threads of the process."""
+    """Open with torch; same arguments as `open_model`, but with the threads of the process."""
     torch = import_runtime("torch", path)
     from torch.export.passes import move_to_device_pass
 
@@ -240,7 +239,7 @@ OPENERS: dict[str, Callable[[Path, str, str, int], OpenedModel]] = {
 
 
 def import_runtime(name: str, path: Path | str) -> Any:
-    """Import the package ``name``, needed for ``path``; UserError if it is not installed."""
+    """Import a package that ``path`` needs; UserError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -250,7 +249,7 @@ def import_runtime(name: str, path: Path | str) -> Any:
 
 
 def read_file(path: Path, read: Callable[[], Any]) -> Any:
-    """Result of ``read``; any error of a runtime becomes a UserError about ``path``."""
+    """Return ``read()``; any error of a runtime becomes a UserError about ``path``."""
     try:
         return read()
     except Exception as error:  # each runtime raises its own
@@ -279,15 +278,15 @@ def load_exported(
         path: ``.onnx`` (for ONNX Runtime), ``.xml`` (OpenVINO, with its ``.bin`` in the same
             folder) or ``.pt2`` (torch).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; OpenVINO runs on the CPU only.
-        threshold: an image is anomalous if its score is this or more; None: the file's own.
-        precision: ``32-true``, the default; OpenVINO also has ``bf16-true``.
+        threshold: an image is anomalous if its score is at least this; None: the file's threshold.
+        precision: ``32-true``, the default, or for OpenVINO ``bf16-true``.
         threads: CPU threads of ONNX Runtime and OpenVINO; None: their default.
         trust: whether a ``.pt2`` may be loaded: torch executes code in such a file.
-        false_positive_rate: instead of ``threshold``, as of `load_run`; None: the file's own.
+        false_positive_rate: instead of ``threshold``, see `load_run`; None: the file's rate.
 
     Raises:
-        UserError: no such file, damaged, not exported by anomalib-rd, or its runtime is not
-            installed.
+        UserError: the file is missing, damaged or not exported by anomalib-rd, or its runtime is
+            not installed.
     """
     path = expand_home(path)
     if path.suffix.lower() == ".bin":

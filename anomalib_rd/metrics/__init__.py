@@ -1,1 +1,1 @@
-"""Exact metrics: `ranking` in NumPy alone; `functional`, `pro_rd4ad`, `streaming` on tensors."""
+"""Exact metrics: `ranking` on NumPy arrays; `functional`, `pro_rd4ad`, `streaming` on tensors."""

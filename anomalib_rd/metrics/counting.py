@@ -1,4 +1,4 @@
-"""Counting the values of tensors below each of many thresholds, exactly and without sorting."""
+"""Count a tensor's values below each of many thresholds, exactly and without sorting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEVICE_CHUNK = 1 << 20
 
 
 def to_rankable(values: Tensor) -> Tensor:
-    """Convert values to a type that NumPy knows and that holds them exactly."""
+    """Convert values, exactly, to a type that NumPy supports."""
     if values.dtype in (torch.float32, torch.float64):
         return values
     return values.float() if values.is_floating_point() else values.double()
@@ -31,8 +31,7 @@ def to_rankable(values: Tensor) -> Tensor:
 def distinct(values: Tensor) -> tuple[NDArray[Any], Counts, Counts]:
     """Distinct values (K,) ascending, the index of each value (D,) in them, their counts (K,).
 
-    Args:
-        values: (D,), `to_rankable`, on any device.
+    The values (D,) are `to_rankable`, on any device.
     """
     if values.is_cuda:
         return distinct_by_torch(values)
@@ -47,7 +46,7 @@ def distinct_by_torch(values: Tensor) -> tuple[NDArray[Any], Counts, Counts]:
 
 
 def count_below(values: Tensor, thresholds: NDArray[Any]) -> tuple[Counts, Counts]:
-    """Number of values < threshold and of values <= threshold, each (K,).
+    """Number of values < and <= each threshold, both (K,).
 
     Args:
         values: any shape, any device, without NaN.
@@ -63,10 +62,7 @@ def count_below(values: Tensor, thresholds: NDArray[Any]) -> tuple[Counts, Count
 
 
 def count_by_bucketize(values: Tensor, thresholds: Tensor) -> tuple[Counts, Counts]:
-    """`count_below` by binary search on the device of both, fastest on a GPU.
-
-    It neither sorts nor copies the values; chunks of 2^20 bound its memory.
-    """
+    """`count_below` by binary search on the device, in chunks; fastest on a GPU."""
     counts = torch.zeros(2, len(thresholds) + 1, dtype=torch.int64, device=values.device)
     for chunk in values.split(_DEVICE_CHUNK):
         for row, right in enumerate((True, False)):
@@ -111,9 +107,9 @@ def _add_at(counts: NDArray[Any], ranks: NDArray[np.int32]) -> None:
 class RankTable:
     """Lookup table from a value's cell to its rank, the number of thresholds below the value.
 
-    Most cells hold no threshold and give the rank at once; in the others the value is compared
-    with the thresholds. Cells are computed by operations that never decrease under IEEE rounding,
-    so values of different cells are ordered as their cells: the ranks are exact.
+    In most cells there is no threshold, and the cell determines the rank; in the others the value
+    is compared with the thresholds. The cell is a monotonic function of the value even under IEEE
+    rounding, so the ranks are exact.
 
     Args:
         thresholds: (K,) float32 or float64, distinct, ascending, K > 0; may be infinite.

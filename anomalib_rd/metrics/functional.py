@@ -1,8 +1,8 @@
 """Exact image and pixel metrics as functions of tensors on any device.
 
-All are fractions in [0, 1], exact (no binning), with ties counted as their definitions demand,
-and NaN where undefined (`Ranking.why_undefined` has the reason). Infinite scores rank like any
-other score. For metrics and curves from one sort use `rank_images` or `rank_pixels`.
+All are fractions in [0, 1], exact (no binning), with ties counted as in their definitions, and
+NaN where undefined (see `Ranking.why_undefined`). Infinite scores rank like any other score. To
+get metrics and curves from one sort, use `rank_images` or `rank_pixels`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def rank_images(scores: Tensor, labels: Tensor) -> Ranking:
 def rank_pixels(maps: Tensor, masks: Tensor) -> PixelRanking:
     """Rank maps (N, H, W) with masks (N, H, W); ValueError on bad shapes, masks or NaN.
 
-    With up to 4 % defect pixels, it needs no more memory than float32 maps themselves.
+    With up to 4 % defect pixels, its memory is at most that of the float32 maps.
     """
     maps, masks = check_pixels(maps, masks)
     truths = masks.cpu().numpy()

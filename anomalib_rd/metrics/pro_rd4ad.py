@@ -21,13 +21,13 @@ def pro_rd4ad(maps: Tensor, masks: Tensor) -> float:
     """Mean per-image PRO of RD4AD (arXiv 2201.10703, `compute_pro` of its code).
 
     Each defect image is evaluated separately: at 200 thresholds from its lowest score up, the
-    mean overlap of its 8-connected regions and its false positive rate. Points with a rate < 0.3
-    are kept, the rate is divided by the largest kept rate, and the area is the trapezoid's. Not
-    comparable with `aupro`: each image's curve has its own scale.
+    mean overlap of its 8-connected regions and its false positive rate (FPR). Points with an
+    FPR < 0.3 are kept, the FPR is divided by the largest one kept, and the area is integrated by
+    the trapezoidal rule. Not comparable with `aupro`: the FPR of each image is scaled differently.
 
-    An image whose curve has no extent is excluded from the mean, with a warning: its map is
-    constant, it has no normal pixel, or fewer than two points or only a rate of 0 are kept.
-    RD4AD's own code stops there. `aupro` evaluates such images exactly.
+    An image without such an area is excluded from the mean, with a warning: its map is constant,
+    it has no normal pixel, fewer than two points are kept, or all have an FPR of 0. RD4AD's own
+    code fails there. `aupro` evaluates such images exactly.
 
     Args:
         maps: (N, H, W) finite scores, any device.

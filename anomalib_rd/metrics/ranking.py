@@ -1,4 +1,4 @@
-"""Exact ranking metrics from true and false positive counts, in NumPy alone."""
+"""Exact ranking metrics from true and false positive counts, in NumPy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 class Ranking:
     """True and false positives at the K distinct scores of the defects.
 
-    No other threshold can be the best one or change these metrics: between two scores of defects
-    the true positives are constant and the false positives only rise.
+    These thresholds suffice: between two scores of defects the true positives are constant and
+    the false positives only increase.
 
     Attributes:
         thresholds: (K,) distinct scores of the defects, descending.
@@ -129,8 +129,8 @@ class Ranking:
     def _curve_over_fpr(self, height: Floats, max_points: int) -> tuple[Floats, Floats]:
         """Vertices of a curve over the false positive rate, from (0, 0) to (1, 1).
 
-        Normals between two thresholds make a horizontal segment, a threshold without ties a
-        vertical one, and normals tied with defects a diagonal one: two vertices per threshold.
+        Each threshold has two vertices: normals between thresholds are a horizontal segment, a
+        threshold without ties is a vertical one, and normals tied with defects are a diagonal.
         """
         keep = _evenly_spaced(height + self.fp / self.normals, (max_points - 2) // 2)
         fp = np.column_stack((self.fp_strict[keep], self.fp[keep])).ravel()
@@ -166,8 +166,8 @@ class PixelRanking(Ranking):
     def metrics(self) -> dict[str, float]:
         """Add `aupro` and `aupro_5` to the ranking metrics: the area under PRO over FPR.
 
-        As MVTec AD defines it (Bergmann et al., IJCV 2021): up to an FPR of 0.3 (0.05),
-        interpolated there, divided by that limit; over all images.
+        As defined for MVTec AD (Bergmann et al., IJCV 2021): over all images, up to an FPR of 0.3
+        (0.05), with interpolation at this limit, divided by the limit.
         """
         areas = {
             name: self._aupro(limit) if self.defined else np.nan
@@ -183,7 +183,7 @@ class PixelRanking(Ranking):
         return super().curves(max_points) | {"pro_fpr": fpr, "pro": pro}
 
     def _aupro(self, limit: float) -> float:
-        """Mean height up to the limit of the curve of `_curve_over_fpr`, segment by segment."""
+        """Mean height of the curve of `_curve_over_fpr` up to the limit, segment by segment."""
         max_fp = limit * self.normals
         strict, fp = np.minimum(self.fp_strict, max_fp), np.minimum(self.fp, max_fp)
         before = np.concatenate(([0.0], self.overlap[:-1]))
@@ -206,15 +206,15 @@ def rank_scores(scores: NDArray[Any], labels: NDArray[np.bool_]) -> Ranking:
 
 
 def best_f1_threshold(ranking: Ranking) -> float:
-    """Threshold (score >= threshold is a defect) that maximises F1; the highest one at a tie.
+    """Threshold (score >= threshold is a defect) that maximises F1; NaN without defects.
 
-    NaN if there is no defect.
+    At a tie it is the highest one.
     """
     return float(ranking.thresholds[ranking._f1().argmax()]) if ranking.defects else np.nan
 
 
 def best_f1_threshold_of_curve(curves: Mapping[str, Floats], prefix: str = "pixel") -> float:
-    """The same from the points of `Ranking.curves` (thinned, so for drawing); inf if undefined."""
+    """`best_f1_threshold` from the thinned `Ranking.curves`, for drawing; inf if undefined."""
     recall, precision = curves[f"{prefix}_pr_recall"], curves[f"{prefix}_pr_precision"]
     if not len(recall):
         return float("inf")
@@ -230,8 +230,8 @@ def region_areas(mask: NDArray[np.bool_]) -> NDArray[Any]:
 
     Returns:
         (P,) integers for the P defect pixels in row-major order, the order of `scores[mask]`.
-        The mean over the regions of the share of a region above a threshold is then the mean
-        of `scores[mask] > threshold` weighted by the inverse area.
+        Weighted by the inverse area, the mean of `scores[mask] > threshold` is the PRO: the mean
+        over the regions of the share above the threshold.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
@@ -244,20 +244,15 @@ def region_areas(mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def region_weights(masks: NDArray[np.bool_]) -> Floats:
-    """Inverse region area of every defect pixel of masks (N, H, W), in the order of `maps[masks]`.
-
-    Each image's regions are its own.
-    """
+    """Inverse region area of every defect pixel of masks (N, H, W), in order of `maps[masks]`."""
     areas = [region_areas(mask) for mask in masks]
     return 1.0 / np.concatenate([np.zeros(0, dtype=np.int64), *areas])
 
 
 def _evenly_spaced(length: Floats, max_points: int) -> NDArray[np.int64]:
-    """Indices of at most `max_points` (>= 2) points evenly spaced along a curve, both ends kept.
+    """Indices of at most `max_points` (>= 2) evenly spaced points of a curve, with both ends.
 
-    Args:
-        length: (K,) length of the curve up to each point, never decreasing.
-        max_points: at least 2.
+    `length` (K,) is the length of the curve up to each point, never decreasing.
     """
     if len(length) <= max_points:
         return np.arange(len(length))

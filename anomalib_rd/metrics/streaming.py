@@ -1,4 +1,4 @@
-"""Pixel metrics in bounded memory, with bounds of their error."""
+"""Pixel metrics in bounded memory, with error bounds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Bounds = dict[str, tuple[float, float]]
 
 
 def pixel_bounds(bins: ScoreBins) -> Bounds:
-    """Least and greatest value that each of the `pixel_metrics` can have; NaN if undefined.
+    """Lower and upper bound of each of the `pixel_metrics`; NaN if undefined.
 
     Scores of different bins are ordered as their bins; within a bin any order, and any tie, of
-    its n normals and d defects is possible. Below, T defects and F normals are above a bin, of D
-    and N in total.
+    its n normals and d defects is possible. In the docstrings below, T of D defects and F of N
+    normals are above a bin.
     """
     normals, defects = (c[::-1].astype(np.float64) for c in (bins.normals, bins.defects))
     if not defects.any() or not normals.any():
@@ -36,7 +36,7 @@ def pixel_bounds(bins: ScoreBins) -> Bounds:
 
 
 def _auroc(normals: Floats, defects: Floats) -> tuple[float, float]:
-    """Between none and all of the d n pairs of a bin are in the right order."""
+    """Between 0 and d n pairs of a bin are in the right order."""
     below = normals.sum() - normals.cumsum()
     pairs = defects.sum() * normals.sum()
     least = (defects * below).sum() / pairs
@@ -61,7 +61,7 @@ def _ap(normals: Floats, defects: Floats) -> tuple[float, float]:
 
 
 def _f1max(normals: Floats, defects: Floats) -> tuple[float, float]:
-    """The F1 at the end of a bin is reached; within it none beats all d defects and no normal."""
+    """Lower: the F1 at the end of a bin. Upper: the F1 with all its d defects and no normal."""
     tp, fp, total = defects.cumsum(), normals.cumsum(), defects.sum()
     least = (2 * tp / (tp + fp + total)).max()
     most = (2 * tp / (tp + fp - normals + total)).max()
@@ -79,7 +79,6 @@ def _aupro(normals: Floats, weights: Floats, limit: float) -> tuple[float, float
 
 
 def _clipped(least: float, most: float) -> tuple[float, float]:
-    """Both as floats, in [0, 1] despite rounding."""
     return float(np.clip(least, 0, 1)), float(np.clip(most, 0, 1))
 
 
@@ -88,12 +87,12 @@ _KEY_OF_MINUS_INFINITY = np.int32(-0x7F800001)
 
 
 class ScoreBins(NamedTuple):
-    """Pixels counted by the bin of their score.
+    """Pixel counts by bins of their score.
 
-    A float32's key is its bits as an integer, mapped so that keys are ordered as the scores.
-    A bin is identified by its least key. With a shift of s its keys agree in all but their s
-    lowest bits, so its scores differ by less than 2^(s - 23) of their size, unless they are next
-    to zero; with a shift of 0 it is a single score.
+    The key of a float32 is its bits as an integer, mapped so that keys are ordered as the scores.
+    A bin is identified by its least key. With a shift of s, keys of a bin agree in all but the s
+    lowest bits, so its scores differ by less than 2^(s - 23) relative to their size, except next
+    to zero; with a shift of 0 a bin is a single score.
 
     Attributes:
         keys: (K,) int32, distinct, ascending.
@@ -123,7 +122,7 @@ class ScoreBins(NamedTuple):
         return cls(keys, pixels - defects, defects, weights)
 
     def merge(self, shift: int, max_bins: int) -> tuple[ScoreBins, int]:
-        """Merge bins, in any order, by the smallest shift >= `shift` that gives <= `max_bins`."""
+        """Merge bins, in any order, to <= `max_bins` by the smallest possible shift >= `shift`."""
         order = np.argsort(self.keys, kind="stable")  # fast: the keys are a few ordered runs
         keys = self.keys[order] >> shift << shift
         while np.count_nonzero(np.diff(keys)) >= max_bins:
@@ -134,7 +133,7 @@ class ScoreBins(NamedTuple):
         return ScoreBins(keys[starts], *counts), shift
 
     def ranking(self) -> PixelRanking:
-        """Rank with the scores of a bin treated as equal: exact if each bin is one score."""
+        """Rank with all scores of a bin as ties; exact if each bin is one score."""
         down = slice(None, None, -1)
         at = np.flatnonzero(self.defects[down])
         tp, fp = self.defects[down].cumsum(), self.normals[down].cumsum()
@@ -156,7 +155,7 @@ def _keys(scores: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def _scores(keys: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The least score of each bin, at least -infinity."""
+    """The least score of each bin, clipped at -infinity."""
     keys = np.maximum(keys, _KEY_OF_MINUS_INFINITY)
     return (keys ^ ((keys >> 31) & _MAGNITUDE)).view(np.float32)
 
@@ -174,11 +173,11 @@ _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 class StreamedPixelMetrics(Metric):
     """`pixel_metrics` of maps (B, H, W) and masks (B, H, W) in bounded memory.
 
-    Pixels are counted by their score in at most `max_bins` bins of 28 bytes, for any number of
-    images. The result is exact while there are no more distinct scores than bins; then the lowest
-    bit of the scores' float32 is dropped, then the next. The values are the middle of `bounds`,
-    which contain the exact ones: typically closer than 1e-5 with 2^20 bins. The result does not
-    depend on batches, their order or the number of processes.
+    Pixels are counted by score in at most `max_bins` bins of 28 bytes, for any number of images.
+    The result is exact as long as there are at most `max_bins` distinct scores; beyond that the
+    lowest bits of the float32 scores are dropped one by one. The values are the midpoints of
+    `bounds`, which contain the exact values, typically within 1e-5 with 2^20 bins. The result
+    does not depend on batches, their order or the number of processes.
 
     Args:
         max_bins: at least 64; ValueError otherwise.
@@ -228,12 +227,12 @@ class StreamedPixelMetrics(Metric):
         return {name: (least + most) / 2 for name, (least, most) in self._bounds.items()}
 
     def bounds(self) -> Bounds:
-        """Least and greatest value that each exact metric can have; equal while exact."""
-        self.compute()  # cached by torchmetrics unless batches came since
+        """Lower and upper bound of each exact metric; equal if the result is exact."""
+        self.compute()  # cached by torchmetrics until the next update
         return self._bounds
 
     def curves(self, max_points: int = 1000) -> dict[str, NDArray[np.float64]]:
-        """`PixelRanking.curves` with the scores of a bin treated as equal to its least one."""
+        """`PixelRanking.curves` with every score replaced by the least score of its bin."""
         self.compute()
         return self._ranking.curves(max_points)
 
@@ -247,13 +246,11 @@ class StreamedPixelMetrics(Metric):
             getattr(self, name).append(torch.from_numpy(column).to(self.device))
 
     def _all_bins(self) -> ScoreBins:
-        """Concatenate the bins of all batches, in `compute` of all processes, unmerged."""
-        return ScoreBins(
-            *(_concatenate(getattr(self, name), type_) for name, type_ in _COLUMNS.items())
-        )
+        """Concatenate the bins of all batches (in `compute`, of all processes), unmerged."""
 
+        def column(name: str, dtype: type) -> NDArray[Any]:
+            state = getattr(self, name)  # one tensor if torchmetrics gathered the processes
+            parts = state if isinstance(state, list) else [state]
+            return np.concatenate([np.zeros(0, dtype), *(part.cpu().numpy() for part in parts)])
 
-def _concatenate(state: list[Tensor] | Tensor, dtype: type) -> NDArray[Any]:
-    """Concatenate a state: a list of batches, or one tensor if processes are gathered."""
-    parts = state if isinstance(state, list) else [state]
-    return np.concatenate([np.zeros(0, dtype), *(part.cpu().numpy() for part in parts)])
+        return ScoreBins(*(column(name, dtype) for name, dtype in _COLUMNS.items()))

@@ -1,4 +1,4 @@
-"""Attention blocks on one feature map, from timm, by name."""
+"""Attention blocks of timm by name."""
 
 from typing import Literal, get_args
 
@@ -19,7 +19,7 @@ def attention_block(name: Attention, channels: int, kv_stride: int) -> nn.Module
         name: ``se`` (arXiv 1709.01507), ``eca`` (1910.03151), ``cbam`` (1807.06521),
             ``coordinate`` (2103.02907), ``self`` (multi-query, keys on a coarser grid) or ``none``.
         channels: C.
-        kv_stride: of ``self``: its keys lie on a grid this many times coarser per side.
+        kv_stride: stride of the keys' grid of ``self``.
 
     Raises:
         ValueError: unknown name.

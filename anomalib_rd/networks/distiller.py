@@ -24,9 +24,9 @@ class Distiller(nn.Module):
 
     Args:
         teacher: the frozen encoder.
-        masking: makes the masking from ``channels``.
-        fusion: makes the fusion from ``teacher``.
-        student: makes the decoder from ``teacher`` and ``in_channels``.
+        masking: (channels) -> masking.
+        fusion: (teacher) -> fusion.
+        student: (teacher, in_channels) -> student.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Distiller(nn.Module):
         random numbers than eager PyTorch.
 
         Args:
-            features: the teacher's.
-            mask_sets: [[(B, 1, Hk, Wk)]], one set, or complementary ones: each position is then
-                taken from the output of the set that hides it.
+            features: of the teacher.
+            mask_sets: [[(B, 1, Hk, Wk)]]. With several complementary sets, each position is
+                restored by the pass whose set hides it.
         """
-        outputs = [self.student(self.fusion(self.masking(features, set_))) for set_ in mask_sets]
+        outputs = [self.student(self.fusion(self.masking(features, masks))) for masks in mask_sets]
         if len(outputs) == 1:
             return DistillationOutput(features, outputs[0])
         masks_by_scale, outputs_by_scale = zip(*mask_sets, strict=True), zip(*outputs, strict=True)

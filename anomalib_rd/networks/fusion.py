@@ -17,9 +17,9 @@ class Fusion(nn.Module):
     a ResNet teacher this is RD4AD's bottleneck (arXiv 2201.10703), layer for layer.
 
     Args:
-        teacher: gives channels, strides and the kind of residual blocks.
-        attention: block on each scale, see ``attention_block``.
-        depth: residual blocks of the one-class embedding; None: RD4AD's 3 bottleneck or 2
+        teacher: determines channels, strides and the kind of residual blocks.
+        attention: block on each scale, see `attention_block`.
+        depth: residual blocks of the one-class embedding; None: as in RD4AD, 3 bottleneck or 2
             basic blocks.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Feature mask generation: hide positions of the teacher's features from the student."""
+"""Feature masking: hide positions of the teacher's features from the student."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class NoMasking(nn.Module):
-    """RD4AD: the student sees every feature."""
+    """RD4AD without masks: the student sees every feature."""
 
     def __init__(self, channels: Sequence[int]) -> None:  # noqa: ARG002
         super().__init__()
 
     def draw_masks(self, features: list[Tensor]) -> list[list[Tensor]]:
-        """One set of masks that hide nothing: [[mk (B, 1, Hk, Wk)]]."""
+        """One set of zero masks: [[mk (B, 1, Hk, Wk)]]."""
         return [[torch.zeros_like(f[:, :1]) for f in features]]
 
     def forward(self, features: list[Tensor], masks: list[Tensor]) -> list[Tensor]:  # noqa: ARG002
@@ -26,30 +26,30 @@ class NoMasking(nn.Module):
 
 
 class FeatureMasking(nn.Module):
-    """Mask positions of the feature maps, the same positions on every scale.
+    """Masks the same positions of the feature maps on every scale.
 
     Masks are drawn on the coarsest scale's grid and resized to the finer ones by nearest
-    neighbour, so that what is hidden on one scale can't be read from another. Hidden positions
-    hold zero or a learned token; a generation block may restore them from their neighbourhood
-    before the fusion (the idea of MGD, arXiv 2205.01529).
+    neighbour, so that hidden features cannot be inferred from another scale. Hidden positions
+    are set to zero or to a learned token; a generation block may restore them from their
+    neighbourhood before the fusion (the idea of MGD, arXiv 2205.01529).
 
     Args:
         channels: channels of the feature maps, finest first.
         strategy: ``random`` positions, ``block``s of ``block_size`` x ``block_size`` cells, or
             ``attention``, which prefers spatially redundant positions of the coarsest features.
-        ratio: share of the coarsest grid's positions that is hidden, in (0, 1).
-        block_size: side of a block in cells of the coarsest grid; needed for ``block``.
-        temperature: needed for ``attention``: near 0 always hides the most redundant positions,
-            large values approach ``random``.
+        ratio: share of hidden positions of the coarsest grid, in (0, 1).
+        block_size: side of a block in cells of the coarsest grid; required for ``block``.
+        temperature: required for ``attention``: near 0 the most redundant positions are always
+            hidden, large values approach ``random``.
         token: value of a hidden position, ``zero`` or ``learned``.
         generation: whether a generation block restores hidden positions.
-        inference: ``none`` (the student sees all) or ``complementary``: the features are seen
-            through masks which together hide every position once, and each position is restored
-            from the pass in which it was hidden.
-        complements: number of complementary masks; None takes about 1 / ratio, at least 2.
+        inference: ``none`` (no masks) or ``complementary``: one pass per mask, where the masks
+            together hide every position once, and each position is taken from the pass that hides
+            it.
+        complements: number of complementary masks; None: about 1 / ratio, at least 2.
 
     Raises:
-        ValueError: a value outside of these.
+        ValueError: an argument out of range.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class FeatureMasking(nn.Module):
     def draw_masks(self, features: list[Tensor]) -> list[list[Tensor]]:
         """Sets of masks, 1 where hidden: [[mk (B, 1, Hk, Wk)] for each set].
 
-        One random set in training; in evaluation one that hides nothing, or the complementary
-        ones, which are the same in every call.
+        In training one random set; in evaluation one of zeros, or the complementary sets, which
+        are the same in every call.
         """
         coarsest = features[-1]
         if self.training:
@@ -100,7 +100,7 @@ class FeatureMasking(nn.Module):
         return [[F.interpolate(m, f.shape[-2:]) for f in features] for m in mask_sets]
 
     def forward(self, features: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        """[Fk (B, Ck, Hk, Wk)], [mk (B, 1, Hk, Wk)] -> the features that the student may see."""
+        """Mask the features [Fk (B, Ck, Hk, Wk)] by [mk (B, 1, Hk, Wk)]."""
         if not self.training and self.inference == "none":
             return features
         masked = [f * (1 - m) for f, m in zip(features, masks, strict=True)]
@@ -117,7 +117,7 @@ class FeatureMasking(nn.Module):
         """Draw (B, 1, H, W): the cells with the highest values are hidden first."""
         batch, _, height, width = coarsest.shape
         if self.temperature is not None:
-            # Gumbel's trick: the highest k of these are a draw without replacement with
+            # Gumbel top-k trick: the k highest values are a draw without replacement with
             # probabilities proportional to exp(redundancy / temperature).
             gumbel = -torch.empty_like(coarsest[:, :1]).exponential_().log()
             return _redundancy(coarsest) / self.temperature + gumbel
@@ -125,7 +125,7 @@ class FeatureMasking(nn.Module):
         return self._expand(draw, height, width)
 
     def _complementary(self, coarsest: Tensor) -> list[Tensor]:
-        """Masks which together hide every cell exactly once, [(B, 1, H, W)]."""
+        """Masks [(B, 1, H, W)] that together hide every cell exactly once."""
         batch, _, height, width = coarsest.shape
         blocks = self._blocks(height, width)
         order = _fixed_permutation(math.prod(blocks)).view(1, 1, *blocks).float()
@@ -152,7 +152,7 @@ INFERENCE = ("none", "complementary")
 
 @cache
 def _fixed_permutation(count: int) -> Tensor:
-    """The same permutation in every call; cached, so that a trace has it as a constant."""
+    """The same permutation in every call; cached, so that it is a constant in a trace."""
     with torch.inference_mode(False):
         return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
@@ -160,7 +160,7 @@ def _fixed_permutation(count: int) -> Tensor:
 def _hide_highest(priorities: Tensor, ratio: float) -> Tensor:
     """Mask (B, 1, H, W), 1 on the share ``ratio`` of the cells with the highest priority.
 
-    Cells of one block share a priority: the block at the edge of the quota is fully hidden.
+    Cells of one block have equal priority, so the last block is hidden completely.
     """
     flat = priorities.flatten(1)
     count = max(1, round(ratio * flat.shape[1]))

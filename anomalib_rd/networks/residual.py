@@ -11,11 +11,11 @@ Kind = Literal["basic", "bottleneck"]
 
 @dataclass(frozen=True)
 class ResidualPlan:
-    """Residual blocks of fusion and student, as those of the teacher.
+    """Residual blocks of fusion and student, which mirror the teacher's.
 
     Attributes:
         kind: ``basic`` (two 3x3) or ``bottleneck`` (1x1, 3x3, 1x1; outputs four times the planes).
-        depths: blocks per stage, finest stage first.
+        depths: number of blocks per stage, finest stage first.
         base_width: width of a bottleneck's 3x3 convolution per 64 planes.
         from_resnet: whether the teacher is a ResNet, for which RD4AD defines a decoder.
     """
@@ -59,7 +59,7 @@ def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def down_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPlan) -> nn.Module:
-    """Residual stage that halves the resolution, made of torchvision's blocks."""
+    """Residual stage of torchvision's blocks that halves the resolution."""
     block: type[BasicBlock] | type[Bottleneck] = (
         Bottleneck if plan.kind == "bottleneck" else BasicBlock
     )
@@ -76,8 +76,8 @@ def down_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPl
 def up_stage(in_channels: int, out_channels: int, depth: int, plan: ResidualPlan) -> nn.Module:
     """Residual stage that doubles the resolution: a decoder stage of RD4AD (arXiv 2201.10703).
 
-    In the first block a transposed 2x2 convolution of stride 2 replaces the 3x3 one, and another
-    with batch norm is the shortcut.
+    In the first block a transposed 2x2 convolution of stride 2 replaces the 3x3 convolution; the
+    shortcut is another one with batch norm.
     """
     blocks = [UpBlock(in_channels, out_channels, plan, upsample=True)]
     blocks += [UpBlock(out_channels, out_channels, plan) for _ in range(depth - 1)]

@@ -14,14 +14,13 @@ class Student(nn.Module):
     """Decoder with one upsampling residual stage for each of the teacher's feature maps.
 
     Args:
-        teacher: gives the channels to restore and the kind of residual blocks.
+        teacher: determines the channels to restore and the kind of residual blocks.
         in_channels: channels of the fused bottleneck, at half the coarsest map's resolution.
-        design: ``de_resnet`` is RD4AD's decoder and needs a ResNet teacher, ``generic`` has two
-            basic blocks per stage and follows any teacher, ``auto`` is ``de_resnet`` for a ResNet
-            teacher and else ``generic``.
+        design: ``de_resnet`` (RD4AD's decoder, for a ResNet teacher), ``generic`` (two basic
+            blocks per stage, for any teacher) or ``auto`` (``de_resnet`` if possible).
 
     Raises:
-        ValueError: ``de_resnet`` for a teacher that is not a ResNet, an unknown design.
+        ValueError: an unknown design, or ``de_resnet`` for a teacher that is not a ResNet.
     """
 
     def __init__(self, teacher: Teacher, in_channels: int, design: Design = "auto") -> None:
@@ -37,7 +36,7 @@ class Student(nn.Module):
         if design == "generic":
             plan = ResidualPlan.generic(len(teacher.channels))
         stages = []
-        # RD4AD gives its first (coarsest) stage the depth of the encoder's first.
+        # As in RD4AD, the first (coarsest) stage is as deep as the encoder's first stage.
         for channels, depth in zip(reversed(teacher.channels), plan.depths, strict=True):
             stages.append(up_stage(in_channels, channels, depth, plan))
             in_channels = channels

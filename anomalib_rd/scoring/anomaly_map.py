@@ -23,9 +23,9 @@ class ScoringOutput(NamedTuple):
 class AnomalyScorer(nn.Module):
     """RD4AD's scoring (arXiv 2201.10703, section 3.4): larger values are more anomalous.
 
-    1 - cos between teacher and student over the channels at each position, resized to the image
-    bilinearly (``align_corners``), summed over the scales and smoothed by a Gaussian. The image's
-    score is the maximum of its map.
+    The map is 1 - cos between teacher and student over the channels at each position, resized to
+    the image bilinearly (``align_corners``), summed over the scales and smoothed by a Gaussian.
+    The score is the maximum of the map.
 
     Args:
         sigma: standard deviation of the Gaussian in pixels; 0 disables it.
@@ -56,7 +56,7 @@ class AnomalyScorer(nn.Module):
         student_features: list[Tensor],
         size: tuple[int, int],
     ) -> Tensor:
-        """Maps (B, H, W), float32, before smoothing; arguments as of `forward`."""
+        """Maps (B, H, W), float32, before smoothing; same arguments as `forward`."""
         with torch.autocast(teacher_features[0].device.type, enabled=False):
             distances = [
                 1 - F.cosine_similarity(t.float(), s.float(), dim=1)
@@ -73,7 +73,7 @@ class AnomalyScorer(nn.Module):
         """Smooth the raw maps (B, H, W) of complete images and score them."""
         if self.sigma:
             height, width = maps.shape[-2:]
-            # In half precision the products would round the maps to 3 digits.
+            # Products in half precision would round the maps to 3 digits.
             with torch.autocast(maps.device.type, enabled=False):
                 maps = self._blur(height, maps) @ maps @ self._blur(width, maps).T
         return ScoringOutput(maps, maps.flatten(1).amax(1))
@@ -88,18 +88,18 @@ class AnomalyScorer(nn.Module):
 class StandardisedScorer(AnomalyScorer):
     """The maps of `AnomalyScorer`; the score is the maximum of the standardised map.
 
-    At edges and prints the student restores normal images badly, and high values mean little:
-    z = (map - mean) / (std + mean std), with each pixel's mean and standard deviation over the
-    maps of normal training images. The mean of the std keeps nearly constant pixels from
-    dominating. Maps and pixel metrics are unchanged. Meant for parts in a fixed pose; otherwise
-    the statistics are nearly constant and have little effect.
+    At edges and prints the student restores normal images badly, and high values mean little.
+    Therefore z = (map - mean) / (std + mean std), with the mean and standard deviation of each
+    pixel over the maps of normal training images; the mean std prevents nearly constant pixels
+    from dominating. Maps and pixel metrics are unchanged. Meant for objects in a fixed pose;
+    otherwise the statistics are nearly constant and have little effect.
 
     Args:
         image_size: (H, W) of the maps in pixels.
         sigma: standard deviation of the Gaussian in pixels; 0 disables it.
 
     Attributes:
-        mean: (H, W), of the normal images' maps; 0 before `fit`.
+        mean: (H, W), mean of the normal images' maps; 0 before `fit`.
         scale: (H, W), std + mean std; 1 before `fit`.
     """
 
@@ -113,7 +113,7 @@ class StandardisedScorer(AnomalyScorer):
         self.register_buffer("scale", torch.ones(height, width))
 
     def postprocess(self, maps: Tensor) -> ScoringOutput:
-        """Smooth the raw maps (B, H, W) of complete images and score them by the statistics."""
+        """Smooth the raw maps (B, H, W) of complete images; score the standardised maps."""
         smooth = super().postprocess(maps).maps
         return ScoringOutput(smooth, ((smooth - self.mean) / self.scale).flatten(1).amax(1))
 
@@ -151,13 +151,13 @@ def score_images(
     scorer: AnomalyScorer,
     tiling: Tiling,
 ) -> ScoringOutput:
-    """Maps and scores of images: raw maps of tiles, blended into one map, then smoothed.
+    """Score images: raw maps of the tiles are blended into one map, which is then smoothed.
 
     Args:
         images: (B, 3, H, W), uint8 or float in [0, 1].
-        networks: images to teacher and student features, such as `Distiller`.
-        scorer: of the features.
-        tiling: tiles that the networks see.
+        networks: images -> teacher and student features, such as `Distiller`.
+        scorer: features -> maps and scores.
+        tiling: of the images.
 
     Raises:
         UserError: images smaller than a tile.
@@ -172,10 +172,10 @@ def score_images(
 
 
 def gaussian_matrix(length: int, sigma: float) -> Tensor:
-    """Matrix (length, length) that smooths a column as ``scipy.ndimage.gaussian_filter1d`` does.
+    """Matrix (length, length) that smooths a column like ``scipy.ndimage.gaussian_filter1d``.
 
-    Borders are reflected and the kernel is cut at 4 sigma, as in RD4AD. As a matrix the filter
-    is exact at the borders and two matrix products on any device.
+    As in RD4AD, borders are reflected and the kernel is truncated at 4 sigma. Two matrix products
+    apply the filter on any device.
     """
     return torch.from_numpy(
         gaussian_filter1d(np.eye(length), sigma, axis=0, mode="reflect", truncate=4.0)

@@ -1,4 +1,4 @@
-"""Tiles of large images: their positions, and their maps blended without seams."""
+"""Tiles of large images: their positions, and seamless blending of their maps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ Box = tuple[slice, slice]
 class Tiling:
     """Overlapping tiles of one size that cover an image.
 
-    The tiles of a row or column are a stride apart; the last one ends at the border, so that no
-    tile is padded. Where tiles overlap, their maps are averaged with weights that rise from a
-    tile's edge as a squared sine over the overlap (a Tukey window) and sum to one.
+    Tiles start at multiples of the stride; the last of a row or column ends at the border, so
+    that no tile is padded. Overlapping maps are averaged with weights that sum to one and rise
+    from a tile's edge over the overlap as a squared sine (a Tukey window).
 
     Args:
         size: (H, W) of a tile in pixels, multiples of 32; None disables tiling.
-        overlap: minimal share of a tile's side that its neighbour covers too, in [0, 1).
-        batch_size: tiles per batch in evaluation, which changes maps by rounding alone; None: all.
+        overlap: minimal share of a tile's side that overlaps with its neighbour, in [0, 1).
+        batch_size: tiles per batch in evaluation, affects maps only by rounding; None: all.
 
     Raises:
-        ValueError: a value outside of these.
+        ValueError: an argument out of range.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Tiling:
         self.overlap, self.batch_size = overlap, batch_size
 
     def boxes(self, image_size: Sequence[int]) -> list[Box]:
-        """Positions of the T tiles of an image of (H, W), row by row.
+        """Positions of the T tiles of an image (H, W), row by row.
 
         Raises:
             UserError: an image smaller than a tile.
@@ -73,7 +73,7 @@ class Tiling:
         ]
 
     def split(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to their tiles (B T, C, h, w), image by image.
+        """Split images (B, C, H, W) into tiles (B T, C, h, w), image by image.
 
         Raises:
             UserError: images smaller than a tile.
@@ -82,7 +82,7 @@ class Tiling:
         return torch.stack(tiles, dim=1).flatten(0, 1)
 
     def blend(self, maps: Tensor, image_size: Sequence[int]) -> Tensor:
-        """Maps of tiles (B T, h, w), in the order of `split`, to maps of images (B, H, W)."""
+        """Blend maps of tiles (B T, h, w), in the order of `split`, to maps of images (B, H, W)."""
         height, width = image_size
         boxes, (tile_height, tile_width) = self.boxes(image_size), maps.shape[-2:]
         windows = [
@@ -99,9 +99,7 @@ class Tiling:
     def map(self, images: Tensor, map_tiles: Callable[[Tensor], Tensor]) -> Tensor:
         """Maps (B, H, W) of images (B, C, H, W), computed tile by tile.
 
-        Args:
-            images: none smaller than a tile.
-            map_tiles: maps (N, h, w) of at most ``batch_size`` tiles (N, C, h, w).
+        ``map_tiles`` returns the maps (N, h, w) of at most ``batch_size`` tiles (N, C, h, w).
         """
         if self.size is None:
             return map_tiles(images)
@@ -121,7 +119,7 @@ def tile_starts(length: int, size: int, overlap: float) -> list[int]:
 
 @cache
 def blend_weights(length: int, size: int, overlap: float) -> Tensor:
-    """Weights (N, size) of the N tiles along a side; they sum to one at each of its pixels."""
+    """Weights (N, size) of the N tiles along a side, which sum to one at every pixel."""
     ramp = min(overlap, 0.5) * size
     from_edge = torch.arange(size, dtype=torch.float64) + 0.5
     from_edge = torch.minimum(from_edge, from_edge.flip(0))

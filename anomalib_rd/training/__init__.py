@@ -1,1 +1,1 @@
-"""Lightning: the module over the four networks, a run from config to record."""
+"""Training with Lightning: a run from its config to its record."""

@@ -40,14 +40,14 @@ from anomalib_rd.training.run_record import (
 
 BATCH = 16  # images
 SCALE_IMAGES = 8
-"""Images that give the scale of the heatmaps if none are drawn."""
+"""Images that determine the colour scale if no heatmaps are drawn."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def warn_on_error(consequence: str) -> Iterator[None]:
-    """Make errors warnings: the metrics are known, and must not be lost for want of a picture."""
+    """Log errors as warnings: the metrics must not be lost because a figure fails."""
     try:
         yield
     except Exception as error:
@@ -61,43 +61,40 @@ def save_results(
     name: str = RESULT,
     finish: Callable[[dict[str, Any], str | None], dict[str, Any]] = lambda record, _: record,
 ) -> dict[str, Any]:
-    """Write scores, curves and, last, the record; with several categories for each of them too.
+    """Write scores, curves and finally the record, which is returned.
 
     Args:
         run: the evaluated run.
-        folder: where to write; each of several categories has a subfolder.
-        name: of the records' files.
-        finish: completes a record; it also gets the category, None for the run's.
-
-    Returns:
-        The run's record.
+        folder: of the files; if there are several categories, each also has a subfolder.
+        name: file name of the records.
+        finish: (record, category) -> complete record; the category of the run's record is None.
     """
     record, scores = run.record, run.scores
     for category, subfolder in category_folders(run, folder).items():
         if subfolder != folder:
-            own = finish(category_record(run, record, category), category)
+            result = finish(category_record(run, record, category), category)
             curves = run.evaluator.results[category].curves
-            write_record(subfolder, own, category_rows(scores, category), curves, name)
+            write_record(subfolder, result, category_rows(scores, category), curves, name)
     finished = finish(record, None)
     write_record(folder, finished, scores, run.evaluator.result.curves, name)
     return finished
 
 
 def category_folders(run: EvaluatedRun, folder: Path) -> dict[str, Path]:
-    """The folder of each category; the run's own for a single one."""
+    """Category -> its folder, which is the run's if there is only one category."""
     names = run.data.categories
     return {n: folder if len(names) == 1 else category_folder(folder, n) for n in names}
 
 
 def category_rows(scores: pd.DataFrame, category: str) -> pd.DataFrame:
-    """The category's rows; their index is still the one in the data set."""
+    """The rows of the category; the index remains that of the data set."""
     return scores[scores["category"] == category]
 
 
 def category_record(run: EvaluatedRun, record: dict[str, Any], category: str) -> dict[str, Any]:
-    """The record of one of several categories, like that of a run of it alone.
+    """The record of one of several categories, like that of a run on this category alone.
 
-    Its oracle is at the epoch of the run's: one model has one best epoch.
+    The oracle's epoch is the run's: one model has one best epoch.
     """
     data, evaluator, oracle = run.data, run.evaluator, record["oracle"]
     split, result = data.splits[category], evaluator.results[category]
@@ -149,12 +146,12 @@ def save_heatmaps(run: EvaluatedRun, loggers: list[Logger], folder: Path, count:
 def save_category_heatmaps(
     run: EvaluatedRun, category: str, folder: Path, count: int
 ) -> list[ScoredImage]:
-    """Write heatmaps and gallery of one category, and return the heatmaps' images."""
+    """Write the heatmaps and the gallery of one category; returns the images of the heatmaps."""
     scores = category_rows(run.scores, category)
     examples = []
-    for row in scores.index[choose_examples(scores, count)]:
-        with warn_on_error(f"{scores['path'][row]}: no heatmap"):
-            examples.append(make_example(run, scores, row))
+    for position in choose_examples(scores, count):
+        with warn_on_error(f"{scores['path'].iloc[position]}: no heatmap"):
+            examples.append(heatmap_image(run, scores, position))
     if examples:
         low, high = run.map_scale or (None, None)
         with warn_on_error(f"{folder}: no heatmaps"):
@@ -165,29 +162,41 @@ def save_category_heatmaps(
     return [replace(e, predicted_mask=e.anomaly_map >= threshold) for e in examples]
 
 
-def make_example(run: EvaluatedRun, scores: pd.DataFrame, row: int) -> ScoredImage:
-    """A test image as the networks saw it, with its map and ground truth."""
+def heatmap_image(run: EvaluatedRun, scores: pd.DataFrame, position: int) -> ScoredImage:
+    """A test image at the networks' size, with its map and the ground truth's small parts."""
+    row = int(scores.index[position])
+    sample = run.data.split.test[row]
+    image = scored_image(run, scores, position, anomaly_maps(run, [row])[0].cpu().numpy())
+    if sample.mask is None or image.mask is None:
+        return image
+    size = load_image(sample.path).size[::-1]
+    stored = load_mask(sample.mask, size, sample.path, run.data.test_set.mask_rule)
+    return replace(image, mask=with_small_parts(image.mask, np.asarray(stored) >= 128))
+
+
+def scored_image(
+    run: EvaluatedRun, scores: pd.DataFrame, position: int, anomaly_map: np.ndarray
+) -> ScoredImage:
+    """A test image at the networks' size, by its position in the scores."""
+    row = int(scores.index[position])
     sample, item = run.data.split.test[row], run.data.test_set[row]
-    mask = item["mask"].numpy() if sample.label == 0 or sample.mask is not None else None
-    if mask is not None and sample.mask is not None:
-        size = load_image(sample.path).size[::-1]
-        stored = load_mask(sample.mask, size, sample.path, run.data.test_set.mask_rule)
-        mask = with_small_parts(mask, np.asarray(stored) >= 128)
+    has_truth = sample.label == 0 or sample.mask is not None
     return ScoredImage(
-        path=scores["path"][row],
+        row=position,
+        path=scores["path"].iloc[position],
         defect=sample.defect,
-        score=scores["score"][row],
+        score=scores["score"].iloc[position],
         image=item["image"].permute(1, 2, 0).numpy(),
-        mask=mask,
-        anomaly_map=anomaly_maps(run, [row])[0].cpu().numpy(),
+        mask=item["mask"].numpy() if has_truth else None,
+        anomaly_map=anomaly_map,
     )
 
 
 def map_scale(run: EvaluatedRun) -> tuple[float, float] | None:
     """Map values of the darkest and brightest colour, for all heatmaps of the model.
 
-    From the median up, so that normal regions are dark; of the images that are drawn, or would
-    be. None if they have no range.
+    The darkest is the median over the drawn images, so that normal regions are dark. None if the
+    maps are constant or not finite.
     """
     maps = []
     for category in run.data.categories:
@@ -214,46 +223,33 @@ def anomaly_maps(run: EvaluatedRun, rows: Sequence[int]) -> torch.Tensor:
 def save_gallery(
     run: EvaluatedRun, folder: Path, threshold: float | None, scores: pd.DataFrame
 ) -> None:
-    """Write ``gallery.zip``, with as many small test images as the config asks for.
+    """Write ``gallery.zip`` with small test images; their number is ``report.gallery``.
 
-    The scale of the maps begins at their median, so that normal regions are dark. The threshold is
-    a map value for drawing.
+    The grey scale of the maps starts at their median, so that normal regions are dark. The
+    threshold of map values is for drawing only.
     """
     count = run.config["report"]["gallery"]
     positions = choose_examples(scores, len(scores) if count == "all" else count)
     if not positions:
         return
-    maps = small_maps(run, [int(row) for row in scores.index[positions]])
-    low, high = float(np.median(maps)), float(maps.max())
-    write_gallery(folder, _gallery_images(run, scores, positions, maps), low, high, threshold)
-
-
-def small_maps(run: EvaluatedRun, rows: Sequence[int]) -> np.ndarray:
-    """The maps of test images by area means at the gallery's size: float32 (N, H', W')."""
+    rows = [int(row) for row in scores.index[positions]]
     size = fit_within(run.data.image_size, MAP_SIDE)
-    small = []
+    batches = []
     for start in range(0, len(rows), BATCH):
-        maps = anomaly_maps(run, rows[start : start + BATCH])
-        small.append(F.interpolate(maps.unsqueeze(1), size, mode="area").squeeze(1).cpu().numpy())
-    return np.concatenate(small)
+        batch = anomaly_maps(run, rows[start : start + BATCH])
+        small = F.interpolate(batch.unsqueeze(1), size, mode="area").squeeze(1)
+        batches.append(small.cpu().numpy())
+    maps = np.concatenate(batches)
 
+    def readable_images() -> Iterator[ScoredImage]:
+        for position, row, anomaly_map in zip(positions, rows, maps, strict=True):
+            try:
+                image = scored_image(run, scores, position, anomaly_map)
+            except (UserError, OSError) as error:  # removed since it was evaluated
+                path = run.data.split.test[row].path
+                log.warning("%s: not in the gallery (%s)", path, one_line(error))
+                continue
+            yield image
 
-def _gallery_images(
-    run: EvaluatedRun, scores: pd.DataFrame, positions: Sequence[int], maps: np.ndarray
-) -> Iterator[ScoredImage]:
-    for position, anomaly_map in zip(positions, maps, strict=True):
-        row = int(scores.index[position])
-        sample = run.data.split.test[row]
-        try:
-            item = run.data.test_set[row]
-        except (UserError, OSError) as error:  # removed since it was evaluated
-            log.warning("%s: not in the gallery (%s)", sample.path, one_line(error))
-            continue
-        has_truth = sample.label == 0 or sample.mask is not None
-        yield ScoredImage(
-            row=position,
-            path=scores["path"].iloc[position],
-            image=item["image"].permute(1, 2, 0).numpy(),
-            mask=item["mask"].numpy() if has_truth else None,
-            anomaly_map=anomaly_map,
-        )
+    low, high = float(np.median(maps)), float(maps.max())
+    write_gallery(folder, readable_images(), low, high, threshold)

@@ -1,4 +1,4 @@
-"""Objects of a run from its config: data, module, evaluator, callbacks, loggers, trainer."""
+"""Build the objects of a run from its config: data, module, evaluator, callbacks, trainer."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 
 def make_data(cfg: DictConfig) -> AnomalyDataModule:
-    """The images of the category that the config names, or with ``unified`` of several."""
+    """The images of the config's category, or of several with ``data.unified``."""
     source: Source = build(cfg.data.source, "data.source")
     tiling: Tiling | None = build(cfg.model.tiling, "model.tiling")
     return AnomalyDataModule(
@@ -117,7 +117,7 @@ def make_evaluator(cfg: DictConfig, data: AnomalyDataModule) -> Evaluator:
 
 
 def why_no_masks(data: AnomalyDataModule, pixels_on: str) -> dict[str, str]:
-    """Category -> why its pixel metrics are undefined; without those where they are defined."""
+    """Category -> why its pixel metrics are undefined, for the categories where they are."""
     reasons = {}
     for category, kinds in masks_by_defect(data).items():
         missing = {kind: (n - masks, n) for kind, (masks, n) in kinds.items() if masks < n}
@@ -133,7 +133,7 @@ def why_no_masks(data: AnomalyDataModule, pixels_on: str) -> dict[str, str]:
 
 
 def make_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """The config's callbacks, then ours."""
+    """The callbacks of the config, then those of every run."""
     decay = cfg.model.ema_decay
     return [
         *(instantiate(spec) for spec in cfg.callbacks.values() if spec),
@@ -145,7 +145,7 @@ def make_callbacks(cfg: DictConfig) -> list[L.Callback]:
 
 
 def make_loggers(specs: Mapping[Any, Any], run_dir: Path, resumed: bool) -> list[Logger]:
-    """The loggers of ``specs``; a resumed run continues its run in W&B, whose id is in run_dir."""
+    """The loggers of ``specs``; a resumed run continues its W&B run, whose id is in run_dir."""
     loggers = []
     for spec in filter(None, specs.values()):
         options: dict[str, Any] = {}
@@ -190,7 +190,7 @@ def make_trainer(
 
 
 def silence_lightning() -> None:
-    """Silence messages and warnings of Lightning about what is as it should be."""
+    """Silence Lightning's messages and its warnings about intended behaviour."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in (

@@ -1,4 +1,4 @@
-"""Callbacks: moving average, loss curve with its checks, random states, progress on disk."""
+"""Callbacks: moving average, loss checks, random states, progress file."""
 
 import random
 import time
@@ -29,7 +29,7 @@ class MovingAverage(WeightAveraging):
         decay: between 0 and 1, both excluded; it averages over about 1 / (1 - decay) steps.
 
     Raises:
-        UserError: another decay.
+        UserError: the decay is out of range.
     """
 
     def __init__(self, decay: float) -> None:
@@ -42,10 +42,9 @@ class MovingAverage(WeightAveraging):
 
         super().__init__(multi_avg_fn=average)
 
-    # A standardising scorer is fitted at the start of a validation, to the weights that are
-    # validated: the average must be in place before that.
+    # A standardising scorer is fitted when a validation starts: swap in the average before that.
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Validate the average; after the training it is in place already."""
+        """Validate the average; after the training the module already has its weights."""
         if trainer.state.fn == "fit":
             super().on_validation_epoch_start(trainer, pl_module)
 
@@ -61,18 +60,18 @@ class MovingAverage(WeightAveraging):
         """See `on_validation_end`."""
 
     def on_train_end(self, *_: Any) -> None:
-        """Not called if a resumed run has nothing left to train: see `on_fit_end`."""
+        """See `on_fit_end`: this hook is not called if a resumed run has no epoch left."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place."""
+        """Copy the average into the module."""
         super().on_train_end(trainer, pl_module)
 
 
 class LossMonitor(L.Callback):
-    """Keeps the loss curve, and ends a training whose losses or weights are not finite.
+    """Records the loss curve, and stops a training whose losses or weights are not finite.
 
-    Checked once an epoch, before its checkpoint is written: on a GPU the host would have to wait
-    for every batch that it checks.
+    The check runs once per epoch, before its checkpoint is written: checking every batch would
+    make the host wait for the GPU.
 
     Attributes:
         curve: mean loss of each epoch.
@@ -101,7 +100,7 @@ class LossMonitor(L.Callback):
         self.curve.append(float(trainer.callback_metrics["train/loss"]))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check within an epoch too: a lost loss is the cause of NaN in the maps."""
+        """Check within an epoch too: a diverged loss explains NaN in the maps."""
         if self.batch_losses:
             self._check(trainer, pl_module)
 
@@ -114,13 +113,9 @@ class LossMonitor(L.Callback):
 def require_finite_training(
     losses: Sequence[Tensor], weights: Iterable[Tensor], epoch: int, curve: list[float], advice: str
 ) -> None:
-    """Check the losses of an epoch's batches and the weights after it.
-
-    Raises:
-        NotFiniteError: naming the first bad batch, with the losses of this and earlier epochs.
-    """
+    """Raise NotFiniteError, which names the first bad batch, if a loss or weight is not finite."""
     floats = [tensor.detach() for tensor in weights if tensor.is_floating_point()]
-    norm = torch.nn.utils.get_total_norm(floats)  # NaN or infinite if any of them is
+    norm = torch.nn.utils.get_total_norm(floats)  # not finite if any weight is not
     values = torch.stack([*losses, norm.to(losses[0])]).cpu()  # the only transfer from the device
     finite = values.isfinite().tolist()
     *batch_losses, _ = values.tolist()
@@ -138,19 +133,17 @@ def require_finite_training(
 
 
 def divergence_advice(trainer: L.Trainer) -> str:
-    """What to change if numbers are not finite."""
+    """What the user can change after a divergence."""
     full = trainer.precision == "32-true"
     return "lower optimizer.lr" + ("" if full else " or train with trainer.precision=32-true")
 
 
 class ResumeState(L.Callback):
-    """Saves what a resumed training needs besides Lightning's own state.
-
-    That is the random states of all processes, and whether the training had ended early.
+    """Saves the random states of all processes, and whether the training was stopped early.
 
     Args:
-        seed: of the run. A new run's processes are seeded alike, for equal networks; when the
-            training starts, each gets a seed of its own and draws its own masks.
+        seed: of the run. All processes start with it, for equal networks; when the training
+            starts, each gets a separate seed, so that it draws different masks.
     """
 
     def __init__(self, seed: int) -> None:
@@ -165,16 +158,16 @@ class ResumeState(L.Callback):
         checkpoint["stopped"] = trainer.should_stop
 
     def on_load_checkpoint(self, _trainer: Any, _module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep the states until the training starts."""
+        """Read the states; they are restored when the training starts."""
         self.random_states = checkpoint.get("random_states", [])
         self.stopped = checkpoint.get("stopped", False)
 
     def on_fit_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Train nothing if the training had ended early."""
+        """Train no further if the training was stopped early."""
         trainer.should_stop = self.stopped
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Continue the random numbers, whatever has been drawn since."""
+        """Restore the random states, or seed this process."""
         rank = trainer.global_rank
         if rank < len(self.random_states):
             set_random_state(self.random_states[rank])
@@ -185,7 +178,7 @@ class ResumeState(L.Callback):
             random.seed(seed)
 
     def on_fit_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Count the last epoch, as Lightning does later than it writes the checkpoint."""
+        """Count the last epoch: Lightning counts it only after it has written the checkpoint."""
         if self.stopped:
             epochs: Any = trainer.fit_loop.epoch_progress.current
             epochs.completed = epochs.processed
@@ -219,7 +212,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def all_random_states() -> list[dict[str, Any]]:
-    """The `random_state` of every process of a run by rank; all of them must call it at once."""
+    """The `random_state` of every process, by rank; a collective call."""
     own = random_state()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [own]
@@ -236,31 +229,22 @@ class Heartbeat(L.Callback):
         self.touched = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Write the first epoch of this process, which follows those of earlier processes."""
-        self._note(trainer, trainer.current_epoch, first=True)
+        """Write the epoch from which this process trains."""
+        self._write(trainer, trainer.current_epoch, first=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the number of epochs."""
-        self._note(trainer, trainer.current_epoch + 1)
+        self._write(trainer, trainer.current_epoch + 1)
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Touch the file."""
-        self._touch(trainer)
-
-    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Touch the file."""
-        self._touch(trainer)
-
-    def on_test_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Touch the file."""
-        self._touch(trainer)
-
-    def _touch(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero and time.monotonic() - self.touched > TOUCH_EVERY:
             self.touched = time.monotonic()
             touch_running(self.run_dir)
 
-    def _note(self, trainer: L.Trainer, epoch: int, first: bool = False) -> None:
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
+
+    def _write(self, trainer: L.Trainer, epoch: int, first: bool = False) -> None:
         if trainer.is_global_zero:
             limit = trainer.max_epochs
             epochs = limit if limit is not None and limit >= 0 else None

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, saved on signals, and the one that a run resumes from."""
+"""Checkpoints: atomic writing, saving on signals, resuming."""
 
 import logging
 import signal
@@ -32,7 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds after the first Ctrl-C or SIGTERM in which an epoch may end and be saved. Slurm kills a
 # job 30 s after its SIGTERM, and torch's launcher its processes 30 s after a signal.
 GRACE = 10.0
-# A terminal sends Ctrl-C to each process of a DDP run, and torch's launcher sends it once more.
+# A terminal sends Ctrl-C to each process of a DDP run, and torch's launcher repeats it.
 SAME_SIGNAL = 1.0  # seconds
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run consists of; saved in its checkpoints and its record.
+    """Config, teacher and images of a run, as saved in its checkpoints and its record.
 
     Attributes:
         config: resolved, in plain types.
@@ -61,10 +61,10 @@ class RunIdentity:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a new file and renames it; reads only tensors and plain types.
+    """Writes to a temporary file in the same folder and renames it; reads only plain types.
 
-    Lightning writes into the system's temporary folder and moves the file: from another disk that
-    is a copy, which a killed process would not complete.
+    Lightning writes into the system's temporary folder and moves the file: across disks this is
+    a copy, which a killed process would not complete.
 
     Args:
         identity: of the run, saved in each checkpoint; None for an evaluation.
@@ -74,7 +74,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self.identity = identity
         self._in_memory = False
-        self._held: tuple[Path, BytesIO] | None = None
+        self._pending: tuple[Path, BytesIO] | None = None
 
     def save_checkpoint(
         self,
@@ -82,34 +82,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,  # noqa: ARG002
     ) -> None:
-        """Write a checkpoint; a reader finds the old one or the complete new one."""
+        """Write a checkpoint; a reader sees the old one or the complete new one."""
         if self.identity is not None:
             checkpoint = checkpoint | vars(self.identity)
             checkpoint["data_fingerprint"] = self.identity.data_fingerprint
         if self._in_memory:
             buffer = BytesIO()
             torch.save(checkpoint, buffer)
-            self._held = Path(path), buffer
+            self._pending = Path(path), buffer
             return
         self._write(Path(path), lambda file: torch.save(checkpoint, file))
-        if self._held is not None and self._held[0] == Path(path):
-            self._held = None
+        if self._pending is not None and self._pending[0] == Path(path):
+            self._pending = None
 
     @contextmanager
-    def holding(self, in_memory: bool) -> Iterator[None]:
-        """Hold what the block saves in memory, until `write_held` or the next one of its path."""
+    def buffered(self, in_memory: bool) -> Iterator[None]:
+        """Save to memory within the block if ``in_memory``; `flush` writes it to the disk."""
         self._in_memory = in_memory
         try:
             yield
         finally:
             self._in_memory = False
 
-    def write_held(self) -> None:
-        """Write the checkpoint that is held in memory, if there is one."""
-        if self._held is not None:
-            path, buffer = self._held
+    def flush(self) -> None:
+        """Write the checkpoint that is only in memory, if there is one."""
+        if self._pending is not None:
+            path, buffer = self._pending
             self._write(path, lambda file: file.write(buffer.getbuffer()))
-            self._held = None
+            self._pending = None
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint into host memory."""
@@ -122,15 +122,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves the last epoch, and during the training an earlier one to resume from.
+    """Saves the last epoch, and at intervals an earlier one to resume from.
 
-    On a GPU an epoch can be shorter than writing its checkpoint, so not every epoch has one. Still
-    no finished epoch is lost when the training is stopped: after a first Ctrl-C or SIGTERM a short
-    epoch ends and is saved; after a long epoch (`GRACE`) its state is held in memory, and written
+    On a GPU an epoch can be shorter than writing its checkpoint, so not every epoch is written.
+    No finished epoch is lost when the training is stopped: after a first Ctrl-C or SIGTERM a short
+    epoch ends and is saved; the state after a long epoch (`GRACE`) is held in memory, and written
     when a signal or an error ends the training. A second signal stops at once.
 
     Args:
-        every_s: least seconds between two checkpoints; the last epoch's is always written.
+        every_s: minimum seconds between two checkpoints; the last epoch is always written.
         **options: of ModelCheckpoint.
     """
 
@@ -168,10 +168,10 @@ class LastCheckpoint(ModelCheckpoint):
         )
         long = now - self.epoch_began >= GRACE
         io = trainer.strategy.checkpoint_io
-        # Every process must come to the same decision: saving takes all of them.
+        # All processes must make the same decision, as saving is collective.
         write, hold, stop = trainer.strategy.broadcast((any(due), long, self.stop_signal))
         if write or hold:
-            with io.holding(not write) if isinstance(io, AtomicCheckpointIO) else nullcontext():
+            with io.buffered(not write) if isinstance(io, AtomicCheckpointIO) else nullcontext():
                 super().on_train_epoch_end(trainer, pl_module)
             self.saved = self.finished
         if write:
@@ -191,7 +191,7 @@ class LastCheckpoint(ModelCheckpoint):
         io = trainer.strategy.checkpoint_io
         if trainer.is_global_zero and isinstance(io, AtomicCheckpointIO):
             try:
-                io.write_held()
+                io.flush()
             except OSError as error:  # must not hide the error that ended the run
                 log.warning("the last finished epoch cannot be saved: %s", one_line(error))
 
@@ -246,7 +246,7 @@ def propagate_signals() -> Iterator[None]:
 
 
 def epochs_in(checkpoint: Mapping[str, Any]) -> int:
-    """Epochs trained before Lightning wrote the checkpoint; 0 for one written without training."""
+    """Epochs trained when Lightning wrote the checkpoint; 0 if it was written without training."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
     return int(progress["current"]["processed"])
 
@@ -261,7 +261,7 @@ def saved_epochs(run_dir: Path) -> int:
 
 
 def update_checkpoint(path: Path, state: Mapping[str, Tensor] | None = None, **values: Any) -> None:
-    """Replace entries of a checkpoint's state, and plain values by their keys."""
+    """Replace entries of a checkpoint's state dict, and values of the checkpoint itself."""
     # Memory-mapped, a checkpoint of any size is copied from file to file.
     old: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     new = {**old, **values}
@@ -283,9 +283,9 @@ class ResumePoint:
 def find_resume_point(
     run_dir: Path, cfg: DictConfig, module: DistillationModule, identity: RunIdentity
 ) -> ResumePoint | None:
-    """The checkpoint of a run that was cut off, or None to start anew.
+    """The checkpoint of an interrupted run, or None to start from the beginning.
 
-    One that is damaged, or does not fit the networks of this version, is reported and ignored.
+    A checkpoint that is damaged, or does not fit the networks, is reported and ignored.
 
     Raises:
         UserError: the checkpoint is of another config, other training images or another teacher.
@@ -301,7 +301,7 @@ def find_resume_point(
         misfit = f"it is damaged or of another version ({one_line(error)[:100]})"
     if misfit is not None:
         if is_main_process():
-            log.warning("%s can't be resumed: %s; the run starts anew", path, misfit)
+            log.warning("%s can't be resumed: %s; the run starts from the beginning", path, misfit)
         return None
     require_same_run(run_dir, cfg, saved.config, saved.config_digest)
     require_same_images(path, saved.data_files, identity.data_files)
@@ -317,19 +317,19 @@ def find_resume_point(
 
 
 def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to resume with other training images, by their `hash_files`; warn of test images."""
+    """Raise UserError if training images changed, by their `hash_files`; warn about test images."""
     trained, others = find_changed_files(before, now)
     if trained:
         count = sum(name.partition("\0")[0] == TRAIN for name in before.keys() | now.keys())
         raise UserError(
             f"{path}: {len(trained)} of {count} training images were added, removed or changed"
-            f" since the run was cut off, such as {printable(trained[0])}; restore them, or to"
+            f" since the run was interrupted, such as {printable(trained[0])}; restore them, or to"
             " train anew choose another folder (hydra.run.dir=...) or remove the checkpoint"
         )
     if others and is_main_process():
         log.warning(
-            "%s: %d test images or masks were added, removed or changed since the run was cut off, "
-            "such as %s; the metrics will be of the current files",
+            "%s: %d test images or masks were added, removed or changed since the run was"
+            " interrupted, such as %s; the metrics will be of the current files",
             path,
             len(others),
             printable(others[0]),
@@ -339,7 +339,7 @@ def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str,
 def why_unfit(checkpoint: Mapping[str, Any], module: DistillationModule) -> str | None:
     """Why the checkpoint does not fit the module; None if it does."""
     if not checkpoint["random_states"] or not checkpoint.get("optimizer_states"):
-        return "it holds no training state"
+        return "it has no training state"
     saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     own = {name: tuple(value.shape) for name, value in module.state_without_teacher().items()}
     wrong = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))

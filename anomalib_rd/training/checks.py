@@ -34,8 +34,8 @@ from anomalib_rd.results.table import METRICS
 from anomalib_rd.results.threshold import images_needed
 from anomalib_rd.training.module import DistillationModule
 
-# Test images of the pixel metrics: all, and undefined if a mask is missing; or those whose pixels
-# are known, which are normal images and those with a mask.
+# Test images in the pixel metrics: all (undefined if a mask is missing), or only normal images
+# and those with a mask.
 ALL_IMAGES, MASKED = PIXELS_ON = ("all", "masked")
 QUANTILE, F1MAX, NO_THRESHOLD = THRESHOLD_KINDS = ("quantile", "f1max", "none")
 MODEL_PARTS = ("teacher", "masking", "fusion", "student")
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Check the values of a run's config that no class checks."""
+    """Check the config values that no constructor checks."""
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: must be a whole number from 0 to {2**32 - 1}")
     check_evaluation_config(cfg)
@@ -85,7 +85,7 @@ def _is_count(value: object) -> bool:
 
 
 def check_model_selection(cfg: DictConfig) -> None:
-    """Check that optimised and monitored metrics are logged, and are not of the test set."""
+    """Check that optimised and monitored metrics are logged, and not computed on the test set."""
     for name, spec in cfg.callbacks.items():
         monitor = str((spec or {}).get("monitor", ""))  # null removes a callback
         key = f"callbacks.{name}.monitor={monitor}"
@@ -109,12 +109,12 @@ def check_model_selection(cfg: DictConfig) -> None:
 
 
 def on_test(metric: str | None) -> bool:
-    """Whether a logged metric is of the test set."""
+    """Whether a logged metric is computed on the test set."""
     return (metric or "").startswith(ON_TEST)
 
 
 def _require_logged(key: str, metric: str, cfg: DictConfig, only: str = "") -> None:
-    """Refuse a metric that nothing logs, unless a callback of the user's may log it."""
+    """Raise UserError for a metric that is not logged and that no callback of the user may log."""
     if metric.startswith(VALIDATION) and cfg.validation.kind is None:
         raise UserError(f"{key}: there is no validation; set validation.kind=synthetic")
     if not metric or not metric.startswith(only):
@@ -142,7 +142,7 @@ def _require_logged(key: str, metric: str, cfg: DictConfig, only: str = "") -> N
 def check_threshold_config(
     kind: object, false_positive_rate: object, train_images: object, has_validation: bool
 ) -> None:
-    """Check ``threshold``."""
+    """Check the config of ``threshold``."""
     rate, count = false_positive_rate, train_images
     if kind not in THRESHOLD_KINDS:
         raise UserError(f"threshold.kind={kind}: choose one of {', '.join(THRESHOLD_KINDS)}")
@@ -163,13 +163,13 @@ def check_threshold_config(
 def check_run(
     module: DistillationModule, data: AnomalyDataModule, model: DictConfig, loss: DictConfig
 ) -> None:
-    """Try what would otherwise fail during or after the training, and warn of doubtful data.
+    """Find errors that would otherwise stop the run later, and warn about suspicious data.
 
     Args:
-        module: before the training; it is not changed.
+        module: not changed.
         data: the images.
-        model: the config of the networks, whose classes may be the user's.
-        loss: the config of the loss, likewise.
+        model: config of the networks, whose classes may be the user's own.
+        loss: config of the loss, likewise.
     """
     if names := custom_parts({**model, "loss": loss}):
         check_custom_parts(module, data, ", ".join(names))
@@ -180,18 +180,18 @@ def check_run(
     if is_main_process():
         check_test_images(data)
         check_transform(data)
-        warn_of_data(data)
+        warn_about_data(data)
 
 
 def custom_parts(specs: Mapping[Any, Any]) -> list[str]:
-    """Key and class of each network and of the loss that is not from this package."""
+    """Key and class of each network or loss from outside this package."""
     keys = {part: f"model.{part}" for part in MODEL_PARTS} | {"loss": "loss"}
     targets = {key: str(specs[name]._target_) for name, key in keys.items() if name in specs}
     return [f"{key} ({target})" for key, target in targets.items() if target not in OWN_PARTS[key]]
 
 
 def check_custom_parts(module: DistillationModule, data: AnomalyDataModule, names: str) -> None:
-    """Try one step with two black images; networks and random numbers are not changed."""
+    """Run one step with two black images; networks and random numbers are not changed."""
     size = module.tiling.size or data.image_size
     try:
         distiller, loss = deepcopy((module.distiller, module.loss))
@@ -215,21 +215,21 @@ def check_custom_parts(module: DistillationModule, data: AnomalyDataModule, name
 
 
 def check_test_images(data: AnomalyDataModule) -> None:
-    """Read each test image and mask once, so that an unreadable one is not found too late.
+    """Read each test image and mask, so that an unreadable one stops the run before the training.
 
-    Decoded images are cached, so this is little work. Warns of masks that mark nothing, everything
-    or the complete border, or are rotated in another way than their image.
+    Decoded images are cached. Warns about masks that mark no pixel, every pixel or the complete
+    border, or whose EXIF rotation differs from their image's.
     """
     at = "at {}x{} pixels".format(*data.image_size)
     empty = (
-        f"mark nothing {at}",
+        f"mark no pixel {at}",
         "the defects count as normal; draw them again or delete them",
     )
     full = f"mark all pixels {at}", "is black their background? see `anomalib-rd data check`"
     border = "mark the complete border of the image as defect", "is black their background?"
     turned = (
-        "are turned by EXIF data but their images are not, or the other way round",
-        "both are read as if drawn upright; if that is wrong, store both without EXIF orientation",
+        "are rotated by EXIF data but their images are not, or vice versa",
+        "both are read as if drawn upright; if that is wrong, save both without EXIF orientation",
     )
     findings: dict[tuple[str, str], list[str]] = {empty: [], full: [], border: [], turned: []}
     masks = sum(sample.mask is not None for sample in data.test_set.samples)
@@ -255,7 +255,7 @@ def check_test_images(data: AnomalyDataModule) -> None:
 
 
 def check_transform(data: AnomalyDataModule) -> None:
-    """Try ``data.transform`` on one training image."""
+    """Apply ``data.transform`` to one training image."""
     if data.transform is None:
         return
     one = AnomalyDataset(data.split.train[:1], data.image_size, data.transform, masks=False)
@@ -274,8 +274,8 @@ def check_transform(data: AnomalyDataModule) -> None:
         )
 
 
-def warn_of_data(data: AnomalyDataModule) -> None:
-    """Warn of what `anomalib-rd data check` finds without decoding, one line for each kind."""
+def warn_about_data(data: AnomalyDataModule) -> None:
+    """Warn about the findings of `anomalib-rd data check` that need no decoding."""
     for category, split in data.splits.items():
         for kind in find_unused(data.source, category, split):
             level = logging.INFO if kind.expected else logging.WARNING
@@ -297,11 +297,11 @@ def find_copies(category: str, split: Split) -> Iterator[str]:
     normal = {hash_content(s.path): s for s in split.test if not s.label}
     pairs = [(s, trained.get(hash_content(s.path))) for s in split.test]
     both = [(s, normal.get(hash_content(s.path))) for s in split.test if s.label]
-    for found, fault in (
+    for matches, fault in (
         (pairs, "copied from the training images"),
         (both, "both normal and defect"),
     ):
-        copies = [(copy.path, original.path) for copy, original in found if original is not None]
+        copies = [(copy.path, original.path) for copy, original in matches if original is not None]
         if copies:
             copy, original = map(printable, copies[0])
             text = f"{category}: {plural(len(copies), 'test image')} {fault}"
@@ -309,7 +309,7 @@ def find_copies(category: str, split: Split) -> Iterator[str]:
 
 
 def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
-    """Warn of images that were changed during the run, by their `hash_files` before it."""
+    """Warn about images that changed during the run, by their `hash_files` before it."""
     trained, others = find_changed_files(before, hash_files(data.split, data.root))
     changed = [*trained, *others]
     if changed:
@@ -323,7 +323,7 @@ def warn_if_changed(before: Mapping[str, str], data: AnomalyDataModule) -> None:
 
 
 def masks_by_defect(data: AnomalyDataModule) -> dict[str, dict[str, tuple[int, int]]]:
-    """Category -> defect type -> number of its test images with a mask, and of all of them."""
+    """Category -> defect type -> (test images with a mask, all its test images)."""
     counts: dict[str, dict[str, tuple[int, int]]] = {}
     for category, split in data.splits.items():
         kinds = counts.setdefault(category, {})
@@ -337,7 +337,7 @@ def masks_by_defect(data: AnomalyDataModule) -> dict[str, dict[str, tuple[int, i
 def log_possible_rate(
     false_positive_rate: float, train_images: int | None, data: AnomalyDataModule
 ) -> None:
-    """Log which false positive rate the available normal images allow."""
+    """Log the lowest false positive rate that the available normal images allow."""
     rate, needed = false_positive_rate, images_needed(false_positive_rate)
     if data.val_set is not None:
         count, source = len(data.val_set), "held-out"
@@ -359,7 +359,7 @@ def log_possible_rate(
 
 
 def check_limits(trainer: Any, data: AnomalyDataModule, fit: bool) -> None:
-    """Refuse Lightning's limits if no batch remains."""
+    """Raise UserError if Lightning's limits leave no batch of a stage."""
     for stage, count in batches_per_stage(trainer, data).items():
         name = f"limit_{stage}_batches"
         limit = getattr(trainer, name)
@@ -378,7 +378,7 @@ def check_limits(trainer: Any, data: AnomalyDataModule, fit: bool) -> None:
 
 
 def limits_in_force(trainer: Any, data: AnomalyDataModule) -> dict[str, Any]:
-    """The trainer's arguments that cut a run short, with their values; empty for a full run."""
+    """The trainer's arguments that shortened the run, with their values; empty for a full run."""
     if trainer.fast_dev_run:
         return {"fast_dev_run": trainer.fast_dev_run}
     limits: dict[str, Any] = {}
@@ -396,7 +396,7 @@ def limits_in_force(trainer: Any, data: AnomalyDataModule) -> dict[str, Any]:
 
 
 def batches_per_stage(trainer: L.Trainer, data: AnomalyDataModule) -> dict[str, int]:
-    """The batches of each stage in one process; ``val`` only if something is validated."""
+    """Batches of each stage per process; ``val`` only if there is a validation."""
 
     def count(items: int, size: int) -> int:
         return math.ceil(math.ceil(items / trainer.world_size) / size)
@@ -411,12 +411,12 @@ def batches_per_stage(trainer: L.Trainer, data: AnomalyDataModule) -> dict[str, 
 
 
 def limited(limit: int | float, count: int) -> int:
-    """How many of ``count`` batches Lightning uses: an int is a number, a float a share."""
+    """Number of batches out of ``count`` under a limit: an int is a number, a float a share."""
     return min(limit, count) if isinstance(limit, int) else int(limit * count)
 
 
 def elapsed_max_time(trainer: Any) -> float | None:
-    """The seconds of ``max_time`` if it ended the training, else None."""
+    """``max_time`` in seconds if it ended the training, else None."""
     if trainer.max_epochs is None or 0 <= trainer.max_epochs <= trainer.current_epoch:
         return None
     for timer in trainer.callbacks:

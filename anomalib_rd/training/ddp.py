@@ -1,7 +1,8 @@
-"""DDP: the processes of one run, started and supervised by the process of the command.
+"""DDP: start and supervise the processes of one run.
 
-Lightning would start them with the command line, which in a multirun is that of the complete sweep
-and in a launcher's worker does not exist, and would kill this process when one of them fails.
+Lightning would start them by repeating the command line, which in a multirun is that of the
+complete sweep and in a launcher's worker does not exist; and it would kill this process when one
+of them fails.
 """
 
 import json
@@ -24,10 +25,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def processes_to_start(cfg: DictConfig) -> int:
-    """One for each device of this machine; 1 if torchrun or Slurm have started them already.
+    """One process per device of this machine; 1 if torchrun or Slurm started them already.
 
     Raises:
-        UserError: unavailable devices, or several machines and nothing that starts processes there.
+        UserError: unavailable devices, or several machines without torchrun or Slurm.
     """
     if cfg.trainer.devices in (1, "1"):
         return 1
@@ -53,17 +54,17 @@ def train_in_processes(
     prepare: Callable[[], None],
     explain: Callable[[BaseException], str | None],
 ) -> float | None:
-    """`anomalib_rd.training.train.train` in one process for each device.
+    """Run `anomalib_rd.training.train.train` in one process per device.
 
     Args:
         cfg: the run's config.
         count: number of processes.
-        prepare: called in each of them, to register the config's resolvers.
-        explain: an error of the user in one line; None for any other error.
+        prepare: called in each process, to register the config's resolvers.
+        explain: a user error as one line; None for any other error.
 
     Raises:
-        UserError: an error of the user in any of the processes.
-        RuntimeError: another error in one of them; its traceback is a note of the error.
+        UserError: a user error in any of the processes.
+        RuntimeError: any other error in one of them, with its traceback as a note.
         KeyboardInterrupt: interrupted, after the processes have ended.
     """
     hydra: Any = HydraConfig.instance()
@@ -78,7 +79,7 @@ def _train(
     prepare: Callable[[], None],
     explain: Callable[[BaseException], str | None],
 ) -> float | None:
-    """Train in one of the processes, which finds its rank in its environment."""
+    """Train in one of the processes; its rank is in the environment."""
     from anomalib_rd.training.train import train
 
     setup_globals()
@@ -98,15 +99,10 @@ def _train(
 
 
 def run_in_processes(count: int, work: Callable[..., Any], *args: Any) -> dict[int, Any]:
-    """Run ``work(*args)`` in processes with torch's environment variables for a group.
+    """Run ``work(*args)`` in a process group; returns rank -> return value.
 
-    The first to fail ends them all. The CPU threads of this process are divided among them.
-
-    Returns:
-        Rank -> return value.
-
-    Raises:
-        UserError, RuntimeError, KeyboardInterrupt: as `train_in_processes`.
+    The first failure ends all processes. They share the CPU threads of this process. Raises as
+    `train_in_processes`.
     """
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -115,7 +111,7 @@ def run_in_processes(count: int, work: Callable[..., Any], *args: Any) -> dict[i
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count))}
-    with TemporaryDirectory() as folder, keep_signal_handlers(), env_override(threads):
+    with TemporaryDirectory() as folder, restore_signal_handlers(), env_override(threads):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -140,15 +136,13 @@ def run_in_processes(count: int, work: Callable[..., Any], *args: Any) -> dict[i
 
 
 def earliest_error(folder: Path, default: Any) -> Exception:
-    """The error that was written first: those after it only report a missing process.
+    """The first error in the processes' files: later ones only report a missing process.
 
-    Args:
-        folder: where the processes write their errors.
-        default: the message if there are none, for example after a kill.
+    ``default`` is the message if there is no file, for example after a kill.
     """
     written = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
     if not written:
-        return RuntimeError(f"a process of this run has ended: {default}")
+        return RuntimeError(f"a process of this run ended: {default}")
     report = json.loads(written[0].read_text())["message"]
     kind, _, text = report["message"].partition(": ")
     if kind == UserError.__name__:
@@ -159,7 +153,7 @@ def earliest_error(folder: Path, default: Any) -> Exception:
 
 
 @contextmanager
-def keep_signal_handlers() -> Iterator[None]:
+def restore_signal_handlers() -> Iterator[None]:
     """Restore the handlers that torch replaces."""
     before = [(number, signal.getsignal(number)) for number in SIGNALS]
     try:

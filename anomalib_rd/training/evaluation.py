@@ -33,8 +33,8 @@ class Predictions(NamedTuple):
         labels: (N,) int64, 1 for a defect.
         maps: (N, H, W) float32 anomaly maps; empty if the pixel metrics were streamed.
         masks: (N, H, W) bool ground truth, likewise.
-        rows: (N,) int64 index of each image in the data set, ascending; incomplete under a limit
-            of batches.
+        rows: (N,) int64 index of each image in the data set, ascending; with gaps if batches are
+            limited.
     """
 
     scores: Tensor
@@ -76,8 +76,8 @@ def evaluate_predictions(
 
     Args:
         predictions: of all test images.
-        streamed: the pixels of all test images, if the maps were streamed.
-        no_masks: why the ground-truth masks can't be used, or None.
+        streamed: their pixel metrics, if the maps were streamed.
+        no_masks: why the ground-truth masks can't be used; None if they can.
         with_pro_rd4ad: whether to add RD4AD's per-image PRO.
     """
     maps, masks = predictions.maps, predictions.masks
@@ -111,20 +111,20 @@ def mean_over_categories(results: Mapping[str, EvaluationResult]) -> EvaluationR
     """
     if len(results) == 1:
         return next(iter(results.values()))
-    every = list(results.values())
+    values = list(results.values())
     undefined: dict[str, str] = {}
     for category, result in results.items():
         for name, reason in result.undefined.items():
             undefined.setdefault(name, f"{category}: {reason}")
     bounds = {
         name: (
-            float(np.mean([result.bounds[name][0] for result in every])),
-            float(np.mean([result.bounds[name][1] for result in every])),
+            float(np.mean([result.bounds[name][0] for result in values])),
+            float(np.mean([result.bounds[name][1] for result in values])),
         )
-        for name in every[0].bounds
-        if all(name in result.bounds for result in every)
+        for name in values[0].bounds
+        if all(name in result.bounds for result in values)
     }
-    metrics = {n: float(np.mean([r.metrics[n] for r in every])) for n in every[0].metrics}
+    metrics = {n: float(np.mean([r.metrics[n] for r in values])) for n in values[0].metrics}
     return EvaluationResult(metrics=metrics, undefined=undefined, bounds=bounds)
 
 
@@ -134,10 +134,10 @@ class PredictionGatherer(Metric):
     ``compute`` sorts by the images' index and drops repeated images.
 
     Args:
-        pixel_bins: stream the pixel metrics of each category in this many bins; None: keep the
-            maps.
-        categories: of each image, in the data set's order; None: all are of one.
-        known: of each image, whether its pixels are evaluated; None: of all.
+        pixel_bins: stream the pixel metrics of each category in this many bins; None: collect
+            the maps.
+        categories: category of each image, in the data set's order; None: there is only one.
+        known: whether the pixels of each image are evaluated; None: those of all images.
     """
 
     full_state_update = False
@@ -160,7 +160,7 @@ class PredictionGatherer(Metric):
         for name in Predictions._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
         count = 0 if pixel_bins is None else len(self.names)
-        # A module list moves them to the device; its type hides theirs.
+        # A module list moves them to the device, but hides their type: hence Any.
         streamed = [StreamedPixelMetrics(pixel_bins or 0) for _ in range(count)]
         self.streamed: Any = nn.ModuleList(streamed)
 
@@ -208,12 +208,9 @@ class PredictionGatherer(Metric):
     def by_category(
         self, predictions: Predictions
     ) -> Iterator[tuple[str, Predictions, StreamedPixelMetrics | None]]:
-        """Each category, its images' predictions, and its streamed pixels if there are no maps.
+        """Category, its images' predictions, and its streamed pixel metrics if there are no maps.
 
-        The maps and masks are those of the images whose pixels are evaluated.
-
-        Args:
-            predictions: of ``predictions``.
+        Maps and masks are only those of the images whose pixels are evaluated.
         """
         for number, name in enumerate(self.names):
             own = predictions
@@ -233,7 +230,7 @@ class PredictionGatherer(Metric):
             self.streamed[0].update(maps, masks)
             return
         part = self.part[index.cpu()]
-        # Every category in every batch: the processes gather the pixels of each category.
+        # Update every category with every batch, since the processes gather them together.
         for number, streamed in enumerate(self.streamed):
             rows = (part == number).nonzero().squeeze(1).to(maps.device)
             streamed.update(maps[rows], masks[rows])
@@ -243,13 +240,13 @@ class Evaluator(L.Callback):
     """Evaluates the scores of validation and test images, by category.
 
     Args:
-        categories: stage (``val, test_curve, test``) -> the category of each of its images; one
-            category for an absent stage.
-        known_pixels: stage -> of each of its images, whether its pixels are evaluated; all of an
-            absent stage.
+        categories: stage (``val, test_curve, test``) -> category of each of its images; a missing
+            stage has one category.
+        known_pixels: stage -> whether the pixels of each of its images are evaluated; those of a
+            missing stage all are.
         no_masks: category -> why its ground-truth masks can't be used.
         with_pro_rd4ad: whether to add RD4AD's per-image PRO.
-        pixel_bins: stream the pixel metrics in this many bins; None keeps all maps and is exact.
+        pixel_bins: stream the pixel metrics in this many bins; None collects all maps (exact).
 
     Attributes:
         predictions: of the last test; None before.
@@ -331,7 +328,7 @@ class Evaluator(L.Callback):
                 self.test_curves.setdefault(category, []).append(point)
 
     def on_test_start(self, _trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start anew."""
+        """Discard the predictions of an earlier test."""
         self._start(pl_module, TEST)
 
     def on_test_batch_end(
@@ -356,7 +353,7 @@ class Evaluator(L.Callback):
     ) -> None:
         maps: Tensor = outputs["maps"]
         self.finite[stage].append(maps.isfinite().all())
-        if self.gatherers[stage].streamed:  # the maps are not kept until the end
+        if self.gatherers[stage].streamed:  # there are no maps to check at the end
             self._require_finite_maps(trainer, stage)
         self.gatherers[stage].update(batch, maps, outputs["scores"])
 
@@ -396,7 +393,7 @@ class Evaluator(L.Callback):
 
 
 def epochs_trained(trainer: L.Trainer) -> int:
-    """Epochs behind the weights that are evaluated, also within ``fit``."""
+    """Epochs that the evaluated weights were trained for, also within ``fit``."""
     return trainer.current_epoch + (trainer.state.fn == "fit")
 
 
@@ -408,7 +405,7 @@ def untransformed(data: AnomalyDataModule, samples: Sequence[Sample]) -> Anomaly
 def score_batches(
     module: DistillationModule, data: AnomalyDataModule, trainer: L.Trainer, images: AnomalyDataset
 ) -> Iterator[ScoringOutput]:
-    """Score images in their order, in the batches of the test."""
+    """Score images in order, in batches of the test's size."""
     for batch in data.ordered_dataloader(images):
         yield score_as_tested(module, trainer, batch["image"])
 
@@ -426,11 +423,7 @@ def score_as_tested(
 
 
 def fit_scorer(module: Any, data: AnomalyDataModule, trainer: L.Trainer) -> bool:
-    """Fit a standardising scorer to all training images, with the current networks.
-
-    Returns:
-        Whether the scorer is one.
-    """
+    """Fit a standardising scorer to all training images; returns whether the scorer is one."""
     if not isinstance(module.scorer, StandardisedScorer):
         return False
     images = untransformed(data, data.train_set.samples)

@@ -1,6 +1,6 @@
-"""The frozen teacher's features of the training images, computed once instead of every epoch.
+"""Cache of the frozen teacher's features of the training images, instead of computing them anew.
 
-Without random transforms they never change: the cache gives the same bits as the teacher.
+Without random transforms they never change, so the cache equals the teacher's output to the bit.
 """
 
 import logging
@@ -19,8 +19,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.networks import Teacher
 
 CacheDevice = Literal["auto", "device", "host", "off"]
-# The rest is for the networks, their gradients and other programs.
-MAX_SHARE = 0.5
+MAX_SHARE = 0.5  # of the free memory; the networks, gradients and other programs need the rest
 # Files of a memory cgroup: limit, usage, and the key in memory.stat that counts droppable pages.
 CGROUP_FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -35,12 +34,11 @@ class FeatureCache:
 
     Args:
         features: for each scale (N, Ck, Hk, Wk), on the training device or in host memory.
-        device: where batches are needed.
+        device: of the batches.
     """
 
     def __init__(self, features: list[Tensor], device: torch.device) -> None:
-        # A selection from channels-last storage would be contiguous: store channels last in the
-        # shape too.
+        # index_select returns contiguous tensors: permute channels-last features before it.
         self.last = [f.is_contiguous(memory_format=torch.channels_last) for f in features]
         pairs = zip(features, self.last, strict=True)
         self.stored = [f.permute(0, 2, 3, 1) if last else f for f, last in pairs]
@@ -56,18 +54,14 @@ class FeatureCache:
         index = index.to(self.stored[0].device)
         batch = [stored.index_select(0, index) for stored in self.stored]
         if batch[0].device != self.device:
-            # From pinned memory the copy does not make the host wait for the device.
+            # Pinned memory lets the copy run asynchronously.
             batch = [f.pin_memory().to(self.device, non_blocking=True) for f in batch]
         pairs = zip(batch, self.last, strict=True)
         return [f.permute(0, 3, 1, 2) if last else f for f, last in pairs]
 
 
 class FeatureCaching(L.Callback):
-    """Gives the module a `FeatureCache` for the duration of the training.
-
-    Args:
-        target: where to keep the features.
-    """
+    """Gives the module a `FeatureCache`, in the memory of ``target``, during the training."""
 
     def __init__(self, target: CacheDevice) -> None:
         self.target = target
@@ -75,13 +69,13 @@ class FeatureCaching(L.Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, _module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Compute nothing if no epoch is left to train."""
+        """Skip the cache if no epoch remains."""
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
             self.target = "off"
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Run the teacher over all training images; not after a training that ended early."""
+        """Run the teacher over all training images, unless the training was stopped early."""
         if self.target == "off" or trainer.should_stop:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -112,19 +106,16 @@ def cache_features(
     processes: int = 1,
     silent: bool = False,
 ) -> FeatureCache | None:
-    """Run the teacher once over the training images.
+    """Run the teacher once over the training images; None if ``auto`` finds too little memory.
 
     Args:
         teacher: on ``device``.
         batches: the data set's items, each image once: ``index`` (B,) and ``image`` (B, 3, H, W).
         count: number of images.
-        target: ``device``, ``host``, ``off``, or ``auto``: the first of them with enough memory.
-        device: where the training runs.
-        processes: that share this machine's host memory, each with its own cache.
-        silent: show no progress bar.
-
-    Returns:
-        None if ``auto`` finds too little memory.
+        target: ``device``, ``host``, ``off``, or ``auto``: the first of these with enough memory.
+        device: of the training.
+        processes: number of processes that share the host memory, each with its own cache.
+        silent: whether to hide the progress bar.
 
     Raises:
         UserError: too little memory on the requested target.
@@ -153,7 +144,7 @@ def cache_features(
 def choose_device(
     target: CacheDevice, needed: int, device: torch.device, processes: int = 1
 ) -> torch.device | None:
-    """The device for ``needed`` bytes; None if ``auto`` finds too little memory."""
+    """The device to store ``needed`` bytes on; None if ``auto`` finds too little memory."""
     host = torch.device("cpu")
     candidates = {"auto": (device, host), "device": (device,), "host": (host,), "off": ()}[target]
     usable = {}
@@ -173,7 +164,7 @@ def choose_device(
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory available to new tensors on the device, including torch's reserve."""
+    """Memory available to new tensors on the device, including torch's cache of free blocks."""
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
@@ -181,12 +172,10 @@ def free_bytes(device: torch.device) -> float:
 
 
 def cgroup_free_bytes(root: Path = Path("/")) -> float:
-    """Memory left of the limits of a container or batch system; infinite without one.
+    """Free memory within the limits of a container or batch system; infinite without a limit.
 
-    File pages that can be dropped count as free.
-
-    Args:
-        root: of the file system, with ``proc/self/cgroup`` and ``sys/fs/cgroup``.
+    File pages that the kernel can drop count as free. ``root`` has ``proc/self/cgroup`` and
+    ``sys/fs/cgroup``.
     """
     groups = own_groups("memory", root)
     free = [_group_free_bytes(path, *CGROUP_FILES[version]) for path, version in groups]
@@ -206,12 +195,12 @@ def _group_free_bytes(folder: Path, limit: str, used: str, droppable: str) -> fl
 
 
 def check_feature_cache(target: Any, transform: Any) -> CacheDevice:
-    """Check ``speed.feature_cache`` against ``data.transform``.
+    """Check ``speed.feature_cache``; with ``data.transform`` auto becomes off.
 
     Raises:
-        UserError: an unknown target, or one requested although the images are transformed.
+        UserError: an unknown target, or a requested cache of transformed images.
     """
-    target = "off" if target is False else target  # YAML's bare off
+    target = "off" if target is False else target  # YAML reads off as false
     choices = get_args(CacheDevice)
     if target not in choices:
         raise UserError(f"speed.feature_cache={target}: choose one of {', '.join(choices)}")

@@ -14,7 +14,7 @@ from anomalib_rd.scoring import AnomalyScorer, ScoringOutput, Tiling, score_imag
 from anomalib_rd.training.feature_cache import FeatureCache
 
 TEACHER = "distiller.teacher."
-# Keys of a checkpoint that hold weights; the second one exists where a moving average is saved.
+# Keys of a checkpoint that contain weights; the second exists only with a moving average.
 WEIGHTS = {"state_dict", "current_model_state"}
 
 
@@ -27,15 +27,14 @@ class DistillationModule(L.LightningModule):
         distiller: the four networks.
         scorer: features to maps and scores.
         loss: (teacher_features, student_features) -> scalar.
-        optimizer: makes the optimizer from the trainable parameters.
-        scheduler: makes the schedule, stepped each epoch, from the optimizer.
-        tiling: the part of an image that the networks see at once when it is scored; None: all.
+        optimizer: trainable parameters -> optimizer.
+        scheduler: optimizer -> learning rate schedule, stepped each epoch.
+        tiling: tiles of the images when they are scored; None: complete images.
         compile: whether masking, fusion and student are compiled for training. The masks are
             drawn outside of the compiled part.
 
     Attributes:
-        feature_cache: the teacher's features of all training images while the callback
-            `FeatureCaching` holds them, else None.
+        feature_cache: set during the training by the callback `FeatureCaching`, if enabled.
     """
 
     def __init__(
@@ -55,13 +54,12 @@ class DistillationModule(L.LightningModule):
         self.feature_cache: FeatureCache | None = None
         self.restore = distiller.forward_masked
         if compile:
-            # The function and not the module, so that the keys of checkpoints do not change.
-            # Inductor has its own random generator: without the option, a dropout in a user's
-            # student would draw other numbers than without compiling.
+            # Compiling the function, not the module, does not change the checkpoint's keys.
+            # fallback_random: a dropout in a user's student draws as it would in eager mode.
             self.restore = torch.compile(self.restore, options={"fallback_random": True})
 
     def configure_optimizers(self) -> Any:
-        """Train all parameters together, as RD4AD does."""
+        """One optimizer for all trainable parameters, as in RD4AD."""
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         if self.make_scheduler is None:
             return optimizer
@@ -75,7 +73,7 @@ class DistillationModule(L.LightningModule):
             features = self.feature_cache[batch["index"]]
         masks = self.distiller.masking.draw_masks(features)
         loss: Tensor = self.loss(*self.restore(features, masks))
-        # The mean over the images of all processes; all ranks have equally large batches.
+        # sync_dist takes the mean over ranks, whose batches are equally large.
         self.log(
             "train/loss",
             loss,
@@ -100,7 +98,7 @@ class DistillationModule(L.LightningModule):
         return score_images(images, self.distiller, self.scorer, self.tiling)
 
     def state_without_teacher(self) -> dict[str, Tensor]:
-        """The state without the frozen teacher, which the config names."""
+        """The state dict without the frozen teacher, which the config names."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith(TEACHER)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -26,12 +26,12 @@ from anomalib_rd.training.module import DistillationModule
 
 @dataclass
 class EvaluatedRun:
-    """A run that has been evaluated; durations in seconds.
-
-    Those of a resumed run are of its last part, after ``resumed_from`` epochs in other processes.
+    """A run that has been evaluated.
 
     Attributes:
-        config_as_written: with its interpolations; None of an evaluation.
+        config_as_written: with its interpolations; None for an evaluation.
+        train_s, test_s, threshold_s, total_s: seconds, of this process alone.
+        resumed_from: epochs trained before this process, if resumed.
         loss_curve: mean loss of each epoch.
         map_scale: map values of the darkest and brightest colour of its heatmaps.
     """
@@ -52,7 +52,7 @@ class EvaluatedRun:
     map_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        # Before the training: the file may have changed when it ends.
+        # Hashed before the training, during which the file may change.
         self.weights_sha256 = weights_file_sha256(self.config["model"]["teacher"])
 
     @property
@@ -62,7 +62,7 @@ class EvaluatedRun:
 
     @property
     def predictions(self) -> Predictions:
-        """Of the test."""
+        """The predictions of the test."""
         assert self.evaluator.predictions is not None
         return self.evaluator.predictions
 
@@ -73,7 +73,7 @@ class EvaluatedRun:
         scores = self.predictions.scores.cpu().numpy()
         table = [
             {
-                # It may be outside of the root, and its name need not be UTF-8.
+                # The path may be outside of the root, and need not be UTF-8.
                 "path": printable(path_in_dataset(self.data.root, test[row])),
                 "category": test[row].category,
                 "defect": test[row].defect,
@@ -97,7 +97,7 @@ class EvaluatedRun:
         tested = len(self.predictions.scores)
         limits = limits_in_force(self.trainer, data)
         epochs = self.trainer.current_epoch
-        # How many images a limit has used is not known.
+        # The number of images under a limit is unknown.
         trained = 0 if limits else (epochs - (self.resumed_from or 0)) * len(data.train_set)
         record = {
             "name": config["name"],
@@ -105,7 +105,7 @@ class EvaluatedRun:
                 "name": config["data"]["name"],
                 "category": category_set_name(names) if len(names) > 1 else names[0],
                 "group": group(data, names),
-                # When the run began: a file that has vanished since does not prevent the record.
+                # From the start of the run: a file deleted since then must not prevent the record.
                 "fingerprint": self.identity.data_fingerprint,
                 "train_images": len(data.train_set),
                 "test_images": count_by_defect(data.split.test),
@@ -160,7 +160,7 @@ class EvaluatedRun:
 
 
 def group_choices() -> dict[str, str]:
-    """Config group -> its choice as typed; empty if Hydra did not compose the config."""
+    """Config group -> chosen option; empty if Hydra did not compose the config."""
     if not HydraConfig.initialized():
         return {}
     choices = HydraConfig.get().runtime.choices
@@ -178,12 +178,12 @@ def group(data: AnomalyDataModule, categories: Sequence[str]) -> str:
 
 
 def count_by_defect(samples: Iterable[Sample]) -> dict[str, int]:
-    """The number of images of each defect type."""
+    """Defect type -> number of images."""
     return dict(Counter(sample.defect for sample in samples))
 
 
 def validation_images(run: EvaluatedRun, categories: Sequence[str]) -> dict[str, Any] | None:
-    """What was held out of these categories, None if nothing was."""
+    """The held-out images of these categories; None without a validation."""
     held_out, config = run.data.val_set, run.config["validation"]
     if held_out is None:
         return None
@@ -194,7 +194,7 @@ def validation_images(run: EvaluatedRun, categories: Sequence[str]) -> dict[str,
 def pixels_evaluated(
     run: EvaluatedRun, categories: Sequence[str]
 ) -> dict[str, dict[str, int]] | None:
-    """Defect type -> number of images in the pixel metrics, and of all; None if all are used."""
+    """Defect type -> images in the pixel metrics (``judged``) and in total; None if all are."""
     if run.config["metrics"]["pixels_on"] == ALL_IMAGES:
         return None
     counts: dict[str, dict[str, int]] = {}
@@ -218,7 +218,7 @@ def without_epoch(point: dict[str, float]) -> dict[str, float] | None:
 
 
 def rate(images: int, seconds: float) -> float | None:
-    """Images per second; None if nothing was timed."""
+    """Images per second; None without images or time."""
     return images / seconds if images and seconds else None
 
 

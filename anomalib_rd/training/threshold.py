@@ -1,4 +1,4 @@
-"""The threshold of a run: from images of the training split, never from the test set."""
+"""Fit a run's threshold to images of the training split, never of the test set."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,12 +21,12 @@ Score = Callable[[AnomalyDataset], Iterable[ScoringOutput]]
 def fit_threshold(
     config: Mapping[str, Any], data: AnomalyDataModule, score: Score
 ) -> Threshold | None:
-    """The threshold that a config asks for; None for none, or if a score is not finite.
+    """Fit the threshold; None if the config asks for none or a score is not finite.
 
     Args:
         config: ``threshold`` of the run's config.
         data: the run's images.
-        score: the trained model: images to their batches of maps and scores.
+        score: scores images with the trained model, in batches.
     """
     if config["kind"] == QUANTILE:
         return _quantile(config["false_positive_rate"], config["train_images"], data, score)
@@ -40,7 +40,7 @@ def _quantile(
     rate: float, train_images: int | None, data: AnomalyDataModule, score: Score
 ) -> Threshold | None:
     held_out = data.val_set is not None
-    # Before some get synthetic defects, all held-out images are normal.
+    # All held-out images are normal: the synthetic defects are added later.
     samples = (data.val_set or data.train_set).samples
     if not held_out and train_images is not None and len(samples) > train_images:
         rows = np.linspace(0, len(samples) - 1, train_images).round().astype(int)
@@ -85,7 +85,7 @@ def _max_f1(images: AnomalyDataset, score: Score) -> Threshold | None:
 
 
 def _normal_values(scores: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
-    """The values of normal images, from which thresholds of other rates follow later."""
+    """The scores of normal images, to derive thresholds of other rates later."""
     return {
         "normal_scores": tuple(scores.tolist()),
         "normal_peaks": () if np.array_equal(scores, peaks) else tuple(peaks.tolist()),

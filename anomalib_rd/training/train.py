@@ -1,4 +1,4 @@
-"""One run, from config to record."""
+"""Train, evaluate and record one run."""
 
 import logging
 import time
@@ -52,16 +52,16 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Train one model on one category, or on a set of them; evaluate it and write the record.
+    """Train one model on one or several categories, evaluate it and write the record.
 
     Args:
         cfg: composed from conf/train.yaml.
 
     Returns:
-        The value named by ``optimized_metric``, for a hyper-parameter search.
+        The value of ``optimized_metric``, for a hyperparameter search.
 
     Raises:
-        UserError: any error of the user.
+        UserError: any user error.
     """
     started = time.perf_counter()
     run_dir, objective = Path(cfg.run_dir), cfg.optimized_metric
@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> float | None:
 
     data, module = make_data(cfg), make_module(cfg)
     identity = identify_run(cfg, module, data)
-    # A search runs anew: it needs the run's value.
+    # A hyperparameter search needs the value of a complete run.
     resumable = trains and not objective
     resume = find_resume_point(run_dir, cfg, module, identity) if resumable else None
     if trains:
@@ -88,7 +88,7 @@ def train(cfg: DictConfig) -> float | None:
     run = EvaluatedRun(module, data, evaluator, trainer, identity)
     run.config_as_written = plain_config(cfg, resolve=False)
 
-    # A tracked run begins only now, after all checks.
+    # Loggers start their run only here, after all checks.
     with record_divergence(run_dir, checkpoint), close_runs(loggers):
         for logger in loggers:
             logger.log_hyperparams(identity.config)
@@ -144,14 +144,14 @@ def fit(
 def validate(
     trainer: L.Trainer, module: DistillationModule, data: AnomalyDataModule
 ) -> dict[str, Any]:
-    """Evaluate the held-out images with the current networks; returns what was logged."""
+    """Evaluate the held-out images with the current networks; returns the logged metrics."""
     with propagate_signals():
         trainer.validate(module, {VAL: data.val_dataloader()[VAL]}, verbose=False)
     return dict(trainer.callback_metrics)
 
 
 def standardise_scores(run: EvaluatedRun, checkpoint: Path) -> None:
-    """Fit a standardising scorer to the trained networks, and save its statistics."""
+    """Fit a standardising scorer to the trained networks, and save it in the checkpoint."""
     with propagate_signals():
         fitted = fit_scorer(run.module, run.data, run.trainer)
     if fitted and run.trainer.is_global_zero and checkpoint.is_file():
@@ -159,7 +159,7 @@ def standardise_scores(run: EvaluatedRun, checkpoint: Path) -> None:
 
 
 def set_threshold(run: EvaluatedRun, checkpoint: Path) -> None:
-    """Set the threshold of the config, in the checkpoint too."""
+    """Fit the run's threshold, and save it in the checkpoint."""
     run.threshold = fit_threshold(
         run.config["threshold"],
         run.data,
@@ -172,7 +172,7 @@ def set_threshold(run: EvaluatedRun, checkpoint: Path) -> None:
 
 @contextmanager
 def record_divergence(run_dir: Path, checkpoint: Path) -> Iterator[None]:
-    """Write ``failure.json`` with the losses if they are not finite; name the last checkpoint."""
+    """Write ``failure.json`` if losses or weights are not finite; the error names both files."""
     try:
         yield
     except NotFiniteError as error:

@@ -170,7 +170,7 @@ def test_an_unusable_checkpoint_is_not_resumed_and_gets_one_warning(
     with caplog.at_level(logging.WARNING, "anomalib_rd"):
         assert find_resume_point(cut, cfg, module, identity) is None
     (warning,) = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
-    assert "last.ckpt can't be resumed" in warning and "starts anew" in warning
+    assert "last.ckpt" in warning
 
 
 def test_the_run_with_a_damaged_checkpoint_starts_anew(run, cut, whole):
