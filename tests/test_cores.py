@@ -169,5 +169,5 @@ def test_status_warns_about_crowded_cores(monkeypatch, used, each, count, warns)
         for pid in range(count)
     ]
     elsewhere = RunState("x", "running", Running(9, 0.0, "elsewhere", 0.0))
-    line = status.crowding([*states, elsewhere])
+    line = status.oversubscription_warning([*states, elsewhere])
     assert bool(line) == warns and (not warns or "OMP_NUM_THREADS=1" in line)

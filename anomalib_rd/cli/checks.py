@@ -1,7 +1,4 @@
-"""Overrides with values of the wrong type are refused before anything starts.
-
-The type is that of the value that the config files have: no schema repeats their defaults.
-"""
+"""Checks of overrides before anything starts; the config files' values define the types."""
 
 import math
 from pathlib import Path
@@ -31,7 +28,7 @@ from anomalib_rd.errors import UserError
 ANY_TYPE = {CATEGORY, "trainer.devices", "trainer.deterministic"}
 # An empty text is usually a shell variable that is not set.
 NEVER_EMPTY = {"sweep", "name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
-# Keys that a config file may have as numbers by mistake.
+# Names that a config file may have as numbers by mistake.
 NAMES = [
     *sorted(key for key in NEVER_NULL if not key.startswith("hydra.")),
     "data.root",
@@ -39,7 +36,7 @@ NAMES = [
     "data.source.textures",
 ]
 OPTIONAL_GROUPS = {"experiment", "study", POINT, "hparams_search", "debug"}
-# Null has a meaning although some choice or model has a number.
+# Null is allowed although the default of some choice is a number.
 NULLABLE = {
     *("data.num_workers", "metrics.max_bins", "model.ema_decay", "model.fusion.depth"),
     *("model.masking.complements", "model.tiling.size", "speed.fused", "threshold.train_images"),
@@ -50,31 +47,27 @@ def check_overrides(arguments: list[str]) -> None:
     """Compare the overrides with the types of the values that they replace.
 
     Raises:
-        UserError: such as a text for a number, or a folder of configs that does not exist.
+        UserError: such as a text for a number, or a missing folder of configs.
     """
     arguments = quote_overrides(arguments)
     overrides = list(parse_overrides(arguments).values())
     folder = config_folder(arguments)
     if folder is not None and not Path(folder).is_dir():
-        raise UserError(f"--config-dir {folder}: no such folder")
+        raise UserError(f"--config-dir {folder}: this folder does not exist")
     for override in overrides:
-        require_trainer_argument(override)
+        _require_trainer_argument(override)
         if override.key_or_group in NEVER_EMPTY:
-            for value in single_values(override):
-                require_name(override.key_or_group, value)
+            for value in _single_values(override):
+                _require_folder_name(override.key_or_group, value)
     groups = [o for o in overrides if is_group(o.key_or_group, folder)]
     for override in groups:
-        require_choice(override)
-    base = compose_config([first_choice(o) for o in groups if o.value() is not None], folder)
+        _require_choice(override)
+    base = compose_config([_first_choice(o) for o in groups if o.value() is not None], folder)
     check_types([o for o in overrides if o not in groups], base)
 
 
-def require_trainer_argument(override: Any) -> None:
-    """Refuse ``trainer.X`` that is no argument of Lightning's Trainer, or is set by a group.
-
-    Raises:
-        UserError: naming the nearest argument or the group.
-    """
+def _require_trainer_argument(override: Any) -> None:
+    """Refuse unknown arguments of Lightning's Trainer, and those that a group sets."""
     part, _, name = override.key_or_group.partition(".")
     name = name.partition(".")[0]
     if part != "trainer" or not name or name.startswith("_"):
@@ -88,21 +81,17 @@ def require_trainer_argument(override: Any) -> None:
         )
 
 
-def require_name(key: str, value: Any) -> None:
-    """Refuse an empty name, and a sweep that is no name of a folder.
-
-    Raises:
-        UserError: such as ``sweep=``, with which all multiruns would be one.
-    """
+def _require_folder_name(key: str, value: Any) -> None:
+    """Refuse empty names, and a sweep name that is no folder name."""
     text = str(getattr(value, "text", value))
     if not text.strip():
         raise UserError(f"{key} is empty; give a name, or check the shell variable in it")
     if key == "sweep" and not {"", ".", ".."}.isdisjoint(text.split("/")):
-        raise UserError(f"{key}={text}: give a name for a folder in multirun/")
+        raise UserError(f"{key}={text}: must be the name of a folder in multirun/")
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Check what only the composed config shows: names that are numbers, keys of older versions.
+    """Check the composed config: names that are numbers, keys of older versions.
 
     Raises:
         UserError: such as ``category: 1.10`` in a config file, which is the number 1.1.
@@ -112,33 +101,33 @@ def check_config(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
         for item in value if isinstance(value, ListConfig) else [value]:
             require_text(key, item)
-    require_name("sweep", cfg.sweep)
+    _require_folder_name("sweep", cfg.sweep)
 
 
 def check_types(overrides: list[Any], base: DictConfig) -> None:
-    """Compare overrides of keys with the values of a config.
+    """Compare the types of overrides with those of a config.
 
     Raises:
-        UserError: naming the first of another type.
+        UserError: naming the first that differs.
     """
     for override in overrides:
         key = override.key_or_group
         if override.is_delete():
-            require_deletable(key, base)
+            _require_deletable(key, base)
             continue
         if key in ANY_TYPE or key.startswith("hydra."):
             continue
         default = OmegaConf.select(base, key, throw_on_resolution_failure=False)
         needed = isinstance(default, bool | int | float | ListConfig)
-        for value in single_values(override):
+        for value in _single_values(override):
             if value is None and needed and key not in NULLABLE and not key.startswith("trainer."):
                 raise UserError(f"{key}=null: needs a value, such as {default}")
-            if kind := expected_type(default, value):
+            if kind := _expected_type(default, value):
                 raise UserError(f"{key}={value}: must be {kind}, such as {default}")
 
 
-def expected_type(default: Any, value: Any) -> str | None:
-    """The type that the value should have, if it has another; a default of None accepts any."""
+def _expected_type(default: Any, value: Any) -> str | None:
+    """The type that the value should have, or None if it fits; a default of None accepts any."""
     if value is None or (isinstance(value, str) and "${" in value):
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -156,15 +145,11 @@ def expected_type(default: Any, value: Any) -> str | None:
     return None
 
 
-def require_deletable(key: str, base: DictConfig) -> None:
-    """Refuse to delete a key that a run reads.
-
-    Raises:
-        UserError: for all but a logger, a callback, or an argument of a class.
-    """
+def _require_deletable(key: str, base: DictConfig) -> None:
+    """Refuse to delete a key that a run reads: all but loggers, callbacks, class arguments."""
     parent, _, name = key.rpartition(".")
     if not parent and name not in base:
-        return  # Hydra reports it
+        return  # Hydra reports this error
     node = OmegaConf.select(base, parent) if parent else base
     free = parent in ("logger", "callbacks") or parent.startswith("hydra")
     if free or not isinstance(node, DictConfig) or ("_target_" in node and name != "_target_"):
@@ -172,12 +157,8 @@ def require_deletable(key: str, base: DictConfig) -> None:
     raise UserError(f"~{key}: a run reads this key; set it to another value instead of deleting it")
 
 
-def require_choice(override: Any) -> None:
-    """Refuse a value that is no name of a choice, and the deletion of a group that a run needs.
-
-    Raises:
-        UserError: such as ``model=null``, or a value without a key.
-    """
+def _require_choice(override: Any) -> None:
+    """Refuse a value that is not the name of a choice, and deleting a required group."""
     group = override.key_or_group
     if not group:
         raise UserError(f"{override.input_line}: not an override; write KEY=VALUE")
@@ -187,20 +168,16 @@ def require_choice(override: Any) -> None:
             choices = "|".join(name for name in names if name != "base")
             raise UserError(f"~{group}: a run needs one; choose {group}={choices}")
         return
-    for value in single_values(override):
+    for value in _single_values(override):
         if not isinstance(value, str | list | dict):
             raise UserError(
-                f"{override.input_line}: '{group}' needs the name of a choice; omit it for none, "
-                f"or set one of its keys, {group}.KEY=..."
+                f"{override.input_line}: '{group}' needs the name of a choice; omit it, or set "
+                f"one of its keys, {group}.KEY=..."
             )
 
 
-def single_values(override: Any) -> list[Any]:
-    """The values of an override, each of a sweep; none of a search's interval.
-
-    Raises:
-        UserError: a sweep over nothing.
-    """
+def _single_values(override: Any) -> list[Any]:
+    """The values of an override or of its sweep; empty for the interval of a search."""
     if not override.is_sweep_override():
         return [override.value()]
     if not override.is_discrete_sweep():
@@ -210,12 +187,11 @@ def single_values(override: Any) -> list[Any]:
     except ValueError as error:  # such as a range with a step of 0
         raise UserError(f"{override.input_line}: {error}") from error
     if not values:
-        raise UserError(f"{override.input_line}: contains no value")
+        raise UserError(f"{override.input_line}: has no values")
     return values
 
 
-def first_choice(override: Any) -> str:
-    """The override of a group with the first of its choices."""
+def _first_choice(override: Any) -> str:
     if not override.is_sweep_override():
         return str(override.input_line)
     return f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"

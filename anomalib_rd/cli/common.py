@@ -1,4 +1,4 @@
-"""What the commands share: the parser, the options of a run, robust output streams."""
+"""Shared by the commands: the parser, the options of a run, robust output streams."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and whose help is formatted by rich-argparse."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError with the message."""
+        """Raise UserError."""
         command = self.prog.removeprefix("anomalib-rd").strip()
         raise UserError(f"{command}{': ' * bool(command)}{message}; see `{self.prog} --help`")
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def describe(self, description: str, *examples: str) -> None:
-        """Set the description and, below the options, examples of arguments."""
+        """Set the description, and examples of arguments below the options."""
         self.description = description
         if examples:
             lines = "\n".join(f"  {self.prog} {example}".rstrip() for example in examples)
@@ -62,7 +62,7 @@ def number(kind: Callable[[str], float], low: float = -math.inf) -> Callable[[st
 
 
 def add_run_arguments(parser: Parser, device: bool = True) -> None:
-    """Add the run and how to load it: device, teacher, trust."""
+    """Add the run and the options for loading it."""
     parser.add_argument("run", metavar="RUN", help="run folder or its checkpoints/last.ckpt")
     if device:
         parser.add_argument(
@@ -79,32 +79,32 @@ def add_run_arguments(parser: Parser, device: bool = True) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="allow the run's config to execute code from outside anomalib-rd",
+        help="allow the run's config to execute code from outside of anomalib-rd",
     )
 
 
-def take_run(options: argparse.Namespace, words: str) -> None:
-    """Accept ``run=RUN`` in any position instead of RUN in the first.
+def parse_run_keyword(options: argparse.Namespace, positionals: str) -> None:
+    """Accept ``run=RUN`` in any position, instead of RUN in the first.
 
     Args:
-        options: parsed; ``run`` and the list ``words`` are corrected in place.
-        words: name of the list of the other positional arguments.
+        options: parsed; corrected in place.
+        positionals: name of the list of the other positional arguments.
     """
-    positional = [options.run, *getattr(options, words)]
-    named = [word for word in positional if word.startswith("run=")]
+    arguments = [options.run, *getattr(options, positionals)]
+    named = [argument for argument in arguments if argument.startswith("run=")]
     if named:
         options.run = named[-1].removeprefix("run=")
-        setattr(options, words, [word for word in positional if word not in named])
+        setattr(options, positionals, [argument for argument in arguments if argument not in named])
 
 
 class Pipe(io.FileIO):
-    """The writing end of a pipe; output is discarded once the reader is gone, as after ``head``.
+    """The writing end of a pipe; discards output once the reader is gone, as after ``head``.
 
-    A BrokenPipeError would end a training or a report for a line that nobody reads.
+    A BrokenPipeError would abort a training for a line that nobody reads.
     """
 
     def write(self, data: Any) -> int:
-        """Write the bytes, or discard them where nobody reads."""
+        """Write the bytes, or discard them."""
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -125,14 +125,13 @@ def protect_output() -> None:
             continue
         # File names may hold bytes that are not text, or characters that the terminal cannot show.
         stream.reconfigure(errors="backslashreplace")
-        with contextlib.suppress(OSError):  # in a test it is no file
+        with contextlib.suppress(OSError):  # pytest's streams are not files
             mode = os.fstat(stream.fileno()).st_mode
             if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-                setattr(sys, name, reopen_as_pipe(stream))
+                setattr(sys, name, _reopen_as_pipe(stream))
 
 
-def reopen_as_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream on top of a `Pipe`."""
+def _reopen_as_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.flush()
     pipe = Pipe(stream.fileno(), "wb", closefd=False)
     buffered = isinstance(stream.buffer, io.BufferedWriter)  # not with PYTHONUNBUFFERED

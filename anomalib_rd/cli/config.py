@@ -15,7 +15,7 @@ RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
 def conf_dir() -> Path:
-    """The folder of configs: in the package when installed, else at the top of the checkout."""
+    """The folder of configs: in the package if installed, else at the top of the repository."""
     package = Path(anomalib_rd.__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -36,14 +36,14 @@ def stem(name: str) -> str:
 
 
 def config_hash(*, _root_: DictConfig) -> str:
-    """Eight hex digits that differ where the configs of two runs do."""
+    """Eight hex digits that identify the config of a run."""
     from anomalib_rd.results.identity import config_digest
 
     return config_digest(_root_)
 
 
 def compose_config(overrides: Sequence[str], folder: str | None = None) -> DictConfig:
-    """The composed config, Hydra's own part included.
+    """The composed config, including Hydra's own part.
 
     Args:
         overrides: without sweeps.
@@ -69,12 +69,12 @@ def config_folder(arguments: Sequence[str]) -> str | None:
 
 
 def is_group(key: str, folder: str | None = None) -> bool:
-    """Whether a key is a config group, of this project or in the user's folder of configs."""
-    return any((Path(place) / key).is_dir() for place in (conf_dir(), folder) if place)
+    """Whether a key is a config group of this project or of the user's folder of configs."""
+    return any(Path(parent, key).is_dir() for parent in (conf_dir(), folder) if parent)
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[int, Any]:
-    """Hydra's parsed overrides by their position among the arguments; flags have none."""
+    """Hydra's parsed overrides by their index in the arguments, without flags."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.utils import create_config_search_path
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -95,7 +95,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[int, Any]:
 
 
 def literal(text: str) -> str:
-    """The text in Hydra's grammar: parsed and resolved, it is the same text again."""
+    """Text in Hydra's grammar: parsed and resolved, it is the same text again."""
     if PLAIN.fullmatch(text) and text.lower() not in RESERVED:
         return text
     # OmegaConf resolves "${" in quotes too. A backslash prevents it; backslashes before it double.
@@ -103,5 +103,5 @@ def literal(text: str) -> str:
 
 
 def single_quoted(text: str) -> str:
-    """The text in single quotes, as Hydra's grammar escapes it."""
+    """Text in single quotes, escaped for Hydra's grammar."""
     return QuotedString(text, Quote.single).with_quotes()

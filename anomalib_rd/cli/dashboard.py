@@ -38,7 +38,7 @@ def run(options: Namespace) -> int:
     with DashboardServer(options.folder, build_page, options.host, options.port) as server:
         print(f"{options.folder} is at {server.url} (Ctrl-C stops)", flush=True)
         if not is_loopback(options.host):
-            print("There is no password: everyone who reaches this host can read it.", flush=True)
+            print("There is no password: everyone who can reach this host can read it.", flush=True)
         if options.open:
             # A browser in the terminal would block the server.
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUMBERS = {"train", "test", "test good", "test defect", "masks", "published", "images"}
 """Columns of numbers."""
 PRINTED_FINDINGS = 20
-"""Findings per category and severity that are printed; the rest is counted."""
+"""Findings printed per category and severity; the others are counted."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
             "overrides",
             nargs="*",
             metavar="KEY=VALUE",
-            help="as for train; all categories unless data.category names some",
+            help="as for train; default: all categories",
         )
     check.add_argument("--json", action="store_true", help="print JSON")
     download = add("download", download_data, "download MVTec AD (5.3 GB, resumable)")
@@ -62,20 +62,20 @@ def add_arguments(parser: Parser) -> None:
         action="store_true",
         help="accept the licence, CC BY-NC-SA 4.0 (printed without this flag)",
     )
-    download.add_argument("--url", help="another link, if the built-in one has moved")
+    download.add_argument("--url", help="download link, if the default has moved")
     download.add_argument("--keep", action="store_true", help="keep the archive after unpacking")
     cache = add("cache", manage_cache, "show the cache folder and its size, or clear it")
     cache.add_argument("--clear", action="store_true", help="remove the decoded images")
 
 
 def list_categories(options: Namespace) -> int:
-    """Print a table of the data set's categories, or of those that the overrides name."""
+    """Print a table of the categories, or of those that the overrides name."""
     from rich.console import Console
 
     from anomalib_rd.data.sources.source import select_categories
     from anomalib_rd.data.sources.unused import find_unused
 
-    source, wanted, _ = select_data(options.overrides)
+    source, wanted, _ = _select_data(options.overrides)
     notes: list[str] = []
     rows = []
     for category in select_categories(source, wanted or "all"):
@@ -103,31 +103,24 @@ def check_categories(options: Namespace) -> int:
 
     Returns:
         The exit status: 2 if there are errors, else 0.
-
-    Raises:
-        UserError: an unknown data set or category.
     """
     from anomalib_rd.data.check import ERROR, find_missing_categories
     from anomalib_rd.data.sources.source import select_categories
 
-    source, wanted, mask_rule = select_data(options.overrides)
+    source, wanted, mask_rule = _select_data(options.overrides)
     available = source.categories()
-    results = [*check_each(source, select_categories(source, wanted or "all"), mask_rule)]
+    results = [*_check_each(source, select_categories(source, wanted or "all"), mask_rule)]
     findings = [finding for result in results for finding in result.findings]
     findings += [] if wanted else find_missing_categories(source, available)
     if options.json:
-        print(json.dumps(as_json(source.root, results, findings), indent=2))
+        print(json.dumps(_as_json(source.root, results, findings), indent=2))
     else:
-        print_check(source.root, results, findings)
+        _print_check(source.root, results, findings)
     return 2 if any(finding.severity == ERROR for finding in findings) else 0
 
 
-def select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
-    """The data set, what ``data.category`` asks for (empty: nothing), and the mask rule.
-
-    Raises:
-        UserError: an unknown data set or mask rule.
-    """
+def _select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
+    """The data set, the categories of the overrides (empty: all), and the mask rule."""
     from hydra.utils import instantiate
 
     from anomalib_rd.cli.config import compose_config, parse_overrides, register_resolvers
@@ -139,14 +132,14 @@ def select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
     given = {
         index: o for index, o in parse_overrides(overrides).items() if o.key_or_group == CATEGORY
     }
-    data = compose_config([word for i, word in enumerate(overrides) if i not in given]).data
+    data = compose_config([o for i, o in enumerate(overrides) if i not in given]).data
     check_mask_rule(data.mask_rule)
     source: Source = instantiate(data.source)
     return source, category_names(list(given.values())[-1]) if given else [], data.mask_rule
 
 
-def check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator["CategoryCheck"]:
-    """Check one category after the other, with a progress bar on a terminal."""
+def _check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator["CategoryCheck"]:
+    """Check the categories, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -168,7 +161,7 @@ def check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator["
             bars.remove_task(task)
 
 
-def print_check(root: Path, results: list["CategoryCheck"], findings: list["Finding"]) -> None:
+def _print_check(root: Path, results: list["CategoryCheck"], findings: list["Finding"]) -> None:
     """Print the tables, then a line for each finding."""
     from rich.console import Console
 
@@ -181,7 +174,7 @@ def print_check(root: Path, results: list["CategoryCheck"], findings: list["Find
         for (width, height, mode), count in result.formats.most_common()
     ]
     console = Console()
-    console.print(make_table(str(root), headings, map(counts_row, results)))
+    console.print(make_table(str(root), headings, map(_counts_row, results)))
     title = "stored sizes and modes, upright"
     console.print(make_table(title, ("category", "size", "mode", "images"), formats))
     for result in results:
@@ -201,18 +194,18 @@ def print_check(root: Path, results: list["CategoryCheck"], findings: list["Find
     for (category, severity), count in printed.items():
         if count > PRINTED_FINDINGS:
             print(f"{severity}: {category}: {count - PRINTED_FINDINGS} more; --json lists all")
-    print(count_severities(findings) or "nothing found")
+    print(_count_severities(findings) or "nothing found")
 
 
-def counts_row(result: "CategoryCheck") -> list[str]:
+def _counts_row(result: "CategoryCheck") -> list[str]:
     """Name, image counts on disk, published counts, and number of findings."""
-    published = " / ".join(map(str, count_values(result.published))) or "-"
+    published = " / ".join(map(str, _count_values(result.published))) or "-"
     return [
         result.category,
-        *([str(count) for count in count_values(result.counts)] or ["?", "?", "?"]),
+        *([str(count) for count in _count_values(result.counts)] or ["?", "?", "?"]),
         "?" if result.counts is None else str(result.masks),
         "same" if result.published and result.counts == result.published else published,
-        count_severities(result.findings) or "-",
+        _count_severities(result.findings) or "-",
     ]
 
 
@@ -229,21 +222,21 @@ def make_table(title: str, headings: Sequence[str], rows: Iterable[Iterable[str]
     return table
 
 
-def count_values(counts: "Counts | None") -> tuple[int, ...]:
+def _count_values(counts: "Counts | None") -> tuple[int, ...]:
     """Training, normal test and defect images; empty if they could not be counted."""
     return () if counts is None else (counts.train, counts.good, counts.defect)
 
 
-def count_severities(findings: list["Finding"]) -> str:
+def _count_severities(findings: list["Finding"]) -> str:
     """Such as ``1 error, 2 warnings``."""
     from anomalib_rd.data.check import SEVERITIES
 
-    found = Counter(finding.severity for finding in findings)
-    counts = [(found[severity], severity) for severity in SEVERITIES if found[severity]]
+    totals = Counter(finding.severity for finding in findings)
+    counts = [(totals[severity], severity) for severity in SEVERITIES if totals[severity]]
     return ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for n, severity in counts)
 
 
-def as_json(
+def _as_json(
     root: Path, results: list["CategoryCheck"], findings: list["Finding"]
 ) -> dict[str, Any]:
     """The complete check, for scripts."""
@@ -255,8 +248,8 @@ def as_json(
         "categories": [
             {
                 "category": result.category,
-                "counts": dict(zip(keys, count_values(result.counts), strict=False)) or None,
-                "published": dict(zip(keys, count_values(result.published), strict=False)) or None,
+                "counts": dict(zip(keys, _count_values(result.counts), strict=False)) or None,
+                "published": dict(zip(keys, _count_values(result.published), strict=False)) or None,
                 "masks": result.masks,
                 "soft_masks": result.soft_masks,
                 "formats": [
@@ -292,11 +285,7 @@ def download_data(options: Namespace) -> int:
 
 
 def manage_cache(options: Namespace) -> int:
-    """Print the cache folder and the size of its parts, or remove the decoded images.
-
-    Raises:
-        UserError: no permission to remove them.
-    """
+    """Print the folder and size of the cache, or remove the decoded images."""
     from anomalib_rd.data.disk_cache import cache_folder, open_image_store
     from anomalib_rd.data.sources.demo import VERSION
 
@@ -305,8 +294,8 @@ def manage_cache(options: Namespace) -> int:
         demo = (cache_folder() / VERSION).rglob("*")
         sizes = [path.stat().st_size for path in demo if path.is_file()]
         print(cache_folder())
-        print(f"  decoded images  {describe_files(*store.usage())}")
-        print(f"  demo data set   {describe_files(len(sizes), sum(sizes))}")
+        print(f"  decoded images  {_describe_files(*store.usage())}")
+        print(f"  demo data set   {_describe_files(len(sizes), sum(sizes))}")
         return 0
     try:
         removed = store.clear()
@@ -315,10 +304,10 @@ def manage_cache(options: Namespace) -> int:
             f"cannot remove {error.filename or store.folder}: {error.strerror or error};"
             " clear the cache as the user who owns it"
         ) from error
-    print(f"removed decoded images from {store.folder}: {describe_files(*removed)}")
+    print(f"removed decoded images from {store.folder}: {_describe_files(*removed)}")
     return 0
 
 
-def describe_files(files: int, size: int) -> str:
+def _describe_files(files: int, size: int) -> str:
     """Such as ``2 files, 1.5 MiB``; ``size`` is in bytes."""
     return f"{format_count(files, 'file')}, {format_bytes(size)}"

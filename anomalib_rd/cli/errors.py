@@ -12,7 +12,7 @@ from anomalib_rd.data.workers import explain_shared_memory_error
 from anomalib_rd.errors import UserError
 
 # Keys by their names in Lightning, lightning-hydra-template, anomalib, timm and argparse scripts.
-NAMES_ELSEWHERE = {
+FOREIGN_NAMES = {
     "data.train_batch_size": "batch_size train_batch bs",
     "data.test_batch_size": "eval_batch_size val_batch_size",
     "optimizer.lr": "lr learning_rate",
@@ -42,7 +42,7 @@ NAMES_ELSEWHERE = {
     "callbacks": "early_stopping",
     "model.ema_decay": "ema",
 }
-ALIASES = {name: key for key, names in NAMES_ELSEWHERE.items() for name in names.split()}
+ALIASES = {name: key for key, names in FOREIGN_NAMES.items() for name in names.split()}
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -52,11 +52,11 @@ BAD_PATH = (
 
 
 def explain(error: BaseException) -> str | None:
-    """The message of a user error in one line; None for a defect of the program."""
-    for cause in causes(error):
+    """A user error as one line; None if the error is a bug."""
+    for cause in _causes(error):
         if isinstance(cause, UserError):
             # A data loader's worker wraps it into its traceback.
-            return join_lines(
+            return _join_lines(
                 re.sub(r"(?s)^Caught UserError in.*errors\.UserError: ", "", str(cause))
             )
         line = explain_os_error(cause) if isinstance(cause, OSError) else None
@@ -66,17 +66,16 @@ def explain(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return explain_config_error(error)
+        return _explain_config_error(error)
     return None
 
 
 def error_line(error: BaseException) -> str:
-    """`explain`, or for a defect of the program its type and message."""
+    """`explain`, or type and message of a bug."""
     return explain(error) or f"{type(error).__name__}: {error}"
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, outermost first."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
     seen = [error]
     yield error
     while (cause := seen[-1].__cause__) is not None and cause not in seen:
@@ -84,14 +83,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
 
 
-def join_lines(text: str) -> str:
-    """The text in one line, without runs of blanks."""
+def _join_lines(text: str) -> str:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return "; ".join(line.rstrip(";") for line in lines if line)
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """The message of a disk that is full or refuses a path; None for any other error."""
+    """The message of a full disk or an invalid path; None for other errors."""
     path = error.filename
     if error.errno in DISK_FULL:
         return f"no space left on the device for {path or 'a file'}; free some"
@@ -102,8 +100,8 @@ def explain_os_error(error: OSError) -> str | None:
     return None
 
 
-def explain_config_error(error: BaseException) -> str:
-    """The message of an error of Hydra or OmegaConf, shortened to one line."""
+def _explain_config_error(error: BaseException) -> str:
+    """The message of an error of Hydra or OmegaConf as one line."""
     from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
     from omegaconf.errors import (
         ConfigAttributeError,
@@ -115,13 +113,13 @@ def explain_config_error(error: BaseException) -> str:
 
     text, cause = str(error), error.__cause__
     if isinstance(error, OverrideParseException):
-        return explain_override(str(error.override))
+        return _explain_override(str(error.override))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         names = [option for option in error.options if option != "base"]
-        return f"{group}={name}: unknown{suggestion(name, names)}; choose from {', '.join(names)}"
+        return f"{group}={name}: unknown{_suggest(name, names)}; choose from {', '.join(names)}"
     if unknown := re.match(r"Could not override '([^'@]+)", text):
-        return explain_unknown_key(unknown[1])
+        return _explain_unknown_key(unknown[1])
     if several := re.match(r"Ambiguous value for argument '(.+)'$", text, re.MULTILINE):
         return f"{several[1]}: several values; add -m for a run of each, or write [a,b] for a list"
     if isinstance(error, InstantiationException):
@@ -129,7 +127,7 @@ def explain_config_error(error: BaseException) -> str:
         target = re.search(r"target '([^']+)'", text)
         parts = [match[1] for match in (key, target) if match]
         first_line = text.splitlines()[0].partition(", set env var")[0]
-        return join_lines(": ".join([*parts, str(cause) if cause else first_line]))
+        return _join_lines(": ".join([*parts, str(cause) if cause else first_line]))
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
         # A data set's folder is passed on to its source.
         name = str(error.full_key).replace("data.source.root", "data.root")
@@ -137,12 +135,12 @@ def explain_config_error(error: BaseException) -> str:
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and error.full_key:
         return f"the config has no {error.full_key}, which is needed; set {error.full_key}=..."
     detail = f"; {cause}" if isinstance(cause, OmegaConfBaseException) else ""
-    return join_lines(text.partition("\nConfig search path")[0] + detail)
+    return _join_lines(text.partition("\nConfig search path")[0] + detail)
 
 
-def explain_override(word: str) -> str:
-    """The message for a word that Hydra's grammar refuses, with its value quoted if that helps."""
-    key, equals, value = word.partition("=")
+def _explain_override(override: str) -> str:
+    """The message for an override that Hydra's grammar refuses, quoted if that makes it valid."""
+    key, equals, value = override.partition("=")
     if equals:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
@@ -155,11 +153,11 @@ def explain_override(word: str) -> str:
         except HydraException:
             pass
         else:
-            return f"{word}: not a valid override; quote this text: {shlex.quote(in_quotes)}"
-    return f"{word}: not a valid override; write key=value"
+            return f"{override}: not a valid override; quote this text: {shlex.quote(in_quotes)}"
+    return f"{override}: not a valid override; write key=value"
 
 
-def explain_unknown_key(key: str) -> str:
+def _explain_unknown_key(key: str) -> str:
     """The message for an unknown key: a suggestion, and how to add a new key."""
     from omegaconf import OmegaConf
 
@@ -176,13 +174,12 @@ def explain_unknown_key(key: str) -> str:
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """``, did you mean 'KEY'?`` with the likeliest of the known keys, or nothing."""
+    """``, did you mean 'KEY'?`` with the most likely of the known keys, or empty."""
     meant = likeliest(key, known)
     return f", did you mean '{meant}'?" if meant else ""
 
 
-def suggestion(name: str, names: Sequence[str]) -> str:
-    """``, did you mean 'NAME'?`` with the name that looks most alike, or nothing."""
+def _suggest(name: str, names: Sequence[str]) -> str:
     return "".join(f", did you mean '{n}'?" for n in difflib.get_close_matches(name, names, n=1))
 
 
@@ -190,7 +187,7 @@ def likeliest(key: str, known: Sequence[str]) -> str | None:
     """The known key that a mistyped or foreign key may mean; None if none is similar.
 
     In this order: a near misspelling, another framework's name, the same last part in another
-    group, and the key that looks most alike.
+    group, the most similar key.
     """
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
     if near:
@@ -201,22 +198,17 @@ def likeliest(key: str, known: Sequence[str]) -> str | None:
         return alias
     same = [other for other in known if other.rpartition(".")[2] == parts[-1]]
     if same:
-        return max(same, key=lambda other: (similarity(key, other), -len(other)))
+        return max(same, key=lambda k: (difflib.SequenceMatcher(None, key, k).ratio(), -len(k)))
     return next(iter(difflib.get_close_matches(key, known, n=1)), None)
 
 
-def similarity(a: str, b: str) -> float:
-    """How similar two texts are, 0 to 1."""
-    return difflib.SequenceMatcher(None, a, b).ratio()
-
-
 def trainer_keys() -> list[str]:
-    """The arguments of Lightning's Trainer, as typed in overrides."""
+    """The arguments of Lightning's Trainer as override keys."""
     return [f"trainer.{name}" for name in sorted(TRAINER_ARGUMENTS)]
 
 
 def dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
-    """All keys of a nested config, as typed in overrides."""
+    """All keys of a nested config as override keys."""
     keys = []
     for name, value in config.items():
         keys.append(f"{prefix}{name}")

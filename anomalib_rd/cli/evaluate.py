@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.common import Parser, add_run_arguments, take_run
+from anomalib_rd.cli.common import Parser, add_run_arguments, parse_run_keyword
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.formatting import format_percent
 from anomalib_rd.results.record import EVALUATIONS
@@ -24,10 +24,10 @@ RATE = "threshold.false_positive_rate"
 CHANGEABLE = ("data", "report.heatmaps", "report.gallery", "metrics", RATE)
 """Keys that overrides may change, and groups with all keys below."""
 FIXED = ("data.image_size",)
-"""Exceptions: networks, scorer and threshold were fitted to their value."""
+"""Exceptions: networks, scorer and threshold depend on their values."""
 TRAINING_ONLY = ("data.train_batch_size", "data.default_epochs", "data.transform")
-"""Exceptions: keys without an effect on an evaluation."""
-KEPT_WITH_OTHER_DATA = ("image_size", "test_batch_size", "num_workers")
+"""Exceptions: keys that have no effect on an evaluation."""
+KEYS_OF_RUN = ("image_size", "test_batch_size", "num_workers")
 PROGRESS_BAR = "lightning.pytorch.callbacks.RichProgressBar"
 
 
@@ -54,7 +54,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Evaluate, print the metrics, and write ``evaluations/NAME`` in the run's folder."""
-    take_run(options, "overrides")
+    parse_run_keyword(options, "overrides")
     name = options.name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if Path(name).name != name or name == "..":
         raise UserError(f"evaluate: --name {name}: must be a name, not a path")
@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
     trained = read_run(options.run, options.trust)
     folder = trained.folder / EVALUATIONS / name
     cfg = evaluation_config(trained, options.overrides, folder, options.teacher_weights)
-    given = {word.lstrip("+").partition("=")[0] for word in options.overrides}
+    given = {override.lstrip("+").partition("=")[0] for override in options.overrides}
     if RATE in given:
         rate = cfg.threshold.false_positive_rate
         if trained.threshold is None:
@@ -87,7 +87,7 @@ def run(options: Namespace) -> int:
     if not options.trust:
         require_existing_data(trained.path, resolved, given)
     record = evaluate(trained, cfg, folder, options.overrides, options.other_teacher)
-    print_evaluation(record, trained, folder)
+    _print_evaluation(record, trained, folder)
     return 0
 
 
@@ -98,13 +98,13 @@ def evaluation_config(
     teacher_weights: str | None,
     changeable: Sequence[str] = CHANGEABLE,
 ) -> "DictConfig":
-    """The run's config with other data, and without what only training needs.
+    """The run's config with other data, and without settings that only training needs.
 
     Args:
         trained: the run.
         overrides: as typed.
         folder: output folder.
-        teacher_weights: their current path; None: the one in the run's config.
+        teacher_weights: current path; None: that in the run's config.
         changeable: keys and groups that the overrides may change.
 
     Raises:
@@ -117,7 +117,7 @@ def evaluation_config(
 
     require_current_config(trained.path, trained.config)
     cfg = OmegaConf.create(with_teacher(trained, teacher_weights))
-    apply_overrides(cfg, overrides, changeable)
+    _apply_overrides(cfg, overrides, changeable)
     on_terminal = sys.stderr.isatty()
     cfg.update(
         run_dir=str(folder.absolute()),
@@ -126,7 +126,7 @@ def evaluation_config(
         optimized_metric=None,
         test_during_training=False,
     )
-    # A model of several categories can be evaluated on one of them, and any model on several.
+    # A unified model can be evaluated on one category, and any model on several.
     category = cfg.data.category
     single = isinstance(category, str | int) and str(category) not in CATEGORY_GROUPS
     several = OmegaConf.is_list(category) and len(category) > 1
@@ -144,12 +144,8 @@ def evaluation_config(
     return cfg
 
 
-def apply_overrides(cfg: "DictConfig", overrides: list[str], changeable: Sequence[str]) -> None:
-    """Apply the overrides to a run's config, in place.
-
-    Raises:
-        UserError: not an override, an unknown key, or one that may not change.
-    """
+def _apply_overrides(cfg: "DictConfig", overrides: list[str], changeable: Sequence[str]) -> None:
+    """Apply the overrides to a run's config, in place."""
     from omegaconf import OmegaConf
 
     from anomalib_rd.cli.checks import check_overrides
@@ -157,48 +153,44 @@ def apply_overrides(cfg: "DictConfig", overrides: list[str], changeable: Sequenc
     from anomalib_rd.cli.errors import did_you_mean, dotted
     from anomalib_rd.cli.overrides import quote_overrides
 
-    for word in overrides:
-        if "=" not in word or word.startswith("~"):
-            raise UserError(f"{word}: not an override; write key=value")
+    for text in overrides:
+        if "=" not in text or text.startswith("~"):
+            raise UserError(f"{text}: not an override; write key=value")
     overrides = quote_overrides(overrides, multirun=False)
     given = list(parse_overrides(overrides).values())
     for override in given:
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line}: give one value, and evaluate once for each")
-        require_changeable(cfg, override, changeable)
+            raise UserError(f"{override.input_line}: give one value; evaluate once for each")
+        _require_changeable(cfg, override, changeable)
     check_overrides(overrides)
     values = {override.key_or_group: override.value() for override in given}
     if "data" in values:
-        words = [o.input_line for o in given if is_part(o.key_or_group, "data")]
-        data = compose_config(words).data
-        for key in KEPT_WITH_OTHER_DATA:
+        group = [o.input_line for o in given if _is_part(o.key_or_group, "data")]
+        data = compose_config(group).data
+        for key in KEYS_OF_RUN:
             if f"data.{key}" not in values and key in cfg.data:
                 data[key] = cfg.data[key]
         cfg.data = OmegaConf.to_container(data, resolve=True, throw_on_missing=True)
-        values = {key: value for key, value in values.items() if not is_part(key, "data")}
+        values = {key: value for key, value in values.items() if not _is_part(key, "data")}
     plain: Any = OmegaConf.to_container(cfg)
     known = dotted(plain)
     for key, value in values.items():
         if key != RATE and key not in known:  # runs with another kind of threshold have no rate
             raise UserError(f"no key '{key}' in the run's config{did_you_mean(key, known)}")
         OmegaConf.update(cfg, key, value)
-        # In a resolved config the data's source holds copies of the values of its group.
+        # In a resolved config the data's source has copies of the values of its group.
         part, _, name = key.partition(".")
         if part == "data" and name in cfg.data.source:
             OmegaConf.update(cfg, f"data.source.{name}", value)
 
 
-def require_changeable(cfg: "DictConfig", override: Any, changeable: Sequence[str]) -> None:
-    """Refuse an override that changes what the checkpoint was trained with.
-
-    Raises:
-        UserError: naming the key.
-    """
+def _require_changeable(cfg: "DictConfig", override: Any, changeable: Sequence[str]) -> None:
+    """Refuse an override that changes what the checkpoint was trained with."""
     from omegaconf import OmegaConf
 
     key, line, value = override.key_or_group, override.input_line, override.value()
-    if not any(is_part(key, one) for one in changeable):
-        hint = "; choose the device with --device" if is_part(key, "trainer") else ""
+    if not any(_is_part(key, one) for one in changeable):
+        hint = "; choose the device with --device" if _is_part(key, "trainer") else ""
         raise UserError(
             f"{line}: fixed by the checkpoint; you can change {', '.join(changeable)}{hint}"
         )
@@ -210,22 +202,21 @@ def require_changeable(cfg: "DictConfig", override: Any, changeable: Sequence[st
     current = OmegaConf.to_container(current) if OmegaConf.is_config(current) else current
     if current is not None and current == value:
         return
-    if any(is_part(key, one) for one in FIXED):
+    if any(_is_part(key, one) for one in FIXED):
         raise UserError(
             f"{line}: the run was trained and its threshold fitted with {current}; omit {key}, or "
             "train a run with this value"
         )
-    if any(is_part(key, one) for one in TRAINING_ONLY):
-        raise UserError(f"{line}: {key} has an effect on training only; omit it")
+    if any(_is_part(key, one) for one in TRAINING_ONLY):
+        raise UserError(f"{line}: {key} affects only training; omit it")
 
 
-def is_part(key: str, group: str) -> bool:
-    """Whether a key is the group or below it."""
+def _is_part(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
 
 
-def print_evaluation(record: dict[str, Any], trained: "TrainedRun", folder: Path) -> None:
-    """Print the metrics, next to the recorded ones if the data is the same, and comments."""
+def _print_evaluation(record: dict[str, Any], trained: "TrainedRun", folder: Path) -> None:
+    """Print the metrics, next to the recorded ones if the data is the same, and notes."""
     from rich.console import Console
 
     from anomalib_rd.inference.evaluate import with_category_record
@@ -245,28 +236,28 @@ def print_evaluation(record: dict[str, Any], trained: "TrainedRun", folder: Path
     )
     # In a file or pipe rich assumes 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(percent_table(["metric, %", *columns], rows))
+    console.print(_percent_table(["metric, %", *columns], rows))
     if categories:
         metrics = [name.replace("_", " ") for name in next(iter(categories.values()))]
         by_category = {name: [*values.values()] for name, values in categories.items()}
-        console.print(percent_table(["category, %", *metrics], by_category))
+        console.print(_percent_table(["category, %", *metrics], by_category))
     for reason in dict.fromkeys(record["undefined"].values()):
         print(f"undefined: {reason}")
-    print(compare_with_record(evaluation))
-    if found := record["at_threshold"]:
+    print(_compare_with_record(evaluation))
+    if counts := record["at_threshold"]:
         print(f"threshold {trained.threshold}")
         print(
-            f"  {found['true_positives']} of {found['defects']} defect images and "
-            f"{found['false_positives']} of {found['normals']} normal images reach it"
+            f"  {counts['true_positives']} of {counts['defects']} defect images and "
+            f"{counts['false_positives']} of {counts['normals']} normal images reach it"
         )
-    # On the run's own test images it would be chosen on the test set.
+    # Not for the run's own test images: that would choose it on the test set.
     if evaluation["same_data"] is False and record["best_f1_threshold"] is not None:
-        print(f"threshold with the best F1 on these images: {record['best_f1_threshold']}")
+        print(f"threshold that maximises F1 on these images: {record['best_f1_threshold']}")
     print(f"written to {folder}")
 
 
-def percent_table(headings: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> "Table":
-    """A table of fractions in percent; one row for each name."""
+def _percent_table(headings: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> "Table":
+    """A table of fractions in percent, a row for each name."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -280,15 +271,15 @@ def percent_table(headings: Sequence[str], rows: Mapping[str, Sequence[float | N
     return table
 
 
-def compare_with_record(evaluation: dict[str, Any]) -> str:
+def _compare_with_record(evaluation: dict[str, Any]) -> str:
     """Whether the metrics equal the recorded ones, as a sentence."""
     same_data, equal = evaluation["same_data"], evaluation["equal"]
     if same_data is None:
         return "the run has no record to compare with"
     if not same_data:
-        keys = {word.lstrip("+").partition("=")[0] for word in evaluation["overrides"]}
-        if any(is_part(key, "data") for key in keys):
-            return "other data than the run's: not compared with its record"
+        keys = {o.lstrip("+").partition("=")[0] for o in evaluation["overrides"]}
+        if any(_is_part(key, "data") for key in keys):
+            return "not the data of the run: not compared with its record"
         return (
             "the images differ from those that the run was trained and evaluated on (another data "
             "fingerprint): not compared with its record; set their folder with data.root=..."

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.common import Parser, add_run_arguments, number, take_run
+from anomalib_rd.cli.common import Parser, add_run_arguments, number, parse_run_keyword
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ CALIBRATION_IMAGES = 128
 def add_arguments(parser: Parser) -> None:
     """Add the options of the command."""
     parser.describe(
-        "Export a run to one file that computes anomaly map and score from an image, and holds the "
-        "threshold and the record. The file is verified: its results on test images must equal "
-        "those of torch, else it is not written.",
+        "Export a run to one file that computes anomaly map and score from an image and contains "
+        "the threshold and the record. It is written only if its results on test images equal "
+        "those of torch.",
         "runs/mine",
         "runs/mine format=openvino --int8 --out part.xml",
     )
@@ -53,12 +53,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Export the run, and print how far the results of the file are from torch's."""
+    """Export the run, and print the difference between the file's results and torch's."""
     from anomalib_rd.inference.runtimes import FORMATS
 
-    take_run(options, "overrides")
-    formats = [word for word in options.overrides if word.startswith("format=")]
-    overrides = [word for word in options.overrides if word not in formats]
+    parse_run_keyword(options, "overrides")
+    formats = [o for o in options.overrides if o.startswith("format=")]
+    overrides = [o for o in options.overrides if o not in formats]
     kind = formats[-1].removeprefix("format=") if formats else "onnx"
     if kind not in FORMATS:
         raise UserError(f"export: format={kind}: choose one of {', '.join(FORMATS)}")
@@ -77,13 +77,13 @@ def run(options: Namespace) -> int:
     trained = read_run(options.run, options.trust)
     data = load_data(trained, overrides, options.trust)
     test_set, train = data.test_set, data.split.train
-    images = torch.stack([test_set[i]["image"] for i in spread(len(test_set), options.images)])
+    images = torch.stack([test_set[i]["image"] for i in spaced(len(test_set), options.images)])
     model = load_model(trained, options.teacher_weights, options.other_teacher)
     name = f"{model.metadata.run or trained.path.stem}{'-int8' if options.int8 else ''}"
     path = options.out or trained.folder / FOLDER / f"{name}{FORMATS[kind]}"
     if options.int8:
-        chosen = [train[i].path for i in spread(len(train), CALIBRATION_IMAGES)]
-        calibration = [read_image(image, data.image_size) for image in chosen]
+        paths = [train[i].path for i in spaced(len(train), CALIBRATION_IMAGES)]
+        calibration = [read_image(image, data.image_size) for image in paths]
         difference, metadata = export_int8(model, path, images, calibration, test_set)
     else:
         difference, metadata = export(model, kind, path, images), model.metadata
@@ -95,7 +95,7 @@ def run(options: Namespace) -> int:
         f"{difference.score:.1e} in scores, {difference.map:.1e} in maps"
     )
     if metadata.int8:
-        print(int8_summary(metadata, len(test_set)))
+        print(_int8_summary(metadata, len(test_set)))
     return 0
 
 
@@ -103,7 +103,7 @@ def load_data(trained: "TrainedRun", overrides: list[str], trust: bool) -> "Anom
     """The run's data.
 
     Raises:
-        UserError: it is not there, or an override is wrong.
+        UserError: it is missing, or an override is wrong.
     """
     from omegaconf import OmegaConf
 
@@ -123,12 +123,12 @@ def load_data(trained: "TrainedRun", overrides: list[str], trust: bool) -> "Anom
         ) from error
 
 
-def spread(total: int, count: int) -> range:
-    """At most ``count`` indices, evenly spread over ``range(total)``."""
+def spaced(total: int, count: int) -> range:
+    """At most ``count`` indices, evenly spaced over ``range(total)``."""
     return range(0, total, max(1, total // count))[:count]
 
 
-def int8_summary(metadata: "Metadata", images: int) -> str:
+def _int8_summary(metadata: "Metadata", images: int) -> str:
     """How quantisation changes the metrics, in percent."""
     assert metadata.int8 is not None
     parts = [

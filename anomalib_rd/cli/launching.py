@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from anomalib_rd.errors import UserError
 
 FOLDER = "ANOMALIB_RD_FOLDER"
-# Held until the process ends; each reserves a share of a GPU.
+# Until the process ends; each reserves a share of a GPU.
 _locks: list[FileLock] = []
 
 
@@ -26,14 +26,14 @@ class AssignGPU(Callback):
     """Gives each job one GPU: the one with the fewest jobs of this user."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Hydra in the process that runs the job."""
-        # A worker that runs a second job keeps its GPU: CUDA would keep the first anyway.
+        """Called by Hydra in the process of the job."""
+        # A worker keeps its GPU for later jobs, because CUDA cannot change it.
         if not _locks and (gpus := visible_gpus()):
             os.environ["CUDA_VISIBLE_DEVICES"] = claim_gpu(gpus)
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs that this process may use, as in ``CUDA_VISIBLE_DEVICES``."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
@@ -43,7 +43,7 @@ def visible_gpus() -> list[str]:
 
 
 def claim_gpu(gpus: list[str], folder: Path | None = None) -> str:
-    """Reserve the first free GPU until this process ends; once all are taken, a second share.
+    """Reserve the first free GPU until this process ends; if none is free, share one.
 
     Args:
         gpus: names of GPUs, at least one.
@@ -67,21 +67,21 @@ def claim_gpu(gpus: list[str], folder: Path | None = None) -> str:
 def lock_folder() -> Path:
     """A folder of this machine that no other user can write to.
 
-    It is the user's runtime folder; if that is missing or not private, one in the cache folder.
+    The user's runtime folder; if it is missing or not private, one in the cache folder.
 
     Raises:
         UserError: neither is private.
     """
     folders = []
-    # PermissionError: its substitute in the temporary folder belongs to another user.
+    # PermissionError: the fallback in the temporary folder belongs to another user.
     with warnings.catch_warnings(), suppress(PermissionError):
         warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set, as in a container
         folders.append(platformdirs.user_runtime_path("anomalib-rd"))
     # Several machines may share a home folder.
     folders.append(platformdirs.user_cache_path("anomalib_rd") / f"locks-{socket.gethostname()}")
     for folder in folders:
-        make_private(folder)
-        if is_private(folder):
+        _make_private(folder)
+        if _is_private(folder):
             return folder
     raise UserError(
         f"no private folder for the locks of GPUs: {' and '.join(map(str, folders))} must belong "
@@ -89,19 +89,19 @@ def lock_folder() -> Path:
     )
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder and its parents for this user alone, unless it exists or cannot be made."""
+def _make_private(folder: Path) -> None:
+    """Create a folder and its parents for this user only; errors are ignored."""
     if not folder.parent.exists():
-        make_private(folder.parent)
+        _make_private(folder.parent)
     with suppress(OSError):
         folder.mkdir(mode=0o700)
 
 
-def is_private(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
     """Whether no other user can write in a folder or replace it.
 
-    It belongs to this user with mode 700. Its parent belongs to this user or root, and others can
-    not write there, or only rename what is theirs. Both are folders, not links.
+    It must belong to this user with mode 700; its parent must belong to this user or root and not
+    be writable for others, unless sticky. Neither may be a link.
     """
     try:
         own, parent = folder.lstat(), folder.parent.lstat()
@@ -119,5 +119,5 @@ def is_private(folder: Path) -> bool:
 
 
 def enter_working_folder() -> None:
-    """Change to the folder of the command, as paths may be relative; runs first in a Ray worker."""
+    """Change to the folder of the command, because paths may be relative; for Ray workers."""
     os.chdir(os.environ[FOLDER])

@@ -1,8 +1,8 @@
-"""Overrides rewritten for Hydra: quoted names and paths, groups of categories, renamed keys.
+"""Overrides rewritten for Hydra: quoted names and paths, renamed keys, categories, points.
 
 In Hydra's grammar ``1.10`` is a number, ``a,b`` a sweep, and ``größe`` an error. In names and paths
-they are text, so these are quoted. Quotes, escapes, interpolations and sweep functions that the
-user typed keep their meaning.
+they are text and are quoted here. Quotes, escapes, interpolations and sweep functions keep their
+meaning.
 """
 
 import re
@@ -40,17 +40,17 @@ NEVER_NULL = _names(
     "data.category sweep name run_dir data.name model.name model.teacher.name "
     "model.teacher.weights hydra.run.dir hydra.sweep.dir hydra.sweep.subdir hydra.job.name"
 )
-"""Keys whose value is a name or a path, and ``null`` a text."""
+"""Keys of names and paths that cannot be null: ``null`` is text."""
 TEXT_KEYS = _names(
     "root name weights folder file filename path dir dirpath subdir save_dir default_root_dir "
     "submitit_folder normal defect masks normal_test project entity group job_type id "
     "experiment_name run_name tracking_uri partition account qos"
 )
-"""Last parts of further keys whose value is a name or a path, or null."""
+"""Last parts of the other keys of names and paths, which can be null."""
 LIST_KEYS = {"category", "textures", "tags", "searchpath"}
-"""Last parts of keys that take one name or ``[a,b]``."""
+"""Last parts of keys that take a name or a list ``[a,b]``."""
 NEVER_SWEPT = {"sweep", "run_dir"}
-"""Keys of the multirun itself: a comma in their value is part of a name."""
+"""Keys of the multirun itself: a comma in their value is text."""
 FLAGS_WITH_VALUE = _names(
     "-cd --config-dir -cp --config-path -cn --config-name -c --cfg -p --package -i --info "
     "--experimental-rerun"
@@ -121,11 +121,11 @@ def quote_overrides(arguments: list[str], multirun: bool | None = None) -> list[
     """Quote names and paths, and complete what Hydra would not accept.
 
     ``trainer.X`` of an argument that only Lightning knows becomes ``++trainer.X``. ``~GROUP`` and
-    ``GROUP=null`` become ``GROUP=none`` where the group has this choice, such as ``logger``.
+    ``GROUP=null`` become ``GROUP=none`` if the group has this choice, such as ``logger``.
 
     Args:
         arguments: as typed.
-        multirun: whether commas separate the values of a sweep; None: if a flag says so.
+        multirun: whether commas separate the values of a sweep; None: decided by the flags.
 
     Raises:
         UserError: a key of an older version, naming the new one.
@@ -133,20 +133,19 @@ def quote_overrides(arguments: list[str], multirun: bool | None = None) -> list[
     if multirun is None:
         multirun = is_multirun(arguments)
     values = {i + 1 for i, argument in enumerate(arguments) if argument in FLAGS_WITH_VALUE}
-    return [a if i in values else quote_override(a, multirun) for i, a in enumerate(arguments)]
+    return [a if i in values else _quote_override(a, multirun) for i, a in enumerate(arguments)]
 
 
 def is_multirun(arguments: list[str]) -> bool:
-    """Whether the arguments ask Hydra for several jobs."""
+    """Whether the arguments request several jobs."""
     # argparse accepts any unambiguous beginning of a flag.
-    flags = any(word == "-m" or re.fullmatch(r"--mu\w*", word) for word in arguments)
-    modes = [word.rpartition("=")[2] for word in arguments if "hydra.mode=" in word]
+    flags = any(a == "-m" or re.fullmatch(r"--mu\w*", a) for a in arguments)
+    modes = [a.rpartition("=")[2] for a in arguments if "hydra.mode=" in a]
     return flags or modes[-1:] == ["MULTIRUN"]
 
 
-def quote_override(argument: str, multirun: bool) -> str:
-    """One argument, see `quote_overrides`."""
-    require_current_name(argument)
+def _quote_override(argument: str, multirun: bool) -> str:
+    _require_current_name(argument)
     group, _, choice = argument.removeprefix("~").partition("=")
     removed = argument.startswith("~")
     if (removed or choice == "null") and (conf_dir() / group / "none.yaml").is_file():
@@ -158,7 +157,7 @@ def quote_override(argument: str, multirun: bool) -> str:
     last = key.rpartition(".")[2]
     if not at and (key in NEVER_NULL or last in LIST_KEYS or ("." in key and last in TEXT_KEYS)):
         if multirun and key not in NEVER_SWEPT and not key.startswith("hydra."):
-            value = quote_sweep(key, value)
+            value = _quote_sweep(key, value)
         else:
             # Without a sweep, commas separate the categories of a list.
             parts = [*split(value)]
@@ -170,12 +169,7 @@ def quote_override(argument: str, multirun: bool) -> str:
     return f"{prefix}{key}{at}={value}"
 
 
-def require_current_name(argument: str) -> None:
-    """Refuse a key or choice of an older version.
-
-    Raises:
-        UserError: naming its replacement.
-    """
+def _require_current_name(argument: str) -> None:
     key, _, value = argument.lstrip("+~").partition("=")
     old = f"{key}={value}" if f"{key}={value}" in RENAMED else key
     if old in RENAMED:
@@ -187,7 +181,7 @@ def require_current_config(source: object, config: Mapping[Any, Any]) -> None:
     """Refuse a config with keys of an older version, which would have no effect.
 
     Args:
-        source: where it is from, for the message.
+        source: file of the config, for the message.
         config: in plain types.
 
     Raises:
@@ -204,16 +198,15 @@ def require_current_config(source: object, config: Mapping[Any, Any]) -> None:
 
 
 def override_key(argument: str) -> str | None:
-    """The key that an override sets, without prefix and package; None if it sets none."""
+    """The key that an override sets, without prefix and package; None if it is no override."""
     match = OVERRIDE.fullmatch(argument)
     return match["key"] if match else None
 
 
-def quote_sweep(key: str, value: str) -> str:
-    """The values of a sweep, each quoted by `quote_value`."""
+def _quote_sweep(key: str, value: str) -> str:
     if call := SWEEP_OF_ELEMENTS.fullmatch(value):
         elements = [
-            part if re.match(r"(reverse|shuffle)\s*=", part) else quote_sweep(key, part)
+            part if re.match(r"(reverse|shuffle)\s*=", part) else _quote_sweep(key, part)
             for part in split(call[2])
         ]
         return f"{call[1]}({','.join(elements)})"
@@ -223,7 +216,7 @@ def quote_sweep(key: str, value: str) -> str:
 
 
 def quote_value(key: str, value: str) -> str:
-    """A name or path in Hydra's grammar, unless it is quoted or null."""
+    """Quote a name or path for Hydra, unless it is quoted or null."""
     if not value or QUOTED.fullmatch(value):
         return value
     if value.lower() == "null" and key not in NEVER_NULL:
@@ -271,11 +264,7 @@ def split(text: str) -> Iterator[str]:
 
 
 def require_text(key: str, value: object) -> None:
-    """Refuse a number that a config file has in place of a name.
-
-    Raises:
-        UserError: such as ``category: 1.10``, which YAML reads as 1.1.
-    """
+    """Refuse a number in place of a name, such as ``category: 1.10``, which YAML reads as 1.1."""
     if isinstance(value, bool | int | float):
         raise UserError(f"{key}: a config file has the number {value} here; quote the name there")
 
@@ -283,11 +272,12 @@ def require_text(key: str, value: object) -> None:
 def expand_categories(arguments: list[str]) -> list[str]:
     """Replace groups and lists of categories by the names of the categories.
 
-    With ``-m`` each makes a job; with ``data.unified=true`` they are the list of one model. They
-    are taken from the command line, else from the sweep of a study, else from the data set.
+    With ``-m`` there is a job for each; with ``data.unified=true`` they are the list of one model.
+    The categories are those of the command line, else of the study, else of the data set.
 
     Raises:
-        UserError: several data sets, ``data.unified`` swept, unknown categories, a set of one.
+        UserError: several data sets, ``data.unified`` swept, unknown categories, a unified model
+            of one category.
     """
     multirun = is_multirun(arguments)
     arguments = quote_overrides(arguments, multirun)
@@ -336,13 +326,13 @@ def expand_categories(arguments: list[str]) -> list[str]:
 
 
 def category_names(override: Any) -> list[str]:
-    """All names in an override of the category, also in its lists and sweeps."""
+    """All category names in an override, including lists and sweeps."""
 
     def names(value: Any) -> Iterator[str]:
         if isinstance(value, list):
             for item in value:
                 yield from names(item)
-        else:  # Hydra keeps a text in a sweep with its quotes
+        else:  # in a sweep Hydra keeps the quotes of a text
             yield str(getattr(value, "text", value))
 
     swept = override.is_sweep_override()
@@ -350,7 +340,7 @@ def category_names(override: Any) -> list[str]:
 
 
 def register_points(arguments: Sequence[str]) -> None:
-    """Make the points of the chosen study a config group, so that Hydra composes and sweeps them.
+    """Make the points of the chosen study a config group, which Hydra composes and sweeps.
 
     ``hydra.sweeper.params.point`` of a study maps the name of each point to its overrides.
     Launchers pass Hydra's config store on to the processes of the jobs.
@@ -363,19 +353,19 @@ def register_points(arguments: Sequence[str]) -> None:
     store = ConfigStore.instance()
     store.repo.pop(POINT, None)
     studies = [argument.partition("=")[2] for argument in arguments if argument[:6] == "study="]
-    for place in (conf_dir(), config_folder(arguments)):
-        path = Path(place or "", "study", f"{studies[-1] if studies else ''}.yaml")
-        if place and path.is_file():
+    for folder in (conf_dir(), config_folder(arguments)):
+        path = Path(folder or "", "study", f"{studies[-1] if studies else ''}.yaml")
+        if folder and path.is_file():
             points = OmegaConf.select(OmegaConf.load(path), f"hydra.sweeper.params.{POINT}") or {}
             for name, overrides in points.items():
-                store.store(str(name), point_config(overrides), POINT, "_global_")
+                store.store(str(name), _point_config(overrides), POINT, "_global_")
     for argument in arguments:
         if argument.startswith(f"{POINT}=") and POINT not in store.repo:
             raise UserError(f"{argument}: needs a study with points, study=NAME")
 
 
-def point_config(overrides: Sequence[str]) -> dict[str, Any]:
-    """The overrides of a point as the content of a config file: defaults list and keys."""
+def _point_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """The overrides of a point as a config: defaults list and keys."""
     defaults: list[Any] = []
     keys = OmegaConf.create()
     quoted = quote_overrides(list(overrides), multirun=False)

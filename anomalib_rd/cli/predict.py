@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_rd.cli.common import Parser, add_run_arguments, number, take_run
+from anomalib_rd.cli.common import Parser, add_run_arguments, number, parse_run_keyword
 from anomalib_rd.errors import UserError
 from anomalib_rd.reports.formatting import format_count
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anomalib_rd.inference.predict import Output, Table
 
 PRINTED_IMAGES = 20
-MAX_PENDING = 32  # pictures that wait to be written
+MAX_PENDING = 32  # pictures waiting to be written
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Results:
     def summary(
         self, detector: "Detector", images: Iterable[Path], seconds: float, complete: bool
     ) -> dict[str, Any]:
-        """The content of ``predictions.json``; ``not_judged`` lists images not reached."""
+        """The content of ``predictions.json``; ``not_judged`` lists images not scored yet."""
         threshold = detector.threshold
         reached = {one["path"] for one in (*self.rows, *self.failed)}
         return {
@@ -112,13 +112,13 @@ def run(options: Namespace) -> int:
         KeyboardInterrupt: interrupted; the table holds the images scored so far. SIGTERM raises
             SystemExit likewise.
     """
-    take_run(options, "images")
-    check_options(options)
+    parse_run_keyword(options, "images")
+    _check_options(options)
     from anomalib_rd.inference.predict import Output, Table, find_images
 
     images = find_images(options.images)
-    make_folder(options.out)
-    detector = load_detector(options)
+    _make_folder(options.out)  # before any image is scored
+    detector = _load_detector(options)
     output = Output(
         folder=options.out,
         heatmaps=not options.no_heatmaps,
@@ -128,7 +128,7 @@ def run(options: Namespace) -> int:
     )
     results, started = Results(), time.perf_counter()
     try:
-        with closing(Table(output.folder)) as table, sigterm_as_exception():
+        with closing(Table(output.folder)) as table, _sigterm_as_exception():
             score_images(detector, images, output, table, options.batch_size, results)
     except BaseException as stop:
         seconds = time.perf_counter() - started
@@ -142,15 +142,15 @@ def run(options: Namespace) -> int:
         raise
     seconds = time.perf_counter() - started
     output.write_facts(results.summary(detector, images, seconds, complete=True))
-    print_results(results, detector, seconds)
+    _print_results(results, detector, seconds)
     print(f"written to {output.folder}")
     return 1 if results.failed or results.not_drawn else 0
 
 
-def check_options(options: Namespace) -> None:
+def _check_options(options: Namespace) -> None:
     """Refuse contradictory options before anything is loaded; set the output folder."""
-    # For symmetry with run=RUN.
-    options.images = [word.removeprefix("images=") for word in options.images]
+    # Accept images=PATH, like run=RUN.
+    options.images = [path.removeprefix("images=") for path in options.images]
     if not all(options.images):
         raise UserError("predict: an empty path in IMAGES; '.' is the current folder")
     rate = options.false_positive_rate
@@ -161,8 +161,7 @@ def check_options(options: Namespace) -> None:
     options.out = options.out or Path("predictions", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
 
 
-def make_folder(out: Path) -> None:
-    """Make the output folder, before any image is scored in vain."""
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,8 +170,8 @@ def make_folder(out: Path) -> None:
         raise UserError(f"--out {out}: no permission to write; choose another folder")
 
 
-def load_detector(options: Namespace) -> "Detector":
-    """The model of a run, or of an exported file (without torch where its runtime needs none)."""
+def _load_detector(options: Namespace) -> "Detector":
+    """The model of a run or of an exported file, which may not need torch."""
     from anomalib_rd.inference.runtimes import is_exported, load_exported
 
     own = {
@@ -194,8 +193,8 @@ def load_detector(options: Namespace) -> "Detector":
 
 
 @contextmanager
-def sigterm_as_exception() -> Iterator[None]:
-    """SIGTERM raises SystemExit inside the block, so that results can still be written."""
+def _sigterm_as_exception() -> Iterator[None]:
+    """SIGTERM raises SystemExit inside the block, so that results are still written."""
 
     def stop(*_: Any) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -218,7 +217,7 @@ def score_images(
     batch_size: int,
     results: Results,
 ) -> None:
-    """Score the images and write rows and pictures as they come; a failed image stops no other.
+    """Score the images, and write rows and pictures immediately; errors do not stop the others.
 
     Args:
         detector: the model.
@@ -226,7 +225,7 @@ def score_images(
         output: writes pictures.
         table: writes rows.
         batch_size: images per forward pass.
-        results: filled in place, to be complete however this ends.
+        results: filled in place, so that they are complete after an interruption.
 
     Raises:
         OSError: the table cannot be written.
@@ -279,8 +278,8 @@ def score_images(
                 finish(path, picture)
 
 
-def print_results(results: Results, detector: "Detector", seconds: float) -> None:
-    """Print the table of a few images, the totals, and the errors."""
+def _print_results(results: Results, detector: "Detector", seconds: float) -> None:
+    """Print the rows of a few images, the totals, and the errors."""
     from anomalib_rd.results.files import printable
 
     rows, threshold = results.rows, detector.threshold

@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="variant to compare with, or a part of only its name (default: the first of model "
+        help="variant to compare with, or a unique part of its name (default: the first of model "
         "rd4ad, else the first)",
     )
     parser.add_argument(
@@ -86,11 +86,11 @@ def run(options: Namespace) -> int:
             print(line)
     status = 1 if find_unreadable(*folders) else 0
     if options.wandb:
-        status = max(status, log_to_wandb(report, folders[0], options.project, options.entity))
+        status = max(status, _log_to_wandb(report, folders[0], options.project, options.entity))
     return status
 
 
-def log_to_wandb(report: "Report", sweep: Path, project: str | None, entity: str | None) -> int:
+def _log_to_wandb(report: "Report", sweep: Path, project: str | None, entity: str | None) -> int:
     """Log the summary run of a sweep; 1 if W&B did not accept it, else 0."""
     from anomalib_rd.results.record import RESULT
     from anomalib_rd.tracking.sweep_summary import (
@@ -115,7 +115,7 @@ def log_to_wandb(report: "Report", sweep: Path, project: str | None, entity: str
 def write_report_page(folder: Path) -> str:
     """Write ``report.html`` into a run's or a sweep's folder; returns the line to print.
 
-    Errors are reported as one line: the results are on disk already.
+    Errors are printed as one line, because the results are on disk already.
     """
     from anomalib_rd.cli.errors import error_line
     from anomalib_rd.reports.page import PAGE, build_page

@@ -1,8 +1,8 @@
 """``anomalib-rd train --from RESULT``: reproduce a recorded run and compare the metrics.
 
-Besides its record the new run writes ``reproduction.json``: ``record, sha256`` of the original,
-``overrides``, ``differences`` of machine, software and images (a line each), and the ``metrics``
-that differ (``{name: [original, new]}``).
+The new run also writes ``reproduction.json``: ``record, sha256`` of the original, ``overrides``,
+``differences`` of machine, software and images (a line each), and the ``metrics`` that differ
+(``{name: [original, new]}``).
 """
 
 import logging
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run that is to be reproduced.
+    """A run to reproduce.
 
     Attributes:
         path: of its record.
@@ -68,7 +68,7 @@ class Reproduction:
 
 
 def split_options(arguments: list[str]) -> tuple[Namespace, list[str]]:
-    """The options ``records`` (at most one), ``trust, other_teacher``, and the words for Hydra.
+    """The options ``records`` (at most one), ``trust, other_teacher``, and Hydra's arguments.
 
     Raises:
         UserError: ``--from`` without a record or twice, or its options without it.
@@ -77,22 +77,22 @@ def split_options(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser.add_argument(FLAG, dest="records", action="append", default=[])
     parser.add_argument(TRUST, action="store_true")
     parser.add_argument(OTHER_TEACHER, action="store_true")
-    options, words = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     if not options.records and (options.trust or options.other_teacher):
         raise UserError(f"train: {TRUST} and {OTHER_TEACHER} require {FLAG} RESULT")
     if len(options.records) > 1 or "" in options.records:
         raise UserError(f"train: {FLAG} takes one record: {FLAG} RUN/{RESULT}")
-    return options, words
+    return options, rest
 
 
-def read_reproduction(options: Namespace, words: list[str]) -> Reproduction:
-    """Read the record of a run that is to be reproduced.
+def read_reproduction(options: Namespace, arguments: list[str]) -> Reproduction:
+    """Read the record of a run to reproduce.
 
     Raises:
-        UserError: ``-m``, or no record, or one without its config as written, or of one of several
-            categories, or one that could execute foreign code without ``--trust``.
+        UserError: ``-m``; no record; a record without ``config_as_written``, of one category of a
+            unified run, or that could execute foreign code without ``--trust``.
     """
-    if {"-m", "--multirun"} & set(words):
+    if {"-m", "--multirun"} & set(arguments):
         raise UserError(f"train: {FLAG} reproduces one run; omit -m")
     path, trust = expand_home(options.records[0]), options.trust
     path = path / RESULT if path.is_dir() else path
@@ -104,7 +104,7 @@ def read_reproduction(options: Namespace, words: list[str]) -> Reproduction:
             f"{path}: has no config_as_written, like the records of older versions; run its "
             f"command instead: {command or 'not recorded'}"
         )
-    # By "defaults" Hydra would read other files; "hydra" belongs to this machine.
+    # "defaults" would make Hydra read other files; "hydra" belongs to this machine.
     for key in {"defaults", "hydra"} & set(written):
         raise UserError(f"{path}: unexpected key {key!r} in its config_as_written")
     require_current_config(path, written)
@@ -114,60 +114,60 @@ def read_reproduction(options: Namespace, words: list[str]) -> Reproduction:
     require_mappings(path, written)
     if written["data"].get("unified") and "categories" not in record:
         raise UserError(
-            f"{path}: one category of a run of several; give the {RESULT} of the run itself"
+            f"{path}: one category of a unified run; give the {RESULT} of the run itself"
         )
-    overrides = [words[index] for index in parse_overrides(words)]
+    overrides = [arguments[index] for index in parse_overrides(arguments)]
     return Reproduction(path, record, overrides, trust, options.other_teacher)
 
 
 @contextmanager
-def as_primary(reproduction: Reproduction, words: list[str]) -> Iterator[list[str]]:
-    """Words for Hydra that make the recorded config the primary one, while the block lasts.
+def use_recorded_config(reproduction: Reproduction, arguments: list[str]) -> Iterator[list[str]]:
+    """Hydra's arguments that make the recorded config the primary one, inside the block.
 
-    Groups among the overrides replace the recorded part by today's choice.
+    Groups among the overrides replace the recorded part by the current choice.
 
     Raises:
         UserError: a value of the wrong type, or a group that is not in the record.
     """
     config = OmegaConf.create(reproduction.record["config_as_written"])
     config.run_dir = "${hydra:runtime.output_dir}"
-    overrides = parse_overrides(words)
+    overrides = parse_overrides(arguments)
     groups = {i: o for i, o in overrides.items() if is_group(o.key_or_group)}
     if groups:
-        today = compose_config([words[i] for i in groups])
+        current = compose_config([arguments[i] for i in groups])
         for index, override in groups.items():
             key = override.key_or_group.replace("/", ".")
             if not isinstance(OmegaConf.select(config, key), DictConfig):
-                raise UserError(f"{words[index]}: not a group of the recorded config")
-            OmegaConf.update(config, key, OmegaConf.select(today, key), merge=False)
+                raise UserError(f"{arguments[index]}: not a group of the recorded config")
+            OmegaConf.update(config, key, OmegaConf.select(current, key), merge=False)
     check_types([o for i, o in overrides.items() if i not in groups], config)
     config["hydra"] = OmegaConf.load(conf_dir() / "train.yaml").hydra
-    # Hydra knows only the choices of what it composes itself: here nothing.
+    # Hydra does not compose the recorded groups, so it does not know their choices.
     choices = dict(reproduction.record.get("choices") or {})
     choices |= {o.key_or_group: str(o.value()) for o in groups.values()}
     OmegaConf.update(config, "hydra.runtime.choices", choices, force_add=True)
     with TemporaryDirectory() as folder:
         OmegaConf.save(config, Path(folder, "train.yaml"))
-        yield ["--config-path", folder, *(w for i, w in enumerate(words) if i not in groups)]
+        yield ["--config-path", folder, *(a for i, a in enumerate(arguments) if i not in groups)]
 
 
 def report_differences(reproduction: Reproduction, cfg: DictConfig) -> list[str]:
     """Compare machine, software and images with the record, and warn of each difference.
 
     Raises:
-        UserError: a masked value was not given again, the teacher differs, or the config would
-            execute foreign code.
+        UserError: a masked value was not set, the teacher differs, or the config would execute
+            foreign code.
     """
     from anomalib_rd.data import dataset_fingerprint
     from anomalib_rd.training.build import make_data
 
     path, record = reproduction.path, reproduction.record
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    require_safe(reproduction, resolved)
-    for key in masked_keys(resolved):
+    _require_safe(reproduction, resolved)
+    for key in _masked_keys(resolved):
         raise UserError(f"{key}: masked in the record as a credential; set {key}=...")
-    require_recorded_teacher(reproduction, cfg)
-    differences = [*provenance_differences(record.get("provenance") or {})]
+    _require_recorded_teacher(reproduction, cfg)
+    differences = [*_provenance_differences(record.get("provenance") or {})]
     data = make_data(cfg)
     if dataset_fingerprint(data.split, data.root) != record["data"]["fingerprint"]:
         differences.append(f"the images in {data.root} are not the recorded ones (fingerprint)")
@@ -176,12 +176,8 @@ def report_differences(reproduction: Reproduction, cfg: DictConfig) -> list[str]
     return differences
 
 
-def require_safe(reproduction: Reproduction, resolved: Mapping[str, Any]) -> None:
-    """Check the resolved config, before anything is made from it.
-
-    Raises:
-        UserError: it would execute foreign code, and the user does not trust the record.
-    """
+def _require_safe(reproduction: Reproduction, resolved: Mapping[str, Any]) -> None:
+    """Refuse a resolved config that could execute foreign code, unless the user trusts it."""
     if reproduction.trust:
         return
     path = reproduction.path
@@ -193,22 +189,19 @@ def require_safe(reproduction: Reproduction, resolved: Mapping[str, Any]) -> Non
     require_existing_data(path, resolved, given)
 
 
-def masked_keys(config: Any, key: str = "") -> Iterator[str]:
-    """The keys whose values were not recorded because they mean a credential."""
+def _masked_keys(config: Any, key: str = "") -> Iterator[str]:
+    """The keys whose values were not recorded, as credentials."""
     if isinstance(config, Mapping):
         for name, value in config.items():
-            yield from masked_keys(value, f"{key}.{name}" if key else str(name))
+            yield from _masked_keys(value, f"{key}.{name}" if key else str(name))
     elif config == MASK:
         yield key
 
 
-def require_recorded_teacher(reproduction: Reproduction, cfg: DictConfig) -> None:
+def _require_recorded_teacher(reproduction: Reproduction, cfg: DictConfig) -> None:
     """Refuse weights that differ from the record's under the same name.
 
-    Random ones follow from the seed, and a teacher of another name is intended.
-
-    Raises:
-        UserError: without ``--other-teacher``.
+    Random weights follow from the seed, and a teacher of another name is intended.
     """
     from anomalib_rd.networks.teacher import state_sha256
 
@@ -226,8 +219,8 @@ def require_recorded_teacher(reproduction: Reproduction, cfg: DictConfig) -> Non
     )
 
 
-def provenance_differences(recorded: Mapping[str, Any]) -> Iterator[str]:
-    """Versions, CPU and commit that differ from the recorded ones."""
+def _provenance_differences(recorded: Mapping[str, Any]) -> Iterator[str]:
+    """Differences of versions, CPU and commit, a line each."""
     software = recorded.get("software") or {}
     pairs: dict[str, tuple[Any, Any]] = {
         name: (software.get(name), now) for name, now in software_versions().items()
@@ -243,7 +236,7 @@ def provenance_differences(recorded: Mapping[str, Any]) -> Iterator[str]:
 def report_reproduction(reproduction: Reproduction, run_dir: Path, differences: list[str]) -> None:
     """Print whether the metrics equal the recorded ones, and write ``reproduction.json``."""
     new, recorded = read_record(run_dir)["metrics"], reproduction.record["metrics"]
-    # As JSON, where NaN is null, and so equal to NaN.
+    # As JSON, where NaN is null and thus equal to NaN.
     pairs = {n: to_json_types([recorded.get(n), new.get(n)]) for n in {**recorded, **new}}
     metrics = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     write_json(

@@ -51,23 +51,23 @@ def run(options: Namespace) -> int:
         runs = [asdict(state) | {"name": names.get(state.run)} for state in states]
         print(json.dumps({"totals": totals, "seconds_left": left, "runs": runs}, indent=2))
         return 1 if totals["failed"] else 0
-    print_states(states, names, now)
+    _print_states(states, names, now)
     parts = [f"{number} {state}" for state, number in totals.items() if number]
     line = f"{format_count(len(states), 'run')}: {', '.join(parts)}"
     if left is not None:
         line += f"; about {format_duration(left)} left" if left else "; nothing left to run"
     print(line)
-    if warning := crowding(states):
+    if warning := oversubscription_warning(states):
         print(warning)
     return 1 if totals["failed"] else 0
 
 
-def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: float) -> None:
+def _print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: float) -> None:
     """Print a table of the runs.
 
     Args:
         states: of `read_states`.
-        names: of `job_names`; runs without one are shown by their folder.
+        names: of `job_names`; a run without one is listed by its folder.
         now: seconds since the epoch.
     """
     from rich.console import Console
@@ -78,7 +78,7 @@ def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: fl
     for column in table.columns:
         column.overflow = "fold"
     for state in states:
-        parts = [details(state, now)]
+        parts = [_details(state, now)]
         if state.run in names and state.state in ("failed", "interrupted", "running"):
             parts.append(f"in {state.run}")
         table.add_row(
@@ -86,12 +86,11 @@ def print_states(states: "Sequence[RunState]", names: Mapping[str, str], now: fl
             Text(state.state, style=COLOURS.get(state.state, "")),
             Text(", ".join(filter(None, parts))),
         )
-    # In a file or pipe rich assumes 80 columns, too few for the names of folders.
+    # In files and pipes rich assumes 80 columns, too few for folder names.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def details(state: "RunState", now: float) -> str:
-    """Duration, reason or progress of a run, depending on its state."""
+def _details(state: "RunState", now: float) -> str:
     if state.state == "done":
         return "" if state.seconds is None else f"in {format_duration(state.seconds)}"
     if state.state in ("failed", "partial"):
@@ -109,8 +108,8 @@ def details(state: "RunState", now: float) -> str:
     return ", ".join(parts)
 
 
-def crowding(states: "Sequence[RunState]") -> str | None:
-    """A warning if runs on this machine have more threads than cores, and use all of these."""
+def oversubscription_warning(states: "Sequence[RunState]") -> str | None:
+    """A warning if runs on this machine have more threads than cores and use all cores."""
     pids = {
         state.running.pid
         for state in states

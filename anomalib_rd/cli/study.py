@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """Add the options of the command."""
     parser.describe(
-        "A study is a question with its budget, conf/study/NAME.yaml. It is run, and resumed, by "
-        "`anomalib-rd train -m study=NAME sweep=study-NAME`.",
+        "A study is a question with its variants and budget, conf/study/NAME.yaml. Run or resume "
+        "it with `anomalib-rd train -m study=NAME sweep=study-NAME`.",
         "plan mask trainer.max_epochs=20",
         "record multirun/study-mask",
     )
@@ -55,9 +55,9 @@ def run(options: Namespace) -> int:
 
 
 def list_study_jobs(name: str, arguments: list[str]) -> "list[Job]":
-    """The jobs of a study, composed as its multirun composes them.
+    """The jobs of a study, composed as in its multirun.
 
-    The data's folder is read only if a group of categories is given.
+    The data's folder is read only for a group of categories.
 
     Raises:
         UserError: a value of the wrong type, an unknown category, a search.

@@ -1,4 +1,4 @@
-"""Multiruns: their jobs, and what happens at their start and end."""
+"""Multiruns: their jobs, the checks before they start, the report at the end."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ SINGLE_RUN_VARIABLES = (
     *("WANDB_RUN_ID", "WANDB_NAME", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM"),
 )
 VALUE_ONLY = ("data.category", "model")
-"""Keys that a job's label leaves out: their values are clear enough."""
+"""Keys that a label omits, because their values are clear."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Job:
 
     Attributes:
         folder: relative to the sweep's.
-        overrides: its config is composed from them.
+        overrides: of its config.
         digest: of its config.
         complete: whether its folder holds the finished run.
         config: as the job will receive it.
-        changed: whether the images of that run have changed on disk since.
+        changed: whether the images of the finished run have changed on disk.
     """
 
     folder: str
@@ -63,11 +63,11 @@ class Job:
 
 
 class SweepCallback(Callback):
-    """Lists the jobs of a multirun at its start, announces each, and reports at the end.
+    """Lists the jobs of a multirun at its start, logs the start of each, and reports at the end.
 
     Attributes:
-        sweep: name of the multirun of this process, None outside of one.
-        folder: the multirun's folder, None outside of one.
+        sweep: name of the multirun of this process, or None.
+        folder: of the multirun, or None.
     """
 
     sweep: ClassVar[str | None] = None
@@ -79,7 +79,7 @@ class SweepCallback(Callback):
         self.shared_overrides: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Hydra before it makes the jobs, in the process that launches them."""
+        """Called by Hydra in the launching process, before it makes the jobs."""
         SweepCallback.sweep = str(config.sweep)
         SweepCallback.folder = str(config.hydra.sweep.dir)
         folder = Path(config.hydra.sweep.dir)
@@ -89,14 +89,14 @@ class SweepCallback(Callback):
             line = explain(error)
             if line is None:
                 raise
-            # Hydra would turn it into a warning and continue.
+            # Hydra would only warn and continue.
             print(f"anomalib-rd: {line}", file=sys.stderr)
             raise SystemExit(2) from error
         if jobs and all(job.complete for job in jobs):
             print(f"anomalib-rd: all {len(jobs)} runs of {folder} are complete: nothing to run")
             self.on_multirun_end(config)
             raise SystemExit(0)
-        go_offline_without_login(config, folder)
+        _go_offline_without_login(config, folder)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra in the process that runs the job."""
@@ -111,14 +111,14 @@ class SweepCallback(Callback):
         # In a search only the sweeper may know the number of jobs.
         trials = config.hydra.sweeper.get("n_trials")
         number = f"{config.hydra.job.num + 1}" + (f"/{trials}" if trials else "")
-        own = [word for word in config.hydra.overrides.task if word not in self.shared_overrides]
+        own = [o for o in config.hydra.overrides.task if o not in self.shared_overrides]
         log.info("[%s] %s", number, label(own))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by Hydra after the last job; exits with status 1 if a job failed.
 
         Raises:
-            SystemExit: 1: a job failed; 2: the report cannot be written.
+            SystemExit: 1: a job failed; 2: the report could not be written.
         """
         from anomalib_rd.reports.report import print_report, read_report, write_report
         from anomalib_rd.results.sweeps import find_started_runs, read_state
@@ -145,7 +145,7 @@ class SweepCallback(Callback):
                 print(page)
         if report_error is not None:
             print(f"anomalib-rd: {explain(report_error) or report_error}", file=sys.stderr)
-            # Without a complete run there is no report, which is no further error.
+            # Without a complete run there is no report: not another error.
             if not failed and any(state.state in ("done", "partial") for state in states):
                 raise SystemExit(2) from report_error
         if failed:
@@ -170,30 +170,30 @@ class SweepCallback(Callback):
         check_config(config)
         if config.hydra.sweeper.get("params"):
             with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
-                config.hydra.sweeper.params = quoted_params(config)
+                config.hydra.sweeper.params = _quoted_params(config)
         if config.optimized_metric is not None:
-            # Later the sweeper would see only a trial without a value, and no reason.
+            # Later the sweeper would report a trial without a value, but not the reason.
             check_model_selection(config)
         self.shared_overrides = list(config.hydra.overrides.task)
-        local = runs_locally(config.hydra.launcher)
+        local = _runs_locally(config.hydra.launcher)
 
         def require_first_data(job: Job) -> None:
             if local and not job.complete:
-                find_categories(job.config.data)
+                _find_categories(job.config.data)
 
-        # Composing many jobs takes a minute; a missing data set is found before.
+        # Composing many jobs takes a minute: report a missing data set before.
         jobs = list_jobs(config, require_first_data)
         if jobs is None:
             return None
-        require_own_ids(jobs)
+        _require_own_ids(jobs)
         if local:
-            require_data(jobs)
+            _require_data(jobs)
         self.runs = [job.folder for job in jobs]
         overrides = {job.folder: mask_arguments(job.overrides) for job in jobs}
         self.labels = labels(overrides)
         others = set(find_started_runs(folder)) - set(self.runs)
         if others:
-            print(f"anomalib-rd: {folder} also holds {len(others)} runs of other configs")
+            print(f"anomalib-rd: {folder} also contains {len(others)} runs of other configs")
         changed = [job.folder for job in jobs if job.changed]
         if changed:
             print(f"anomalib-rd: {changed_data_warning(folder, changed)}", file=sys.stderr)
@@ -202,10 +202,10 @@ class SweepCallback(Callback):
 
 
 def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) -> list[Job] | None:
-    """The jobs that Hydra is about to launch, with the folders and configs that they will have.
+    """The jobs that Hydra is about to launch, with their folders and configs.
 
     Args:
-        config: of the multirun, Hydra's own part included.
+        config: of the multirun, including Hydra's own part.
         first: called with the first job, before the others are composed.
 
     Returns:
@@ -224,37 +224,37 @@ def list_jobs(config: DictConfig, first: Callable[[Job], None] | None = None) ->
         return None
     sweep = Path(config.hydra.sweep.dir)
     loader = GlobalHydra.instance().config_loader()
-    # As typed: an interpolation in them is resolved in the job.
+    # Unresolved: the job resolves interpolations.
     typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    words = [*(f"{key}={value}" for key, value in quoted_params(config).items()), *typed]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    overrides = [*(f"{key}={value}" for key, value in _quoted_params(config).items()), *typed]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     jobs: dict[str, Job] = {}
     # Hydra composes ten jobs a second.
     quiet = len(batch) < 30 or not sys.stderr.isatty()
     bar = track(batch, "composing the jobs", console=Console(stderr=True), disable=quiet)
-    for number, overrides in enumerate(bar):
-        composed = loader.load_sweep_config(config, list(overrides))
-        with as_launched(composed, number) as (folder, task):
+    for number, job_overrides in enumerate(bar):
+        composed = loader.load_sweep_config(config, list(job_overrides))
+        with _launched_job(composed, number) as (folder, task):
             check_config(task)
             complete = is_complete_run(sweep / folder, task)
             changed = complete and data_changed(sweep / folder, task)
-            job = Job(folder, overrides, config_digest(task), complete, task, changed)
+            job = Job(folder, job_overrides, config_digest(task), complete, task, changed)
             if first is not None and not jobs:
                 first(job)
         if job.digest != jobs.setdefault(folder, job).digest:
             raise UserError(
-                f"{sweep / folder}: two jobs would share this folder ({' '.join(overrides)} and "
-                f"{' '.join(jobs[folder].overrides)}); do not set hydra.sweep.subdir"
+                f"{sweep / folder}: two jobs would share this folder ({' '.join(job.overrides)} "
+                f"and {' '.join(jobs[folder].overrides)}); do not set hydra.sweep.subdir"
             )
     return list(jobs.values())
 
 
 @contextmanager
-def as_launched(config: DictConfig, number: int) -> Iterator[tuple[str, DictConfig]]:
-    """A job's folder relative to the sweep's, and its config as the job will receive it.
+def _launched_job(config: DictConfig, number: int) -> Iterator[tuple[str, DictConfig]]:
+    """The job's folder relative to the sweep's, and its config as the job will receive it.
 
-    The config can be resolved inside the block, where Hydra's own values are known.
+    The config can be resolved inside the block, where Hydra's values are set.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -275,8 +275,8 @@ def as_launched(config: DictConfig, number: int) -> Iterator[tuple[str, DictConf
         hydra.cfg = before
 
 
-def quoted_params(config: DictConfig) -> dict[str, Any]:
-    """The sweep's values in a config, with names and paths quoted as on the command line."""
+def _quoted_params(config: DictConfig) -> dict[str, Any]:
+    """The sweep's values in a config, quoted as on the command line."""
     params = config.hydra.sweeper.get("params") or {}
     quoted: dict[str, Any] = {}
     for key, value in params.items():
@@ -288,11 +288,11 @@ def quoted_params(config: DictConfig) -> dict[str, Any]:
     return quoted
 
 
-def require_data(jobs: list[Job]) -> None:
+def _require_data(jobs: list[Job]) -> None:
     """Check that images are found, before every job fails for the same reason.
 
     Raises:
-        UserError: a missing data set or category, or images cannot be listed in any category.
+        UserError: a missing data set or category, or no category has readable folders.
     """
     errors: dict[tuple[str, str], UserError | None] = {}
     for job in jobs:
@@ -300,7 +300,7 @@ def require_data(jobs: list[Job]) -> None:
             continue
         spec = OmegaConf.to_container(job.config.data.source, resolve=True)
         data_set = json.dumps(spec, sort_keys=True, default=str)
-        source, categories = find_categories(job.config.data)
+        source, categories = _find_categories(job.config.data)
         for category in categories:
             if (data_set, category) in errors:
                 continue
@@ -314,8 +314,8 @@ def require_data(jobs: list[Job]) -> None:
         raise found[0]
 
 
-def find_categories(data: DictConfig) -> tuple[Any, list[str]]:
-    """The data set of a job, and the categories that it trains on.
+def _find_categories(data: DictConfig) -> tuple[Any, list[str]]:
+    """A job's data set, and the categories that it trains on.
 
     Raises:
         UserError: a missing data set or category.
@@ -328,12 +328,8 @@ def find_categories(data: DictConfig) -> tuple[Any, list[str]]:
     return source, select_run_categories(source, data.category, data.unified)
 
 
-def require_own_ids(jobs: list[Job]) -> None:
-    """Refuse one W&B id for several runs: they would overwrite each other.
-
-    Raises:
-        UserError: naming the key.
-    """
+def _require_own_ids(jobs: list[Job]) -> None:
+    """Refuse one W&B id for several runs, which would overwrite each other."""
     for job in jobs if len(jobs) > 1 else []:
         for name, spec in (job.config.logger or {}).items():
             if spec.get("id") is not None:
@@ -354,13 +350,13 @@ def is_complete_run(folder: Path, cfg: DictConfig) -> bool:
     try:
         record = read_json(folder / RESULT)
     except UserError as error:
-        log.warning("%s; it is run again", error)
+        log.warning("%s; repeating the run", error)
         return False
     require_same_run(folder, cfg, record.get("config") or {}, record.get("config_digest"))
     if trainer_limits(record):
         return False
     model, spec = record.get("model") or {}, cfg.model.teacher
-    # Comparing the weights themselves needs torch: only if their file has changed.
+    # Only if the file of the weights has changed: this needs torch.
     weights_sha256 = weights_file_sha256(spec)
     if weights_sha256 is not None and model.get("weights_sha256") not in (None, weights_sha256):
         from anomalib_rd.components import build
@@ -378,7 +374,7 @@ def is_complete_run(folder: Path, cfg: DictConfig) -> bool:
 
 
 def data_changed(folder: Path, cfg: DictConfig) -> bool:
-    """Whether the images of a finished run have changed since; False if they cannot be read."""
+    """Whether the images of a finished run have changed; False if they cannot be read."""
     recorded = (read_json(folder / RESULT).get("data") or {}).get("fingerprint")
     source: Any = OmegaConf.to_container(cfg.data.source, resolve=True)
     wanted: Any = OmegaConf.to_container(OmegaConf.create({"category": cfg.data.category}))
@@ -389,7 +385,7 @@ def data_changed(folder: Path, cfg: DictConfig) -> bool:
 
 @cache
 def current_fingerprint(data: str) -> str | None:
-    """The fingerprint of images on disk, read once a process; None if they cannot be read.
+    """The fingerprint of images on disk, computed once per process; None if they are unreadable.
 
     Args:
         data: ``[source, category, unified]`` of the config, as JSON.
@@ -405,8 +401,7 @@ def current_fingerprint(data: str) -> str | None:
         train = [sample for split in splits for sample in split.train]
         test = [sample for split in splits for sample in split.test]
         return dataset_fingerprint(Split(train, test), source.root)
-    # Complete runs are skipped without their images as well.
-    except Exception as error:
+    except Exception as error:  # complete runs are skipped without their images too
         log.debug("images of complete runs not compared: %s", error)
         return None
 
@@ -416,44 +411,44 @@ def changed_data_warning(folder: object, runs: Sequence[str]) -> str:
 
     Args:
         folder: of the sweep or run.
-        runs: those of the sweep; empty for a single run.
+        runs: of the sweep; empty for a single run.
     """
     subject = f"{len(runs)} complete runs, such as {runs[0]}" if runs else "the complete run"
     return (
         f"{folder}: the images of {subject} have changed since (the data fingerprint differs); "
-        "the results are kept; to train on the current images choose another folder or delete "
-        "the run"
+        "the results are not changed; to train on the current images choose another "
+        "folder or delete the run"
     )
 
 
-def runs_locally(launcher: DictConfig) -> bool:
-    """Whether the jobs run on this machine, and so find the images that this process finds."""
+def _runs_locally(launcher: DictConfig) -> bool:
+    """Whether the jobs run on this machine and find the same images."""
     address = OmegaConf.select(launcher, "ray.init.address", default="local")
     return address == "local" and not str(launcher._target_).endswith("SlurmLauncher")
 
 
 def labels(jobs: Mapping[str, Sequence[str]]) -> list[str]:
-    """A label for each job: the overrides that not all jobs share, or else its folder.
+    """A label for each job: the overrides that not all jobs share, or its folder.
 
     Args:
         jobs: folder -> overrides.
     """
     shared = set.intersection(*map(set, jobs.values())) if len(jobs) > 1 else set()
     return [
-        label([word for word in words if word not in shared]) or run for run, words in jobs.items()
+        label([o for o in overrides if o not in shared]) or run for run, overrides in jobs.items()
     ]
 
 
 def label(overrides: Sequence[str]) -> str:
     """``["data.category=bottle", "model=rd4ad", "seed=1"]`` -> ``bottle rd4ad seed=1``."""
-    pairs = [word.partition("=") for word in overrides]
+    pairs = [override.partition("=") for override in overrides]
     # Category and model first, as in a run's name.
     pairs.sort(key=lambda pair: [*VALUE_ONLY, pair[0]].index(pair[0]))
     return " ".join(value if key in VALUE_ONLY else f"{key}={value}" for key, _, value in pairs)
 
 
-def go_offline_without_login(config: DictConfig, folder: Path) -> None:
-    """Without a W&B login set offline mode for all jobs, and print one message instead of many."""
+def _go_offline_without_login(config: DictConfig, folder: Path) -> None:
+    """Without a W&B login set offline mode for all jobs, and print one message."""
     from anomalib_rd.tracking.keys import WANDB_LOGGER
 
     loggers = [spec for spec in config.logger.values() if spec and "_target_" in spec]

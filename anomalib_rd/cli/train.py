@@ -32,11 +32,11 @@ from anomalib_rd.cli.overrides import (
 from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.cli.reproduce import (
     Reproduction,
-    as_primary,
     read_reproduction,
     report_differences,
     report_reproduction,
     split_options,
+    use_recorded_config,
 )
 from anomalib_rd.cli.sweep import (
     SINGLE_RUN_VARIABLES,
@@ -67,21 +67,21 @@ log = logging.getLogger("anomalib_rd")
 def run(arguments: list[str]) -> int:
     """Check the arguments, then let Hydra compose the config and run the job or jobs."""
     register_resolvers()
-    options, words = split_options(arguments)
-    if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(words):
-        return launch(words, arguments)
-    words = quote_overrides(flags_first(words))
+    options, hydra_arguments = split_options(arguments)
+    if {"--help", "--hydra-help", "-sc", "--shell-completion"} & set(hydra_arguments):
+        return launch(hydra_arguments, arguments)
+    hydra_arguments = quote_overrides(_flags_first(hydra_arguments))
     if options.records:
-        reproduction = read_reproduction(options, words)
-        with as_primary(reproduction, words) as words:
-            return launch(words, arguments, reproduction)
-    register_points(words)
-    check_overrides(words)
-    return launch(expand_categories(words), arguments)
+        reproduction = read_reproduction(options, hydra_arguments)
+        with use_recorded_config(reproduction, hydra_arguments) as hydra_arguments:
+            return launch(hydra_arguments, arguments, reproduction)
+    register_points(hydra_arguments)
+    check_overrides(hydra_arguments)
+    return launch(expand_categories(hydra_arguments), arguments)
 
 
-def flags_first(words: list[str]) -> list[str]:
-    """Hydra's flags, then the overrides: Hydra accepts no flags between overrides.
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Sort Hydra's flags before the overrides: Hydra accepts no flags between overrides.
 
     Raises:
         UserError: an unknown flag, one without its value, or a study without ``-m``.
@@ -93,29 +93,29 @@ def flags_first(words: list[str]) -> list[str]:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    options = parser.parse_intermixed_args(words)
+    options = parser.parse_intermixed_args(arguments)
     if options.experimental_rerun:
         refuse("--experimental-rerun executes a pickle; reproduce a run with --from RESULT")
     if options.resolve and not options.cfg:
         refuse("--resolve requires --cfg")
     if options.multirun and (options.cfg or options.info):
         refuse("--cfg and --info show the config of one run; omit -m")
-    flags = list(words)
-    for word in options.overrides:
-        flags.remove(word)
+    flags = list(arguments)
+    for override in options.overrides:
+        flags.remove(override)
         single = not (options.multirun or options.cfg or options.info)
-        if single and word.partition("=")[0] in MULTIRUN_GROUPS:
-            raise UserError(f"{word}: several runs; add -m")
+        if single and override.partition("=")[0] in MULTIRUN_GROUPS:
+            raise UserError(f"{override}: starts several runs; add -m")
     return [*flags, *options.overrides]
 
 
-def launch(words: list[str], typed: list[str], reproduction: Reproduction | None = None) -> int:
+def launch(arguments: list[str], typed: list[str], reproduction: Reproduction | None = None) -> int:
     """Let Hydra run the jobs.
 
     Args:
-        words: for Hydra.
+        arguments: for Hydra.
         typed: the user's arguments, for the command that resumes an interrupted run.
-        reproduction: the record that is reproduced, if any.
+        reproduction: the record to reproduce, if any.
     """
     argv = list(sys.argv)
     errors: list[Exception] = []
@@ -123,27 +123,27 @@ def launch(words: list[str], typed: list[str], reproduction: Reproduction | None
 
     def job(cfg: DictConfig) -> Any:
         nonlocal single_dir, current_dir
-        # The record and W&B read the command from here.
+        # The record and W&B read the command from sys.argv.
         sys.argv = [argv[0], *mask_arguments(argv[1:])]
         if HydraConfig.get().job.chdir:
             # Paths are relative to the folder of the command.
             os.chdir(get_original_cwd())
-        mask_hydra_files()
-        single_dir = None if is_multirun() else HydraConfig.get().run.dir
+        _mask_hydra_files()
+        single_dir = None if _is_multirun() else HydraConfig.get().run.dir
         current_dir = Path(cfg.run_dir)
         try:
-            return run_job(cfg, reproduction)
+            return _run_job(cfg, reproduction)
         except Exception as error:
-            if is_multirun() and cfg.optimized_metric is None:
-                return record_failure(cfg, error)
-            errors.append(error)  # raised below; Hydra would wrap it in a message of its own
+            if _is_multirun() and cfg.optimized_metric is None:
+                return _record_failure(cfg, error)
+            errors.append(error)  # raised below, because Hydra would wrap it
             return None
 
-    # The jobs of a multirun change W&B's variables.
-    with restored_environment("HYDRA_FULL_ERROR", "WANDB_MODE", *SINGLE_RUN_VARIABLES):
+    # Multiruns change W&B's variables.
+    with _restored_environment("HYDRA_FULL_ERROR", "WANDB_MODE", *SINGLE_RUN_VARIABLES):
         os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself
         try:
-            sys.argv = [argv[0], *words]
+            sys.argv = [argv[0], *arguments]
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
         except Exception:
             if errors:  # a sweeper fails when a job fails: the error of the job is the reason
@@ -153,7 +153,7 @@ def launch(words: list[str], typed: list[str], reproduction: Reproduction | None
             if isinstance(stop, SystemExit) and stop.code != TERMINATED:
                 raise
             command = resume_command(typed, SweepCallback.sweep, single_dir, SweepCallback.folder)
-            line = "; ".join(filter(None, [resume_point(current_dir), command]))
+            line = "; ".join(filter(None, [_resume_point(current_dir), command]))
             if isinstance(stop, KeyboardInterrupt):
                 raise KeyboardInterrupt(line) from stop
             print(f"anomalib-rd: terminated; {line}", file=sys.stderr)
@@ -166,8 +166,7 @@ def launch(words: list[str], typed: list[str], reproduction: Reproduction | None
 
 
 @contextmanager
-def restored_environment(*names: str) -> Iterator[None]:
-    """Restore the environment variables after the block."""
+def _restored_environment(*names: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
@@ -178,49 +177,47 @@ def restored_environment(*names: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def is_multirun() -> bool:
-    """Whether the current job is one of several."""
+def _is_multirun() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def mask_hydra_files() -> None:
+def _mask_hydra_files() -> None:
     """Mask credentials in the files that Hydra has written about the command."""
     config = HydraConfig.get()
     files = [*Path(config.runtime.output_dir).glob(".hydra/*.yaml")]
-    if is_multirun():
+    if _is_multirun():
         files += Path(config.sweep.dir).glob("multirun.yaml")
     for path in files:
         text = path.read_text()
         masked = mask_text(text)
         if masked != text:
-            write_atomically(path, partial(write_text, masked))
+            write_atomically(path, partial(_write_text, masked))
 
 
-def write_text(text: str, file: BinaryIO) -> None:
-    """Write text into an open binary file."""
+def _write_text(text: str, file: BinaryIO) -> None:
     file.write(text.encode())
 
 
-def run_job(cfg: DictConfig, reproduction: Reproduction | None) -> float | None:
-    """One job: train, or skip a complete run, and report the result; returns the objective."""
+def _run_job(cfg: DictConfig, reproduction: Reproduction | None) -> float | None:
+    """Train or skip, and report the result; returns the objective."""
     check_config(cfg)
     differences = report_differences(reproduction, cfg) if reproduction else []
-    objective = train_or_skip(cfg)
-    if not is_multirun():
-        report_result(cfg)
+    objective = _train_or_skip(cfg)
+    if not _is_multirun():
+        _report_result(cfg)
     if reproduction:
         report_reproduction(reproduction, Path(cfg.run_dir), differences)
     return objective
 
 
-def train_or_skip(cfg: DictConfig) -> float | None:
-    """Train, resume, or skip, depending on what the run's folder holds."""
+def _train_or_skip(cfg: DictConfig) -> float | None:
+    """Train, resume, or skip, depending on the contents of the run's folder."""
     run_dir = Path(cfg.run_dir)
     # A search needs the objective of a complete run too, and so repeats it.
     if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
         log.info("%s is complete: skipped", cfg.name)
-        # A multirun warns once for all its jobs.
-        if not is_multirun() and data_changed(run_dir, cfg):
+        # A multirun has warned for all its jobs.
+        if not _is_multirun() and data_changed(run_dir, cfg):
             log.warning(changed_data_warning(run_dir, []))
         return None
     with claim_run(run_dir):
@@ -228,7 +225,7 @@ def train_or_skip(cfg: DictConfig) -> float | None:
         from anomalib_rd.training.ddp import processes_to_start, train_in_processes
         from anomalib_rd.training.train import train
 
-        # Another process may have finished it in the meantime.
+        # Another process may have finished it since.
         if cfg.optimized_metric is None and is_complete_run(run_dir, cfg):
             log.info("%s is complete: skipped", cfg.name)
             return None
@@ -239,27 +236,27 @@ def train_or_skip(cfg: DictConfig) -> float | None:
             else:
                 limit_threads(cfg.trainer.accelerator)
                 objective = train(cfg)
-            if is_multirun():
-                report_result(cfg)
+            if _is_multirun():
+                _report_result(cfg)
             return objective
         finally:
-            # Networks and loaders are in reference cycles: without this the next run would start
-            # with this one's memory, on the device too, and with its data workers.
+            # Networks and loaders are in reference cycles: free their memory, also on the device,
+            # and their data workers before the next run.
             gc.collect()
 
 
-def report_result(cfg: DictConfig) -> None:
-    """Log the threshold of a finished run; for a single run print its table and write its page.
+def _report_result(cfg: DictConfig) -> None:
+    """Log a finished run's threshold; for a single run print the table and write the page.
 
-    Errors are reported as one line: the result is on disk.
+    Errors are logged as one line, because the result is on disk.
     """
     run_dir = Path(cfg.run_dir)
     # In a DDP run only the first process has the record.
     if int(os.environ.get("LOCAL_RANK", "0")) != 0 or not (run_dir / RESULT).is_file():
         return
     page = ""
-    reports: list[Callable[[Path], Any]] = [log_threshold]
-    if not is_multirun():
+    reports: list[Callable[[Path], Any]] = [_log_threshold]
+    if not _is_multirun():
         from anomalib_rd.reports.report import show
 
         page = write_report_page(run_dir) if cfg.report.html else ""
@@ -269,51 +266,47 @@ def report_result(cfg: DictConfig) -> None:
         try:
             report(run_dir)
         except Exception as error:
-            message = "%s: the result is saved but cannot be shown: %s"
+            message = "%s: the result is saved but cannot be printed: %s"
             log.warning(message, run_dir, error_line(error))
     if page:
         print(page)
 
 
-def log_threshold(run_dir: Path) -> None:
-    """Log the run's threshold with its false positive rate, and whether the run is partial."""
+def _log_threshold(run_dir: Path) -> None:
+    """Log the threshold with its false positive rate, and whether the run is partial."""
     record = read_record(run_dir)
     log.info("Threshold: %s", describe_threshold(record, run_dir / RESULT))
     if limits := trainer_limits(record):
         log.warning("Partial run, not a result: the trainer was limited by %s", limits)
 
 
-def record_failure(cfg: DictConfig, error: Exception) -> None:
-    """Record that one job of a multirun failed; the others go on."""
+def _record_failure(cfg: DictConfig, error: Exception) -> None:
+    """Record that one job of a multirun failed; the others continue."""
     if isinstance(error, RunningElsewhereError):
         log.warning("%s: skipped, another process runs it", error)
         return
-    # The run itself may have written a failure with more details.
+    # The run may have written its failure with more details.
     if is_main_process() and not Path(cfg.run_dir, FAILURE).exists():
         write_failure(Path(cfg.run_dir), error)
     log.error("%s failed: %s", cfg.name, error_line(error))
 
 
-def resume_point(run_dir: Path | None) -> str:
-    """The epoch that an interrupted run resumes from.
-
-    Args:
-        run_dir: of the run that was interrupted, if any.
-    """
+def _resume_point(run_dir: Path | None) -> str:
+    """The epoch that an interrupted run resumes from."""
     if run_dir is None:
         return ""
     from anomalib_rd.training.checkpoints import saved_epochs
 
     epochs = saved_epochs(run_dir)
     if not epochs:
-        return f"{run_dir}: no epoch was finished, it will restart"
-    return f"{run_dir}: saved up to epoch {epochs}, from which it resumes"
+        return f"{run_dir}: no epoch was finished; it will start again"
+    return f"{run_dir}: saved up to epoch {epochs}; it will resume from there"
 
 
 def resume_command(
     arguments: list[str], sweep: str | None, run_dir: str | None, sweep_dir: str | None = None
 ) -> str:
-    """The shell command that resumes an interrupted run or multirun, as an advice.
+    """The shell command that resumes an interrupted run or multirun.
 
     Arguments with a credential are omitted from the command and named before it.
 
@@ -349,7 +342,7 @@ def resume_command(
 
 
 def program() -> str:
-    """The shell's name of this program."""
+    """This program's name in the shell."""
     started = Path(sys.argv[0])
     if started.parts[-2:] == ("anomalib_rd", "__main__.py"):
         python = "python" if shutil.which("python") == sys.executable else sys.executable

@@ -43,11 +43,11 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Save the view, or with ``--dry-run`` print its definition."""
-    workspace = define(options)
+    workspace = _define(options)
     if options.dry_run:
         import yaml
 
-        print(yaml.safe_dump(without_none(asdict(workspace)), sort_keys=False), end="")
+        print(yaml.safe_dump(_without_none(asdict(workspace)), sort_keys=False), end="")
         return 0
     if find_spec("wandb_workspaces") is None:
         raise UserError(
@@ -60,8 +60,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def define(options: Namespace) -> "Workspace":
-    """The workspace that the options ask for."""
+def _define(options: Namespace) -> "Workspace":
     from anomalib_rd.tracking.workspace import define_workspace
 
     project, entity = os.environ.get("WANDB_PROJECT"), os.environ.get("WANDB_ENTITY")
@@ -71,8 +70,8 @@ def define(options: Namespace) -> "Workspace":
 
         runs = load_runs(options.folders)
         categories = sorted(runs["category"].unique())
-        if place := find_destination(runs):
-            project, entity = place.project or project, place.entity or entity
+        if target := find_destination(runs):
+            project, entity = target.project or project, target.entity or entity
     else:
         from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES
 
@@ -86,8 +85,7 @@ def define(options: Namespace) -> "Workspace":
     )
 
 
-def without_none(value: Any) -> Any:
-    """The value with YAML's lists, and without the entries of dicts that are None."""
+def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_none(item) for key, item in value.items() if item is not None}
-    return [without_none(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value

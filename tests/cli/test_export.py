@@ -69,8 +69,8 @@ def test_the_file_gives_the_runs_results_for_any_batch_size(kind, exported, run,
         found = list(detector.many(files, batch_size))
         assert [p.score for p in found] == pytest.approx([p.score for p in expected], abs=1e-4)
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.map, other.map, atol=1e-4)
-            assert one.map.dtype == np.float32 and one.verdict == other.verdict
+            np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, atol=1e-4)
+            assert one.anomaly_map.dtype == np.float32 and one.verdict == other.verdict
             assert one.normalised == pytest.approx(other.normalised, abs=1e-2)
 
 
