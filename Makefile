@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/anomalib-rd
-# More arguments for a command: make train ARGS="data=mvtec data.category=bottle"
+# Arguments of a command: make train ARGS="data=mvtec data.category=bottle"
 ARGS ?=
 
 .PHONY: setup demo test test-slow lint coverage mutants train sweep report bench
@@ -24,7 +24,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(RUN) train -m data.category=all sweep=demo $(ARGS)
 
-# One process per core; the tests of a file run in the same one, so that they share fixtures.
+# One process per core, at most 4; the tests of a file share a process and its fixtures.
 test test-slow: SLOW = not slow
 test-slow: SLOW = slow
 test test-slow: setup
@@ -53,16 +53,16 @@ train: setup
 sweep: setup
 	$(RUN) train -m $(ARGS)
 
-# make report ARGS=multirun/NAME
+# Compare runs: make report ARGS=multirun/NAME
 report: setup
 	$(RUN) report $(or $(ARGS),multirun)
 
-# make bench ARGS="train model=rd4ad --epochs 3"
+# Measure speed: make bench ARGS="train model=rd4ad --epochs 3"
 bench: setup
 	$(BIN)/python -m experiments.speed.bench $(or $(ARGS),metrics)
 
-# Run a study, conf/study/NAME.yaml, and write its record to experiments/NAME. Repeat to continue.
-# Give a study with other overrides its own sweep and folder:
+# Run or resume a study, conf/study/NAME.yaml, and write its record to experiments/NAME. With other
+# overrides choose another sweep and folder:
 # make study-mask ARGS="trainer.max_epochs=20 data.image_size=[128,128]" SWEEP=screen OUT=multirun/screen
 SWEEP = study-$*
 OUT = experiments/$*
@@ -71,7 +71,7 @@ study-%: setup
 	$(RUN) train -m study=$* sweep=$(SWEEP) $(ARGS)
 	$(RUN) study record multirun/$(SWEEP) --out $(OUT)
 
-# Write the record again, of all complete runs.
+# Write the record of all complete runs again.
 record-%: setup
 	$(RUN) study record multirun/$(SWEEP) --out $(OUT) $(ARGS)
 
