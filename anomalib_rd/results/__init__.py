@@ -1,1 +1,1 @@
-"""The record of one run, the table of many, and the numbers others report: files only, no torch."""
+"""Run records, tables of runs, statistics over them, and published results; without torch."""

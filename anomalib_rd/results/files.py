@@ -24,7 +24,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems withou
 LOCK_TIMEOUT = 30.0  # seconds; a working process holds a lock for milliseconds
 # Unicode categories: control codes, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# The name of a temporary file holds the id of the process that writes it.
+# The name of a temporary file contains the id of the process that writes it.
 _TEMPORARY = re.compile(r"\.anomalib-rd\.(\d+)\.[0-9a-f]{8}\.tmp")
 
 
@@ -34,8 +34,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     Readers see the old file or the complete new one, even after a crash.
 
     Raises:
-        OSError: with ``path`` as its file name, also if the writer hides a disk error behind an
-            error of its own, as torch does.
+        OSError: with ``path`` as its file name, also if ``write`` raises another error because of
+            a disk error, as torch does.
     """
     temporary = path.with_name(f".anomalib-rd.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -55,7 +55,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
 
 
 def find_disk_error(error: BaseException | None) -> OSError | None:
-    """The error or its cause that means a full, failing or read-only disk."""
+    """The error, or the error behind it, of a full, failing or read-only disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return error
@@ -66,28 +66,27 @@ def find_disk_error(error: BaseException | None) -> OSError | None:
 def remove_partial_files(folder: Path) -> None:
     """Remove the temporary files of processes that were killed in `write_atomically`.
 
-    Subfolders stay untouched, and so does a folder that is a link: its target may belong to
-    somebody else.
+    Subfolders and linked folders, whose target may belong to another user, are not touched.
     """
     if folder.is_symlink():
         return
     for path in folder.glob(".anomalib-rd.*.tmp"):
         name = _TEMPORARY.fullmatch(path.name)
-        # This process has written nothing yet: its id belonged to another process, as in a
-        # restarted container.
+        # A file with this process's id is from an earlier process with the same id, as in a
+        # restarted container: this one has not written any file yet.
         if name and (int(name[1]) == os.getpid() or not psutil.pid_exists(int(name[1]))):
             path.unlink(missing_ok=True)
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, if the file system has locks.
+    """Let one process at a time execute the block, if the file system supports locks.
 
     A killed process releases its lock.
 
     Args:
-        path: lock file, created if missing. It is never removed: otherwise a process that has
-            opened the old file and one that creates a new file would both hold a lock.
+        path: lock file, created if missing. It is never removed: otherwise one process could lock
+            the removed file while another locks a new one.
 
     Raises:
         UserError: another process holds the lock for `LOCK_TIMEOUT` seconds.
@@ -140,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        UserError: the file is missing, is not JSON, or holds no object.
+        UserError: the file is missing, is not JSON, or contains no object.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -149,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}, not a record; run it again")
+        raise UserError(f"{path}: contains {type(value).__name__}, not a record; run it again")
     return value
 
 
@@ -164,7 +163,7 @@ def shorten_name(name: str, suffix: str) -> str:
     A shortened name ends in a hash of the full name, so that different names stay different.
 
     Args:
-        name: without suffix; may hold bytes that are not UTF-8, as `os.fsdecode` returns them.
+        name: without suffix; may contain bytes that are not UTF-8, as from `os.fsdecode`.
         suffix: such as ``.png``.
     """
     limit = MAX_NAME_BYTES - len(os.fsencode(suffix))

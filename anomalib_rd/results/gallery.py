@@ -54,10 +54,10 @@ def write_gallery(
 
     Args:
         run_dir: the run's folder.
-        images: test images with ``row`` and ``path``, all of one size.
+        images: test images with ``row`` and ``path``, all of the same size.
         low: map value of grey 0.
         high: map value of grey 255.
-        threshold: of map values, None if undefined.
+        threshold: threshold of map values, None if undefined.
 
     Raises:
         ValueError: images, masks or maps differ in size.
@@ -93,7 +93,7 @@ def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -
     _put(archive, f"map/{scored.row}.jpg", _encode(grey, "JPEG"))
     if mask is not None and mask.any():
         fraction = _area_mean(mask, IMAGE_SIDE)
-        # Defective if half of the area is; any defect that is too small for that is preserved.
+        # Defective if half of the area is defective; if none is, any defective area counts.
         small = fraction >= 0.5
         small = small if small.any() else fraction > 0
         _put(archive, f"mask/{scored.row}.png", _encode(Image.fromarray(small), "PNG"))
@@ -134,9 +134,9 @@ class Gallery:
     """Reader of a run's ``gallery.zip``, a context manager.
 
     Attributes:
-        paths: of the images, as in scores.csv, in the order of writing.
+        paths: paths of the images, as in scores.csv, in the order of writing.
         low, high: map values of grey 0 and 255.
-        threshold: of map values, None if undefined.
+        threshold: threshold of map values, None if undefined.
         size, map_size: (H, W) of image and mask, and of the map.
 
     Raises:
@@ -212,7 +212,7 @@ class Gallery:
     def _read(self, name: str) -> bytes:
         try:
             return self._archive.read(name)
-        # A damaged archive raises any error of zipfile and zlib.
+        # zipfile and zlib raise many kinds of errors for a damaged archive.
         except Exception as error:
             raise self._unreadable(error) from error
 

@@ -1,9 +1,9 @@
-"""What makes two runs different: the rule behind folder names, skipping and resuming.
+"""Identity of a run: the config keys by which folder names, skipping and resuming tell runs apart.
 
-Every key of the config is significant except the keys listed here, which change no result. The
-teacher's weights are significant too: they are in no checkpoint, and with another teacher of the
-same shapes all scores are wrong. So checkpoints, records and exported files hold the SHA-256 of
-the teacher's state (`anomalib_rd.networks.teacher.state_sha256`).
+Every key of the config is significant except those listed here, which do not affect results. The
+teacher's weights are significant too: checkpoints do not contain them, and another teacher of the
+same shapes makes all scores wrong. So checkpoints, records and exported files contain the SHA-256
+of the teacher's state (`anomalib_rd.networks.teacher.state_sha256`).
 """
 
 import functools
@@ -23,7 +23,7 @@ from anomalib_rd.results.provenance import mask_config
 
 log = logging.getLogger(__name__)
 
-# Key -> why its value changes no result. A group stands for all its keys.
+# Key -> why its value does not affect results. A group stands for all its keys.
 IGNORED_KEYS = {
     "hydra": "how jobs are launched, and where Hydra writes",
     "sweep": "the name of a folder and of a W&B group",
@@ -32,15 +32,15 @@ IGNORED_KEYS = {
     "logger": "loggers only receive values",
     "report": "drawn after the evaluation",
     "data.num_workers": "the process that reads an image does not change the image",
-    "speed.image_cache": "holds the decoded pixels",
-    "speed.feature_cache": "holds the teacher's features",
+    "speed.image_cache": "caches the decoded pixels",
+    "speed.feature_cache": "caches the teacher's features",
     "trainer.default_root_dir": "where Lightning writes",
     "trainer.enable_progress_bar": "displayed during training",
     "trainer.enable_model_summary": "displayed before training",
     "trainer.log_every_n_steps": "how often loggers receive values",
 }
-# Callback class -> its options that change no result, as above; None: all of them. All options of
-# any other class are significant.
+# Callback class -> its options that do not affect results, with reasons; None: all of them. All
+# options of any other class are significant.
 IGNORED_CALLBACKS: dict[str, dict[str, str] | None] = {
     "lightning.pytorch.callbacks.RichProgressBar": None,
     "lightning.pytorch.callbacks.TQDMProgressBar": None,
@@ -51,8 +51,8 @@ IGNORED_CALLBACKS: dict[str, dict[str, str] | None] = {
         "enable_version_counter": "where checkpoints are written",
     },
 }
-# The data folder may differ between machines if the environment names it: such a key is compared
-# as written, for example ${oc.env:MVTEC_ROOT}. The fingerprint identifies the images.
+# Compared without resolving interpolations such as ${oc.env:MVTEC_ROOT}, so that the data folder
+# may differ between machines. The fingerprint identifies the images.
 UNRESOLVED_KEYS = {"data.root", "data.source.root"}
 MAX_DIFFERENCES = 3  # in a message
 HASH_DIGITS = 12  # in a message
@@ -67,7 +67,7 @@ def config_digest(cfg: DictConfig) -> str:
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)
     raw.pop("hydra", None)
-    # An ignored key must not become significant by an interpolation of it.
+    # An ignored key must not become significant because another key interpolates it.
     fixed = {k: k for k, value in raw.items() if k in IGNORED_KEYS and isinstance(value, str)}
     settings = OmegaConf.create(raw | fixed)
     items = {
@@ -79,7 +79,7 @@ def config_digest(cfg: DictConfig) -> str:
 
 
 def _resolve(config: DictConfig, key: str, value: Any) -> Any:
-    """The resolved value of a dotted key, or ``value`` if it cannot be resolved."""
+    """The resolved value of a dotted key; ``value`` if it cannot be resolved."""
     if "${" not in json.dumps(value, default=str):
         return value
     node: Any = config
@@ -97,13 +97,13 @@ def require_same_run(
     """Refuse to skip or resume the run in a folder if its config differs significantly.
 
     Args:
-        folder: of the saved run.
-        cfg: config of the current run; it can be resolved.
+        folder: folder of the saved run.
+        cfg: config of the current run, with resolvable interpolations.
         saved: resolved config of the saved run.
-        saved_digest: its `config_digest`, if known.
+        saved_digest: `config_digest` of the saved run, if known.
 
     Raises:
-        UserError: with the first keys that differ, and both values.
+        UserError: the configs differ; the message lists the first keys and both values.
     """
     if saved_digest == config_digest(cfg):
         return
@@ -112,11 +112,11 @@ def require_same_run(
     differing = differences(saved, current)
     if not differing:
         return
-    parts = [f"{key}={there} there, {here} here" for key, there, here in differing]
+    parts = [f"{key}: saved {old}, now {new}" for key, old, new in differing]
     if len(parts) > MAX_DIFFERENCES:
         parts[MAX_DIFFERENCES:] = [f"{len(parts) - MAX_DIFFERENCES} more keys"]
     raise UserError(
-        f"{folder} holds a run with another config ({'; '.join(parts)}); "
+        f"{folder} contains a run with another config ({'; '.join(parts)}); "
         "choose another folder (hydra.run.dir=...) or remove this one"
     )
 
@@ -131,12 +131,12 @@ def differences(saved: Mapping[Any, Any], current: Mapping[Any, Any]) -> list[tu
 
 
 def significant_items(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """The significant dotted keys, each with its value."""
+    """Significant dotted keys with their values."""
     return flatten(significant_part(config))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys, each with its value."""
+    """Dotted keys of a nested config with their values."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -175,7 +175,7 @@ def _significant_options(callback: Any) -> Any:
 
 
 def number_of_devices(devices: Any) -> Any:
-    """Number of devices in ``trainer.devices``; which devices these are changes no result.
+    """Number of devices in ``trainer.devices``; which devices these are does not affect results.
 
     ``2``, ``"2"``, ``[0, 3]`` and ``"0,3"`` -> 2; -1 and auto are returned unchanged.
     """
@@ -194,26 +194,26 @@ def require_same_teacher(
     spec: Mapping[str, Any],
     hint: str,
 ) -> None:
-    """Refuse a teacher whose state differs from the run's teacher.
+    """Refuse a teacher whose state differs from that of the run's teacher.
 
     Args:
         path: checkpoint or record of the run.
-        saved: hash of the run's teacher; without it there is only a warning.
+        saved: hash of the run's teacher; without it, a warning is logged.
         current: hash of the current teacher.
         saved_spec: ``model.teacher`` of the run: ``name, weights``.
         spec: ``model.teacher`` of the current config.
-        hint: what the user can do.
+        hint: remedy for the message.
 
     Raises:
-        UserError: with both hashes and the sources of the weights.
+        UserError: the hashes differ; the message contains both, and the sources of the weights.
     """
-    here, there = (f"{s.get('name')} ({s.get('weights')})" for s in (spec, saved_spec))
+    new, old = (f"{s.get('name')} ({s.get('weights')})" for s in (spec, saved_spec))
     if saved is None:
-        log.warning("%s: holds no hash of its teacher; make sure that it was %s", path, here)
+        log.warning("%s: contains no hash of its teacher; make sure that it was %s", path, new)
     elif saved != current:
         raise UserError(
-            f"{path}: trained with another teacher: SHA-256 {saved[:HASH_DIGITS]} from {there} "
-            f"there, {current[:HASH_DIGITS]} from {here} here; {hint}"
+            f"{path}: trained with another teacher: saved SHA-256 {saved[:HASH_DIGITS]} of {old}, "
+            f"now {current[:HASH_DIGITS]} of {new}; {hint}"
         )
 
 
@@ -226,7 +226,7 @@ def weights_file_sha256(spec: Mapping[str, Any]) -> str | None:
     return _sha256_cached(path.absolute(), stat.st_mtime_ns, stat.st_size)
 
 
-# Every job of a sweep asks for the hash of the same file.
+# Every job of a sweep needs the hash of the same file.
 @functools.lru_cache(maxsize=8)
 def _sha256_cached(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001
     return sha256_file(path)

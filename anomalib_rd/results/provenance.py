@@ -1,4 +1,4 @@
-"""What a run ran on: software, hardware, git and the command line, without secrets."""
+"""Provenance of a run: software, hardware, git and the command line, with secrets masked."""
 
 import os
 import platform
@@ -30,8 +30,8 @@ PACKAGES = (
     "pillow",
 )
 MASK = "***"
-# On a command line any name like these is masked, except in the config groups `_SETTINGS`, where
-# "mask_token" is a setting. There, and in configs, only names of credentials are.
+# On a command line, values of names that match `_SECRET` are masked. In configs, and in overrides
+# of the groups `_SETTINGS` (where "mask_token" is a setting), the name must match `_CREDENTIAL`.
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 _SETTINGS = re.compile(
     r"[+~]*(model|loss|optimizer|scheduler|validation|trainer|speed|callbacks|threshold)[./@=]"
@@ -49,7 +49,7 @@ _CREDENTIAL_PAIR = re.compile(
     re.IGNORECASE,
 )
 _URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
-MIN_CREDENTIAL = 8  # characters; a shorter text would be found in ordinary words
+MIN_CREDENTIAL = 8  # characters; a shorter text may occur in ordinary words
 
 
 def collect_provenance(
@@ -58,8 +58,8 @@ def collect_provenance(
     """A record's ``provenance``.
 
     Args:
-        accelerator: the device's name, such as "NVIDIA A100"; None on a CPU.
-        folder: of the git repository; None: the current folder.
+        accelerator: name of the device, such as "NVIDIA A100"; None on a CPU.
+        folder: folder in the git repository; None: the current folder.
     """
     return {
         "software": software_versions(),
@@ -81,7 +81,7 @@ def software_versions() -> dict[str, str]:
 
 
 def describe_hardware(accelerator: str | None = None) -> dict[str, Any]:
-    """CPU model, usable cores, memory in GiB, name of the accelerator or None."""
+    """CPU model, usable cores, memory in GiB, and name of the accelerator, if any."""
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
@@ -109,9 +109,9 @@ def _memory_gib() -> float | None:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """``{"commit": 40 hex digits, "dirty": bool}``; None without a repository, commit or git.
+    """``{"commit": 40 hex digits, "dirty": bool}``; None without git, repository or commit.
 
-    ``dirty``: tracked files differ from the commit.
+    ``dirty``: whether tracked files differ from the commit.
     """
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -127,7 +127,7 @@ def _git(folder: Path | None, *arguments: str) -> str | None:
             text=True,
             errors="replace",
             timeout=10,
-            # A status that refreshed the index would compete with other jobs for its lock.
+            # Otherwise jobs would compete for the lock of the index, which status refreshes.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -136,7 +136,7 @@ def _git(folder: Path | None, *arguments: str) -> str | None:
 
 
 def command_line(argv: Sequence[str] | None = None) -> str:
-    """The command line as typed, with secrets masked, see `mask_arguments`."""
+    """The command line as typed, with secrets masked (see `mask_arguments`)."""
     program, *arguments = list(sys.argv if argv is None else argv) or [""]
     path = Path(program)
     # With "python -m package" Python puts the path of the package's __main__.py here.
@@ -147,9 +147,9 @@ def command_line(argv: Sequence[str] | None = None) -> str:
 def mask_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command with secrets masked.
 
-    That is the value of every ``key=value`` and ``--key value``, also inside ``{...}``, with key,
-    token, password or secret in its key, and logins in URLs. In the config groups that cannot hold
-    a credential only names of credentials are masked: ``model.masking.token`` is a setting.
+    Masked are logins in URLs, and the value of every ``key=value`` and ``--key value``, also inside
+    ``{...}``, whose key contains key, token, password or secret. In config groups without
+    credentials, only names of credentials are masked: ``model.masking.token`` is a setting.
     """
     masked: list[str] = []
     hide_next = False
@@ -163,7 +163,7 @@ def mask_arguments(arguments: Sequence[str]) -> list[str]:
         if hide_next and not argument.startswith("--"):
             masked.append(MASK)
         elif equals and secret.search(key) and not set(key) & set("{[:'\" "):
-            # The complete value, so that no part of a sweep's "token=a,b" stays visible.
+            # The complete value: all parts of a sweep's "token=a,b".
             masked.append(f"{key}={MASK}")
         else:
             argument = _mask_environment(pair.sub(rf"\g<1>{MASK}", argument))
@@ -173,7 +173,7 @@ def mask_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def mask_config(value: Any, key: str = "") -> Any:
-    """The config with credentials masked: by their keys, and those of the environment."""
+    """The config with masked credentials: by key, and the values of the environment's."""
     if isinstance(value, Mapping):
         return {name: mask_config(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
@@ -190,7 +190,7 @@ def mask_text(text: str) -> str:
 
 
 def _mask_environment(text: str) -> str:
-    """Mask credentials of the environment, such as ``WANDB_API_KEY``, but no paths of key files."""
+    """Mask the values of credentials such as ``WANDB_API_KEY``, but not paths of key files."""
     for name, value in os.environ.items():
         secret = _CREDENTIAL.search(name)
         if secret and len(value) >= MIN_CREDENTIAL and not value.startswith("/"):

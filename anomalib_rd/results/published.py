@@ -27,7 +27,7 @@ _PACKAGE = Path(__file__).parents[1]
 class Published:
     """Results of one source, in percent.
 
-    ``pro``: our metric with the source's PRO protocol, "aupro" or "pro_rd4ad"; None: unknown.
+    ``pro``: our metric with the PRO protocol of the source, "aupro" or "pro_rd4ad"; None: unknown.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Published:
     def mean_over(self, names: Collection[str], metric: str) -> float | None:
         """Mean of a reported metric over these categories; None if one is not reported.
 
-        Over all 15 categories it is the mean that the source states.
+        Over all 15 categories: the mean as published.
         """
         if set(names) == MVTEC_AD:
             return self.mean.get(metric)
@@ -64,7 +64,7 @@ def load_published(path: Path | None = None) -> dict[str, Published]:
     checkout.
 
     Raises:
-        UserError: the file is missing or has another form.
+        UserError: the file is missing or invalid.
     """
     installed = _PACKAGE / "published.yaml"
     checkout = _PACKAGE.parent / "experiments" / "published.yaml"
@@ -89,9 +89,8 @@ def compare(table: pd.DataFrame, published: Mapping[str, Published]) -> pd.DataF
 
     Returns:
         Long format, in percent: ``variant, category, metric, ours, method, reported,
-        difference (ours - reported, points), verified``. In mean rows the reported mean is over
-        the same categories as ours; methods that report means only are compared in ``mean all``
-        if it is over all 15.
+        difference (ours - reported, points), verified``. In mean rows both means are over the same
+        categories; methods that report only means are compared in ``mean all`` of all 15.
     """
     columns = ["variant", "category", "metric", "ours", "method", "reported", "difference"]
     rows: list[tuple[Any, ...]] = []
@@ -109,7 +108,6 @@ def compare(table: pd.DataFrame, published: Mapping[str, Published]) -> pd.DataF
 
 
 def _categories(singles: pd.DataFrame, group: str, label: str) -> set[str]:
-    """The categories that a row of the table is about."""
     if label == MEAN_ALL:
         return set(singles["category"])
     if label.startswith("mean "):

@@ -1,4 +1,4 @@
-"""The record of a run: files written when the run is complete, and read back for tables.
+"""The record of a run: files that are written when the run is complete.
 
 ``<run>/result.json`` (``schema_version`` 1) is written last, so its presence means that the run is
 complete, unless ``protocol.partial`` is set:
@@ -8,33 +8,33 @@ complete, unless ``protocol.partial`` is set:
 ``data``            ``name, category, group ("texture"|"object"), fingerprint (sha256),
                     train_images, test_images {defect: count}`` of the data set
 ``model``           ``name, teacher, teacher_sha256`` (of its state, see `results.identity`),
-                    ``weights_sha256`` (of its weights file; null: not from a file)
+                    ``weights_sha256`` (of its weights file; null: no file)
 ``seed``            int
 ``protocol``        ``headline ("last epoch"), epochs, resumed_from_epoch (null: not resumed),
-                    partial (null, or {limits: {trainer argument: value}, judged_images}: cut
-                    short by Lightning's limits, never pooled with complete runs),
+                    partial (null, or {limits: {trainer argument: value}, judged_images}: limited
+                    by Lightning's trainer arguments, never pooled with complete runs),
                     image_size [H, W], test_curve (bool), validation (null, or {kind: "synthetic",
                     images: {good, synthetic}, share}: held out of train_images),
                     pixels_judged (null: all test images, or {defect type: {judged, of}}: pixel
-                    metrics are of normal images and of these images with masks),
+                    metrics use the normal images and these images with masks),
                     chosen_on_test (bool: a search optimised a metric of the test set)``
 ``metrics``         ``{name: fraction in [0, 1] or null}``; null: undefined, read as NaN
 ``undefined``       ``{metric: why it is null}``
-``bounds``          ``{metric: [min, max]}`` of its exact value; empty if all are exact
+``bounds``          ``{metric: [min, max]}`` of the exact value; empty if all are exact
 ``oracle``          null, or ``{epoch, metrics...}`` of the best epoch on test (never the headline)
 ``test_curve``      ``[{epoch, metrics...}]``, empty unless requested
 ``loss_curve``      mean training loss of each epoch
-``validation``      null, or like ``metrics``: of the last epoch on the images held out
+``validation``      null, or like ``metrics``: last epoch, on the held-out images
 ``threshold``       null, or the fields of `results.threshold.Threshold`, and ``requested_rate``,
                     the requested false positive rate, or null
 ``map_scale``       null, or ``[low, high]``: map values of the heatmaps' first and last colour
-``duration_s``      ``train, test, threshold, total`` in seconds; of a resumed run: its last part
+``duration_s``      ``train, test, threshold, total`` in seconds, since the last resume
 ``images_per_s``    ``train, test``
 ``provenance``      ``software, hardware, git, command`` (see `results.provenance`)
 ``checkpoint``      null, or ``{path relative to the run, sha256}``
 ``config``          the resolved config
 ``choices``         absent, or ``{config group: choice}``, such as ``{"model/masking": "none"}``:
-                    the names of variants
+                    for the names of variants
 ``config_as_written`` null, or the config with its interpolations, which `train --from` repeats
 ``config_digest``   identity of the run (see `results.identity`)
 ``categories``      only for several categories (``data.unified``): ``{category: metrics}``; all
@@ -51,9 +51,9 @@ A later evaluation of a checkpoint writes the same files into ``<run>/evaluation
 
 A run of several categories (``data.unified=true``) also has ``<run>/per_category/<name>`` with the
 files that a run of that category alone would have. Tables list these folders instead of the run,
-once the run itself is complete. The oracle of each is at the epoch with the best mean; threshold,
-durations and images/s are those of the run. In the run's record a metric that is undefined for one
-category is undefined.
+once it is complete. The oracle of each is at the epoch with the best mean; threshold, durations and
+images/s are those of the run. A metric that is undefined for one category is undefined in the run's
+record.
 """
 
 import math
@@ -138,7 +138,7 @@ def write_record(
     write_atomically(
         folder / CURVES, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
     )
-    # A file name need not be UTF-8.
+    # A file name may contain bytes that are not UTF-8.
     text = table.to_csv(index=False).encode(errors="backslashreplace")
     write_atomically(folder / SCORES, lambda file: file.write(text))
     path = write_json(folder / name, record)
@@ -160,7 +160,7 @@ def read_record(run: Path | str) -> dict[str, Any]:
     """Read ``result.json``; null in metrics, oracle, validation and test curve becomes NaN.
 
     Args:
-        run: the run's folder, or the file, which may have another name.
+        run: the run's folder, or the file, with any name.
 
     Raises:
         UserError: the file is missing, is not JSON, has another schema version, or a key is
@@ -199,7 +199,7 @@ def _null_to_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_limits(record: Mapping[str, Any]) -> str:
-    """The limits that cut a run short, such as ``limit_test_batches=1``; "" if complete."""
+    """The trainer limits of a partial run, such as ``limit_test_batches=1``; "" if complete."""
     partial = (record.get("protocol") or {}).get("partial") or {}
     return ", ".join(f"{name}={value}" for name, value in (partial.get("limits") or {}).items())
 
@@ -208,7 +208,7 @@ def read_scores(run_dir: Path | str) -> "pd.DataFrame":
     """Read ``scores.csv``: one row for each test image, columns `SCORE_COLUMNS`.
 
     Raises:
-        UserError: the file is missing or is no such table.
+        UserError: the file is missing or not such a table.
     """
     import pandas as pd
 
@@ -254,7 +254,7 @@ def find_runs(*folders: Path | str) -> list[Path]:
     A run of several categories is replaced by its category folders.
 
     Raises:
-        UserError: a folder does not exist, or no folder holds a complete run.
+        UserError: a folder does not exist, or no folder contains a complete run.
     """
     runs = _find(RESULT, folders)
     if runs:
@@ -269,7 +269,7 @@ def find_unreadable(*folders: Path | str) -> list[str]:
     """One line for each record in or below the folders that cannot be read.
 
     Raises:
-        UserError: a folder does not exist, or no folder holds a record.
+        UserError: a folder does not exist, or no folder contains a record.
     """
     errors = []
     for run in find_runs(*folders):
@@ -299,7 +299,7 @@ def _find(name: str, folders: Sequence[Path | str]) -> list[Path]:
 
 def _walk(top: Path, name: str) -> Iterator[Path]:
     if not top.is_dir():
-        raise UserError(f"{top}: no such folder; give a run's or a sweep's folder")
+        raise UserError(f"{top}: no such folder; give the folder of a run or sweep")
     for folder, children, files in os.walk(top):
         if name in files:
             yield Path(folder)
@@ -309,12 +309,12 @@ def _walk(top: Path, name: str) -> Iterator[Path]:
 
 
 def category_folder(run_dir: Path | str, category: str) -> Path:
-    """Where a run of several categories writes the files of one of them."""
+    """The folder of one category in a run of several categories."""
     return Path(run_dir) / PER_CATEGORY / category
 
 
 def record_folders(run_dir: Path, name: str) -> list[Path]:
-    """A complete run's folders with records of this file name: of its categories, or its own."""
+    """Folders with records of this file name: those of a run's categories, else the run's own."""
     folders = sorted(path.parent for path in (run_dir / PER_CATEGORY).glob(f"*/{name}"))
     return folders or [run_dir]
 
@@ -328,7 +328,7 @@ def parent_run(folder: Path | str) -> Path:
 def category_set_name(category: Any) -> str:
     """``data.category`` as part of a run's or folder's name.
 
-    ``bottle``; ``bottle+pill`` for a set, or ``unified-15`` if that were too long.
+    ``bottle``; ``bottle+pill`` for a set, or ``unified-15`` for a long one.
     """
     if isinstance(category, str) or not isinstance(category, Sequence):
         return str(category)

@@ -1,8 +1,8 @@
 """Statistics over seeds, categories and variants.
 
-Three questions: is a variant better across categories (`compare_variants`: bootstrap and
-permutation), would other seeds confirm it (`seed_statistics`: t-tests), and does the validation
-rank the variants as the test does (`rank_agreement`)?
+They answer three questions: is a variant better across categories (`compare_variants`: bootstrap
+and permutation), would other seeds confirm it (`seed_statistics`: t-tests), and do validation and
+test rank the variants in the same order (`rank_agreement`)?
 """
 
 import warnings
@@ -22,12 +22,12 @@ from anomalib_rd.results.variants import matching_labels, short_labels
 BASELINE_MODEL = "rd4ad"
 LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
 RESAMPLES, SEED = 9999, 0
-# With fewer units no sign-flip p-value is below 0.05: the lowest is 2 ** (1 - n).
+# With fewer units every sign-flip p-value is above 0.05: the lowest is 2 ** (1 - n).
 MIN_UNITS_FOR_P = 6
 MIN_VARIANTS = 3  # for a rank correlation
 MOST_SEEDS = 1000
 VALIDATION = "val/"
-_ROUNDING = 1e-12  # a std below this, of fractions, is rounding
+_ROUNDING = 1e-12  # a smaller std of fractions is a rounding error
 COLUMNS = (
     "data",
     "baseline",
@@ -58,7 +58,7 @@ AGREEMENT_COLUMNS = ("data", "category", "metric", "rho", "p", "n", "n_runs")
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
     """Bootstrap confidence interval of the mean, 95 %.
 
-    BCa (Efron, Better bootstrap confidence intervals, JASA 82, 1987); the percentile interval
+    BCa (Efron, Better bootstrap confidence intervals, JASA 82, 1987), or the percentile interval
     where BCa is undefined, for example for equal values. It is too narrow for few values: on
     normal data it covers the true mean in about 72 % of the cases for 3 values, 84 % for 5
     and 92 % for 15 (simulated).
@@ -128,11 +128,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's step-down correction for multiple comparisons (Scand. J. Statist. 6, 1979).
 
     Args:
-        p_values: (m,); NaN is no comparison and stays NaN.
+        p_values: (m,); NaN is not a comparison and remains NaN.
 
     Returns:
-        (m,) adjusted p-values: with those below alpha the probability of any false claim is at
-        most alpha.
+        (m,) adjusted p-values: if those below alpha are claimed, the probability of any false
+        claim is at most alpha.
     """
     order = np.argsort(p_values)  # NaN last
     count = np.count_nonzero(~np.isnan(p_values))
@@ -146,15 +146,15 @@ def seed_statistics(difference: float, samples: Sequence[np.ndarray]) -> dict[st
     """Spread over seeds, and whether a difference exceeds it.
 
     Args:
-        difference: observed, in the unit of the samples.
+        difference: observed difference, in the unit of the samples.
         samples: one array (seeds,) of paired differences, or one array (seeds,) of means for each
             of two variants.
 
     Returns:
         ``n_seeds`` (of the smaller sample), ``std`` (of the difference of two runs), ``p_seeds``
         (t-test, two-sided), ``smallest`` (see `smallest_difference`) and ``needed_seeds`` (see
-        `needed_seeds`). NaN for fewer than 2 seeds; without spread ``std`` and ``smallest`` are 0
-        and the others NaN.
+        `needed_seeds`). All but ``n_seeds`` are NaN for fewer than 2 seeds; without spread ``std``
+        and ``smallest`` are 0.
     """
     counts = np.array([len(sample) for sample in samples])
     result: dict[str, float] = {"n_seeds": int(counts.min())}
@@ -192,8 +192,8 @@ def standard_error(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarra
 def smallest_difference(variances: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The smallest true difference that a t-test detects with power 0.8, two-sided alpha 0.05.
 
-    The difference, divided by its standard error, is the noncentrality of t; squared that of F
-    with 1 degree of freedom (Cohen, Statistical Power Analysis for the Behavioral Sciences,
+    The difference divided by its standard error is the noncentrality of t; its square is that of
+    F with 1 degree of freedom (Cohen, Statistical Power Analysis for the Behavioral Sciences,
     2nd ed. 1988, chapters 2 and 12). Arguments as in `standard_error`.
 
     Returns:
@@ -205,7 +205,7 @@ def smallest_difference(variances: np.ndarray, counts: np.ndarray) -> np.ndarray
 
 
 def needed_seeds(difference: float, variances: np.ndarray) -> float:
-    """Seeds of each variant with which `smallest_difference` is this one; infinite above 1000."""
+    """Number of seeds per variant to detect a difference; infinite above `MOST_SEEDS`."""
     seeds = np.arange(2, MOST_SEEDS + 1)
     counts = np.tile(seeds, (len(variances), 1))
     enough = seeds[smallest_difference(variances, counts) <= abs(difference)]
@@ -225,24 +225,24 @@ def spread_factors(n_seeds: int) -> tuple[float, float]:
 def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Differences of each variant from the baseline, paired over category and seed.
 
-    - Across categories: pairs of one category depend on each other, so each category gives one
-      number, the mean of its pairs, and whole categories are resampled (Davison and Hinkley,
-      Bootstrap Methods and their Application, 1997, section 3.8): ``low, high`` of
-      `mean_interval`, ``p`` of `sign_flip_p`. With a single category the seeds are resampled.
-    - Across seeds: `seed_statistics` of the seeds that have every category.
+    - Across categories: the pairs of one category depend on each other, so the mean over the pairs
+      of each category is resampled (Davison and Hinkley, Bootstrap Methods and their Application,
+      1997, section 3.8): ``low, high`` of `mean_interval`, ``p`` of `sign_flip_p`. With a single
+      category the seeds are resampled.
+    - Across seeds: `seed_statistics` of the seeds with all categories.
 
     ``p_holm`` and ``p_seeds_holm`` are corrected (`holm`) over the variants with the same data and
     metric; not over metrics, which answer different questions.
 
     Args:
-        runs: of `load_runs`.
+        runs: table of `load_runs`.
         baseline: a variant, or a part of its label (see `matching_labels`). None: for each data
             set the first variant of model ``rd4ad``, else the first variant.
 
     Returns:
         One row for each data x variant x metric that both have, with `COLUMNS`. Values are
-        fractions (``unit``). ``n_pairs`` counts the runs of both, ``n_left_out`` those of one
-        only. Variants without a pair are compared by the means over their own seeds (``paired``
+        fractions (``unit``). ``n_pairs`` counts the pairs, ``n_left_out`` the runs without a
+        partner. Variants without a pair are compared by the means over their own seeds (``paired``
         False). Undefined values are NaN; ``needed_seeds`` is infinite above 1000.
 
     Raises:
@@ -272,13 +272,13 @@ def compare_variants(runs: pd.DataFrame, baseline: str | None = None) -> pd.Data
 
 
 def choose_baselines(runs: pd.DataFrame, baseline: str | None = None) -> dict[str, str]:
-    """Data -> the variant that the others are compared with; see `compare_variants`."""
+    """Data -> the variant to compare the others with; see `compare_variants`."""
     baselines = {}
     for data, part in runs.groupby("data", sort=False):
         variants = list(dict.fromkeys(part["variant"]))
         if baseline is None or len(variants) == 1:
-            plain = part["variant"][part["model"] == BASELINE_MODEL]
-            baselines[str(data)] = plain.iloc[0] if len(plain) else variants[0]
+            rd4ad = part["variant"][part["model"] == BASELINE_MODEL]
+            baselines[str(data)] = rd4ad.iloc[0] if len(rd4ad) else variants[0]
             continue
         matches = matching_labels(variants, baseline)
         if len(matches) != 1:
@@ -290,7 +290,7 @@ def choose_baselines(runs: pd.DataFrame, baseline: str | None = None) -> dict[st
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
-    """One comparison; both frames are seeds x categories, NaN where undefined or not run."""
+    """Compare two frames, seeds x categories, NaN where undefined or not run."""
     pairs = ours - theirs
     n_pairs = int(pairs.notna().sum().sum())
     if n_pairs:
@@ -300,8 +300,8 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
         by_category = (ours.mean() - theirs.mean()).dropna()
         samples = [_seed_means(frame, by_category.index) for frame in (ours, theirs)]
     over_categories = len(by_category) > 1
-    every_pair = pairs.to_numpy()
-    units = by_category.to_numpy() if over_categories else every_pair[~np.isnan(every_pair)]
+    values = (by_category if over_categories else pairs).to_numpy()
+    units = values[~np.isnan(values)]
     low, high = mean_interval(units)
     difference = float(by_category.mean())
     row = {
@@ -328,11 +328,10 @@ def validation_metrics(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs' validation metrics, read from their records.
 
     Args:
-        runs: of `load_runs`.
+        runs: table of `load_runs`.
 
     Returns:
-        A row for each run, with its index; columns ``val/<metric>`` for each metric of any run's
-        validation, NaN where a run has none.
+        A row for each run, with its index; columns ``val/<metric>``, NaN where a run has none.
 
     Raises:
         UserError: a record cannot be read.
@@ -345,18 +344,17 @@ def validation_metrics(runs: pd.DataFrame) -> pd.DataFrame:
 def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rank correlation of validation and test over the variants, for each metric.
 
-    A variant's value is the mean over its seeds, for ``mean all`` then over the categories. Only
-    categories and seeds for which every variant has both values are used; variants that never
+    A variant's value is the mean over its seeds and, for ``mean all``, then over the categories.
+    Only categories and seeds for which all variants have both values are used; variants that never
     have both are left out.
 
     Args:
-        runs: of `load_runs`.
-        validated: of `validation_metrics`, of the same runs.
+        runs: table of `load_runs`.
+        validated: result of `validation_metrics` for these runs.
 
     Returns:
-        One row for each data x category x metric, ``mean all`` first if there are several
-        categories. Columns: ``rho``, ``p`` (see `spearman`), ``n`` (variants) and ``n_runs`` (of
-        each variant).
+        One row for each data x category x metric, and ``mean all`` of several categories first.
+        Columns: ``rho``, ``p`` (see `spearman`), ``n`` (variants) and ``n_runs`` (per variant).
     """
     metrics = [m for m in metric_columns(runs) if f"{VALIDATION}{m}" in validated]
     both = drop_repeats(runs.join(validated))
@@ -377,15 +375,15 @@ def spearman(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Spearman's rank correlation and its two-sided permutation p-value.
 
     Exact (all pairings) for up to 7 values, else from 9999 random pairings with a fixed seed. The
-    lowest p-value of n values is 2 / n!: a third for 3, a twelfth for 4.
+    lowest p-value of n values is 2 / n!: 1/3 for 3, 1/12 for 4.
 
     Args:
         x: (n,); ties share their mean rank.
         y: (n,); pairs with a NaN are left out.
 
     Returns:
-        ``rho, p, n`` (remaining pairs); rho and p are NaN for fewer than 3 pairs, and if all
-        values of one side are equal.
+        ``rho, p, n`` (remaining pairs); rho and p are NaN for fewer than 3 pairs, or if all x or
+        all y are equal.
     """
     defined = ~(np.isnan(x) | np.isnan(y))
     ranks = [stats.rankdata(values[defined]) for values in (x, y)]
@@ -400,12 +398,9 @@ def spearman(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def _variant_means(runs: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, int]:
-    """Mean of each column for each variant, over the cells that all variants have.
+    """Means, variants x columns, over the cells (category and seed) that all variants have.
 
-    A cell is a category and a seed.
-
-    Returns:
-        Variants x columns, and the number of cells.
+    Also returns the number of cells.
     """
     values = runs.dropna(subset=columns).set_index(["variant", "category", "seed"])[columns]
     cells = pd.DataFrame(values.unstack(["category", "seed"])).dropna(axis=1)

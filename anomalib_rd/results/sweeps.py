@@ -1,7 +1,7 @@
 """Sweep folders: which runs are done, running, failed, interrupted or missing.
 
-Files: ``<sweep>/sweep.json`` lists the commands and their jobs; ``<run>/running.json`` names the
-process that works on a run, and its progress.
+``<sweep>/sweep.json`` lists the commands and their jobs; ``<run>/running.json`` the process that
+works on a run, and its progress.
 """
 
 import math
@@ -36,7 +36,7 @@ from anomalib_rd.results.record import (
 RUNNING, RUN_LOCK = "running.json", ".running.lock"
 SWEEP, SWEEP_LOCK = "sweep.json", ".sweep.lock"
 CHECKPOINTS = "checkpoints"
-# The folders below a run's folder that it writes to. A run's folder may hold other files too.
+# The subfolders that a run writes to. A run's folder may contain other folders too.
 RUN_FOLDERS = (
     ".hydra",
     CHECKPOINTS,
@@ -44,8 +44,8 @@ RUN_FOLDERS = (
     f"{PER_CATEGORY}/*",
     f"{PER_CATEGORY}/*/heatmaps",
 )
-# A process on another machine touches its file at least each `TOUCH_EVERY` seconds, and counts
-# as dead after `SILENT` seconds.
+# A running process touches its file at least every `TOUCH_EVERY` seconds. A process on another
+# machine counts as dead after `SILENT` seconds without a touch.
 TOUCH_EVERY, SILENT = 30.0, 600.0
 CLOCK_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs
 
@@ -58,8 +58,8 @@ class RunningElsewhereError(UserError):
 class Running:
     """``running.json``: the process (None: it was interrupted) and the progress of a run.
 
-    ``created`` is the start of the process, ``started`` of the work on this run, in seconds since
-    1970; ``first_epoch`` the epoch at which the process began.
+    ``created`` is the start of the process and ``started`` that of this run, in seconds since 1970;
+    ``first_epoch`` is the epoch at which the process began.
     """
 
     pid: int | None
@@ -79,10 +79,10 @@ def is_main_process() -> bool:
 
 @contextmanager
 def claim_run(run_dir: Path) -> Iterator[None]:
-    """Mark the run as this process's inside the block.
+    """Claim the run for this process inside the block.
 
-    Removes an earlier failure, and partial files of killed processes. Does nothing in the other
-    processes of a DDP run.
+    Removes ``failure.json`` and partial files of killed processes. In a DDP run only the main
+    process does so.
 
     Raises:
         RunningElsewhereError: another process works on it.
@@ -100,7 +100,7 @@ def claim_run(run_dir: Path) -> Iterator[None]:
         (run_dir / FAILURE).unlink(missing_ok=True)
         yield
     except BaseException as error:
-        # The progress of an interrupted run is kept.
+        # An interrupted run keeps its progress.
         _release(run_dir, mine, interrupted=not isinstance(error, Exception))
         raise
     _release(run_dir, mine)
@@ -122,13 +122,13 @@ def _claim(run_dir: Path) -> Running:
 
 
 def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
-    """End the claim, unless another process has taken the run over from this one."""
+    """End the claim, unless another process has taken over the run."""
     with file_lock(run_dir / RUN_LOCK):
-        now = read_running(run_dir)
-        if now is not None and (now.pid, now.host) != (mine.pid, mine.host):
+        current = read_running(run_dir)
+        if current is not None and (current.pid, current.host) != (mine.pid, mine.host):
             return
         if interrupted:
-            write_json(run_dir / RUNNING, asdict(replace(now or mine, pid=None)))
+            write_json(run_dir / RUNNING, asdict(replace(current or mine, pid=None)))
         else:
             (run_dir / RUNNING).unlink(missing_ok=True)
 
@@ -144,12 +144,15 @@ def record_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = Fa
     """
     running = read_running(run_dir)
     # The processes of a DDP run may be children of the one that claimed it.
-    if running is None or running.host != socket.gethostname():
+    if (
+        running is None
+        or running.host != socket.gethostname()
+        or running.pid not in (os.getpid(), os.getppid())
+    ):
         return
-    if running.pid not in (os.getpid(), os.getppid()):
-        return
-    now = replace(running, epoch=epoch, epochs=epochs)
-    write_json(run_dir / RUNNING, asdict(replace(now, first_epoch=epoch) if first else now))
+    first_epoch = epoch if first else running.first_epoch
+    progress = replace(running, epoch=epoch, epochs=epochs, first_epoch=first_epoch)
+    write_json(run_dir / RUNNING, asdict(progress))
 
 
 def touch_running(run_dir: Path) -> None:
@@ -193,13 +196,13 @@ class RunState:
     """State of one run of a sweep.
 
     Attributes:
-        run: its folder below the sweep's.
-        state: ``partial`` is complete, but was cut short by Lightning's limits; ``interrupted`` was
-            started and has no process; ``missing`` was not started.
-        running: its current or last process; None if done, failed or missing.
-        reason: why it failed or is partial, in one line.
-        seconds: its duration if done; None if unknown.
-        whole: whether the duration is that of the complete run, without a resume.
+        run: folder of the run, relative to the sweep's.
+        state: a ``partial`` run is complete, but was limited by Lightning's trainer arguments; an
+            ``interrupted`` one was started and has no process; a ``missing`` one was not started.
+        running: current or last process; None if done, failed or missing.
+        reason: one line on why it failed or is partial.
+        seconds: duration if done; None if unknown.
+        resumed: whether the run was resumed, so that the duration is that of its last part.
     """
 
     run: str
@@ -207,7 +210,7 @@ class RunState:
     running: Running | None = None
     reason: str | None = None
     seconds: float | None = None
-    whole: bool = True
+    resumed: bool = False
 
 
 def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> None:
@@ -215,8 +218,8 @@ def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> No
 
     Args:
         sweep: the sweep's folder, created if missing.
-        command: as typed.
-        jobs: folder of the run below the sweep's -> overrides.
+        command: command line as typed.
+        jobs: folder of the run, relative to the sweep's -> overrides.
     """
     sweep.mkdir(parents=True, exist_ok=True)
     entry = {
@@ -230,7 +233,7 @@ def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> No
 
 
 def read_commands(sweep: Path) -> list[dict[str, Any]]:
-    """The commands in ``sweep.json``; none without this file.
+    """The commands in ``sweep.json``; empty without this file.
 
     Raises:
         UserError: the file is damaged.
@@ -245,23 +248,23 @@ def read_commands(sweep: Path) -> list[dict[str, Any]]:
 
 
 def job_names(sweep: Path) -> dict[str, str]:
-    """Folder of the run -> its overrides, as typed, that not all jobs share.
+    """Folder of the run -> its overrides, as typed, without those that all jobs share.
 
     Jobs without such an override are left out.
 
     Raises:
         UserError: ``sweep.json`` is damaged.
     """
-    jobs = {run: words for c in read_commands(sweep) for run, words in c["jobs"].items()}
+    jobs = {run: overrides for c in read_commands(sweep) for run, overrides in c["jobs"].items()}
     if len(jobs) < 2:
         return {}
     common = set.intersection(*map(set, jobs.values()))
     names = {}
-    for run, words in jobs.items():
-        # The seed comes last: it distinguishes runs of one variant.
-        own = sorted(set(words) - common, key=lambda w: (w.startswith("seed="), words.index(w)))
+    for run, overrides in jobs.items():
+        own = [override for override in dict.fromkeys(overrides) if override not in common]
         if own:
-            names[run] = " ".join(own)
+            # The seed comes last: it distinguishes runs of one variant.
+            names[run] = " ".join(sorted(own, key=lambda override: override.startswith("seed=")))
     return names
 
 
@@ -276,7 +279,7 @@ def read_states(sweep: Path) -> list[RunState]:
     jobs = [run for command in read_commands(sweep) for run in command["jobs"]]
     runs = dict.fromkeys([*jobs, *find_started_runs(sweep)])
     if not runs:
-        raise UserError(f"{sweep}: holds no run; give a sweep's folder, such as multirun/NAME")
+        raise UserError(f"{sweep}: contains no run; give a sweep's folder, such as multirun/NAME")
     return [read_state(sweep, run) for run in runs]
 
 
@@ -303,7 +306,7 @@ def read_state(sweep: Path, run: str) -> RunState:
             return RunState(run, "partial", reason=limits)
         seconds = (record.get("duration_s") or {}).get("total")
         resumed = (record.get("protocol") or {}).get("resumed_from_epoch")
-        return RunState(run, "done", seconds=seconds, whole=resumed is None)
+        return RunState(run, "done", seconds=seconds, resumed=resumed is not None)
     running = read_running(folder)
     if running is not None and is_alive(folder, running):
         return RunState(run, "running", running)
@@ -329,17 +332,17 @@ def count_states(states: Sequence[RunState]) -> dict[State, int]:
 
 
 def seconds_left(states: Sequence[RunState], now: float) -> float | None:
-    """Estimated seconds until all runs are done, with as many running at a time as now.
+    """Estimated seconds until all runs are done, if the number of parallel runs stays the same.
 
-    Failed runs are not repeated. The estimate for one run is the mean of those done, or before
-    one is done, from the epochs of those running.
+    Failed runs are not repeated. The estimate for one run is the mean duration of the runs that are
+    done or, before the first is done, from the epochs of the current runs.
 
     Args:
-        states: of `read_states`.
+        states: result of `read_states`.
         now: seconds since 1970.
 
     Returns:
-        0 if all are done; None if nothing is running, or nothing is known yet.
+        0 if all are done; None if no run is running, or without any duration or epoch yet.
     """
     unfinished = [s for s in states if s.state in ("running", "interrupted", "missing")]
     running = [s for s in unfinished if s.state == "running"]
@@ -354,9 +357,8 @@ def seconds_left(states: Sequence[RunState], now: float) -> float | None:
 
 
 def _seconds_per_run(states: Sequence[RunState], now: float) -> float | None:
-    """Mean seconds of a run; None if nothing is known yet."""
-    # The duration of a resumed run is that of its last part.
-    seconds = [s.seconds for s in states if s.state == "done" and s.whole and s.seconds]
+    """Mean seconds of a run; None without any duration or epoch yet."""
+    seconds = [s.seconds for s in states if s.state == "done" and not s.resumed and s.seconds]
     if not seconds:
         running = [s.running for s in states if s.state == "running" and s.running]
         progress = [(r, _progress(r, r.first_epoch)) for r in running]

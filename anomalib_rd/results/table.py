@@ -61,13 +61,13 @@ MEAN_ALL = "mean all"
 def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     """One row for each complete run in or below the folders, by data, variant and path.
 
-    Of a run of several categories (``unified``) there is a row for each category folder. A record
-    that cannot be read gets a warning; see `find_unreadable`.
+    A run of several categories (``unified``) has a row for each category. A warning is logged for
+    each record that cannot be read; see `find_unreadable`.
 
     Columns: `RUN_COLUMNS`, then one for each metric (fraction, NaN if undefined), then
     ``oracle_epoch`` and ``oracle_<metric>`` if a run has an oracle. ``variant`` differs where the
     configs do (see `variant_labels`), ``undefined`` is a dict metric -> reason, ``notes`` a list
-    of remarks on the metrics, ``partial`` the limits that cut a run short (see `trainer_limits`).
+    of remarks on the metrics, ``partial`` the limits of a partial run (see `trainer_limits`).
 
     Raises:
         UserError: no complete run, or none with a readable record.
@@ -85,7 +85,7 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
         _warn_once(f"left out: {damaged}")
     labels = variant_labels(list(records.values()))
     rows = [_row(*parts) for parts in zip(records, records.values(), labels, strict=True)]
-    # Sorted by path alone, the hash of its config would order the variants of an ablation.
+    # By path alone, variants of an ablation would be sorted by the hash of their config.
     rows.sort(key=lambda row: (row["data"], label_order(row["variant"])))
     keys = list(dict.fromkeys(key for row in rows for key in row))
     metrics = [key for key in keys if key not in RUN_COLUMNS and not key.startswith(ORACLE)]
@@ -96,7 +96,7 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
 
 @cache
 def _warn_once(line: str) -> None:
-    # A report, its page and its figures each read the records.
+    # Once, although a report, its page and its figures each read the records.
     log.warning("%s", line)
 
 
@@ -106,7 +106,7 @@ def metric_columns(runs: pd.DataFrame) -> list[str]:
 
 
 def drop_repeats(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of runs with the same data, variant, category and seed keep the last one by path."""
+    """Keep the last by path of the runs with the same data, variant, category and seed."""
     return runs.drop_duplicates(["data", "variant", "category", "seed"], keep="last")
 
 
@@ -115,8 +115,8 @@ def category_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     One row for each data x variant x category x metric, and rows ``mean textures``,
     ``mean objects`` and ``mean all``: mean over categories for each seed, then mean and std over
-    seeds. Seeds with a missing category are left out of the mean rows; if no seed has all
-    categories, it is the mean of the categories' means (``n_seeds`` 0, no std).
+    seeds. Mean rows omit seeds with a missing category; if no seed has all categories, they are
+    means of the categories' means (``n_seeds`` 0, no std).
 
     Columns: ``data, variant, kind ("category"|"mean"), group, category, metric, mean, std
     (n - 1; NaN for one seed), n_seeds, n_categories (defined), of_categories``. Values are
@@ -204,13 +204,14 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _notes(pixels_judged: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Remarks on the metrics: images without mask that the pixel metrics omit."""
+    """Remarks on the metrics: the images without mask that the pixel metrics omit."""
     parts = [
         f"{defect} ({count['judged']} of {count['of']})"
         for defect, count in pixels_judged.items()
         if count["judged"] < count["of"]
     ]
-    return [f"pixel metrics without the images that have no mask: {', '.join(parts)}"] * bool(parts)
+    note = f"pixel metrics without the images that have no mask: {', '.join(parts)}"
+    return [note] if parts else []
 
 
 def _cube(part: pd.DataFrame, metrics: list[str]) -> tuple[list[str], list[str], np.ndarray]:
@@ -228,7 +229,7 @@ def _cube(part: pd.DataFrame, metrics: list[str]) -> tuple[list[str], list[str],
 def _row_sets(
     categories: list[str], groups: list[str]
 ) -> Iterator[tuple[str, str, str, list[int]]]:
-    """Kind, group, label and indices of the categories of each row of a variant's table."""
+    """Kind, group, label and category indices of each row of a variant's table."""
     for index, (category, group) in enumerate(zip(categories, groups, strict=True)):
         yield "category", group, category, [index]
     for group, plural in GROUPS.items():

@@ -1,4 +1,4 @@
-"""Threshold of anomalous images: ``threshold`` in a run's checkpoint and ``result.json``."""
+"""Threshold for anomalous images: ``threshold`` in a run's checkpoint and ``result.json``."""
 
 import math
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ class Threshold:
     Attributes:
         kind: ``quantile`` of normal images, ``f1max`` on images with synthetic defects, or
             ``given`` by the user.
-        image: an image is anomalous if its score is at least this.
+        image: threshold of scores; an image is anomalous if its score is at least this.
         pixel: threshold of map values, for drawing. For ``quantile`` it is the quantile of the
             maps' highest values. If these are the scores it equals ``image``, so that exactly the
             anomalous images get an outline; standardised scores have another scale.
         score_std: standard deviation of the normal images' scores; None for ``given``.
-        source: the images it was computed from: held out of training, or trained on.
-        normal_images, defect_images: their numbers.
-        false_positive_rate: upper bound for new normal images, of a ``quantile``.
-        optimistic: whether the student was trained on these images. It does better on them than
-            on new ones, so the bound does not hold.
+        source: images it was computed from: `HELD_OUT` or `TRAINING`.
+        normal_images, defect_images: numbers of these images.
+        false_positive_rate: upper bound for new normal images, for ``quantile``.
+        optimistic: whether the student was trained on these images. Their scores are lower than
+            those of new images, so the bound does not hold.
         normal_scores: scores of the normal images, for `at_rate`.
         normal_peaks: highest value of each of their maps; empty if these are the scores.
     """
@@ -68,7 +68,7 @@ class Threshold:
         return 0.5 * (1 + math.tanh(distance / self.score_std / 2))  # equal, without overflow
 
     def moved(self, value: float) -> "Threshold":
-        """The user's own image threshold; of pixels too if maps and scores have one scale."""
+        """The image threshold that a user gives; also for pixels if ``pixel`` equals ``image``."""
         return replace(
             self,
             kind="given",
@@ -123,12 +123,12 @@ class Threshold:
 
 
 def images_needed(rate: float) -> int:
-    """Number of normal images that allow a false positive rate: the lowest is 1 / (N + 1)."""
+    """Number of normal images for a false positive rate; N images allow at least 1 / (N + 1)."""
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
 def describe_threshold(record: Mapping[str, Any], path: Path) -> str:
-    """The threshold in a run's record, and the requested rate if it was too low.
+    """The threshold in a run's record as text, and the requested rate if it was not reached.
 
     Raises:
         UserError: the threshold is damaged; the message names ``path``.
@@ -145,7 +145,7 @@ def describe_threshold(record: Mapping[str, Any], path: Path) -> str:
 
 
 def parse_threshold(saved: Mapping[str, Any] | None, path: Path) -> Threshold | None:
-    """The threshold from its saved fields; None if there is none. Unknown fields are ignored.
+    """The threshold from its saved fields, if any; unknown fields are ignored.
 
     Raises:
         UserError: a field is missing or invalid; the message names ``path``.
@@ -167,20 +167,20 @@ def parse_threshold(saved: Mapping[str, Any] | None, path: Path) -> Threshold | 
 def conformal_threshold(scores: ArrayLike, rate: float) -> tuple[float, float]:
     """Threshold that a new normal image reaches with a probability of at most ``rate``.
 
-    Just above the k-th lowest of the N scores, k = ceil((N + 1) (1 - rate)): split conformal
-    prediction (Papadopoulos et al., ECML 2002). The bound holds on average over draws of the N
-    images, if they and the new one are exchangeable, so not for images that the model was trained
-    on. With too few images (k > N) it is just above the highest score, with bound 1 / (N + 1).
+    Split conformal prediction (Papadopoulos et al., ECML 2002): just above the k-th lowest of the N
+    scores, k = ceil((N + 1) (1 - rate)). The bound holds on average over draws of the N images, if
+    they and the new one are exchangeable: not for images that the model was trained on. With too
+    few images (k > N) it is just above the highest score, with bound 1 / (N + 1).
 
     Args:
-        scores: (N,) of normal images, at least one.
-        rate: in (0, 1).
+        scores: (N,) scores of normal images, at least one.
+        rate: false positive rate in (0, 1).
 
     Returns:
         The threshold, and the bound of its false positive rate.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     count = len(ordered)
-    # A rate such as 0.1 is a little more or less than a tenth.
+    # The tolerance is for rates such as 0.1, which has no exact binary representation.
     k = min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)
     return float(np.nextafter(ordered[k - 1], np.inf)), (count + 1 - k) / (count + 1)

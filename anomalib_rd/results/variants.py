@@ -1,4 +1,4 @@
-"""Readable names of variants, from the config keys in which runs differ."""
+"""Readable labels of variants, from the config keys that differ between runs."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from typing import Any
 
 from anomalib_rd.results.identity import significant_items
 
-# Keys that make another run (see `results.identity`), but no other variant: seed and category, what
-# is computed after training, and at any depth the kind of device. The number of devices makes
-# another variant: each has a batch of its own.
+# Keys that distinguish runs (see `results.identity`), but not variants: seed and category, options
+# of the evaluation, and the kind of device. The number of devices distinguishes variants, because
+# each device has its own batch.
 SAME_VARIANT_KEYS = {
     "seed",
     "test_during_training",
@@ -21,7 +21,7 @@ SAME_VARIANT_KEYS = {
 }
 SAME_VARIANT_NAMES = {"category", "accelerator"}
 PATHS = {"root", "dir", "path", "dirpath", "folder"}
-ABSENT = "absent"  # no JSON, so that no value is equal to it
+ABSENT = "absent"  # not valid JSON, so never equal to a value
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _OFF = re.compile(r"=(?:none|null|false|No[A-Z]\w*)(?= |$)")
 
@@ -31,11 +31,11 @@ Config = Mapping[str, Any]  # dotted key -> value
 def variant_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """One label for each record; equal labels mean equal configs.
 
-    The label is ``model teacher``, and ``key=value`` for every config key in which the records
-    with the same data, model and teacher differ, with the shortest unambiguous ending of the key.
-    Keys that differ because of the choice in a config group are replaced by it: ``masking=none``.
-    Seed, category, paths, logger, kind of device, sweep and name make no difference. The set of
-    categories that one model is trained on does, and so do other images of the same category.
+    The label is ``model teacher``, and ``key=value`` for every config key that differs between the
+    records with the same data, model and teacher, with the shortest unambiguous ending of the key.
+    Keys that differ because of a config group are replaced by its choice: ``masking=none``. Seed,
+    category, paths, logger, kind of device, sweep and name do not distinguish variants. The set of
+    categories of one model does, and so do different images of the same category.
     """
     similar: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
@@ -59,9 +59,9 @@ def label_order(label: str) -> tuple[str | float, ...]:
 
 
 def short_labels(labels: Sequence[str]) -> dict[str, str]:
-    """Label -> its words that not all labels have; the model if there are no such words.
+    """Label -> its words without those that all labels share, or its model if none remain.
 
-    A single label stays unchanged, and so do all if two short ones would be equal.
+    A single label is not shortened; if two short labels would be equal, none is.
     """
     common = set(shared_words(labels))
     short = {
@@ -72,7 +72,7 @@ def short_labels(labels: Sequence[str]) -> dict[str, str]:
 
 
 def shared_words(labels: Sequence[str]) -> list[str]:
-    """The words that all labels have, in order; none for a single label."""
+    """The words that all labels share, in order; empty for a single label."""
     words = [label.split() for label in dict.fromkeys(labels)]
     if len(words) < 2:
         return []
@@ -80,16 +80,16 @@ def shared_words(labels: Sequence[str]) -> list[str]:
 
 
 def matching_labels(labels: Sequence[str], name: str) -> list[str]:
-    """The labels that a user may mean by a name.
+    """The labels that a name typed by the user matches.
 
     The label itself, else those that contain every word of the name: as in the label, as typed on
     a command line (``model/masking=none`` for ``masking=none``, ``model=rd4ad`` for ``rd4ad``), or
-    the value alone (``none``).
+    as the value alone (``none``).
     """
     if name in labels:
         return [name]
     words = name.split()
-    tests: tuple[Callable[[str, str], bool], ...] = (str.__eq__, _means_the_same)
+    tests: tuple[Callable[[str, str], bool], ...] = (str.__eq__, _matches_override)
     for test in tests:
         matches = [
             label
@@ -101,8 +101,8 @@ def matching_labels(labels: Sequence[str], name: str) -> list[str]:
     return []
 
 
-def _means_the_same(typed: str, part: str) -> bool:
-    """Whether a typed override stands for a word of a label."""
+def _matches_override(typed: str, part: str) -> bool:
+    """Whether a typed override matches a word of a label."""
     key, _, value = typed.rpartition("=")
     own_key, _, own_value = part.rpartition("=")
     if not own_key:
@@ -112,14 +112,14 @@ def _means_the_same(typed: str, part: str) -> bool:
 
 
 def variant_settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The dotted keys of a config that make a variant, each with its value."""
+    """The dotted keys of a config that distinguish variants, with their values."""
     for key, value in significant_items(config):
         name = key.rpartition(".")[2]
         if key in SAME_VARIANT_KEYS:
             continue
         if name == "category" and isinstance(value, Sequence) and not isinstance(value, str):
-            yield key, value  # the set that one model was trained on
-        # A number is no path: timm's "drop_path" is a rate.
+            yield key, value  # the set of categories of one model
+        # A number is not a path: timm's "drop_path" is a rate.
         elif name not in SAME_VARIANT_NAMES and not (
             name.rpartition("_")[2] in PATHS and (value is None or isinstance(value, str))
         ):
@@ -132,8 +132,8 @@ def _replace_by_choices(
     """Replace the keys that differ because of a config group's choice by that choice.
 
     Args:
-        configs: of the runs.
-        choices: config group -> choice, of the same runs. Groups that a run does not have, because
+        configs: configs of the runs.
+        choices: config group -> choice for each run. Groups that are missing in a run, because
             Hydra did not compose its config, are ignored.
     """
     result = list(configs)
@@ -162,10 +162,10 @@ def _replace_by_choices(
 
 
 def _add_data(configs: Sequence[Config], records: Sequence[Mapping[str, Any]]) -> Sequence[Config]:
-    """Distinguish runs of one variant and category that have different images.
+    """Distinguish runs of the same variant and category with different images.
 
-    By ``data.root`` if that is enough, else by the start of the fingerprint, of those whose images
-    are not the most frequent ones of their category.
+    By ``data.root`` if that suffices; else runs whose images are not the most frequent ones of
+    their category get the start of the fingerprint.
     """
     fingerprints = [record["data"].get("fingerprint") for record in records]
     roots = [record["config"].get("data", {}).get("root") for record in records]
@@ -193,7 +193,7 @@ def _determines(keys: Sequence[Any], values: Sequence[Any]) -> bool:
 
 
 def _differing_words(configs: Sequence[Config]) -> list[list[str]]:
-    """For each config the ``key=value`` in which it differs from another one."""
+    """For each config, ``key=value`` of the keys that differ between the configs."""
     keys = _all_keys(configs)
     differing = _differing_keys(keys, configs)
     names = _short_keys(differing, keys)
@@ -213,9 +213,9 @@ def _differing_words(configs: Sequence[Config]) -> list[list[str]]:
 def _differing_keys(keys: Sequence[str], configs: Sequence[Config]) -> list[str]:
     """The keys that distinguish the configs.
 
-    Of several keys that always have the same values (one is interpolated from the other) the
-    first. A key that is absent in some configs and equal in all others (a setting of an
-    alternative) only if no other key distinguishes those configs.
+    Of keys that always have equal values (one interpolates the other), only the first. A key that
+    is absent in some configs and equal in the rest (an option of an alternative) only if no other
+    key distinguishes these configs.
     """
     by_values: dict[tuple[str, ...], str] = {}
     for key in keys:
@@ -249,7 +249,7 @@ def _short_value(key: str, value: Any) -> str:
 
 
 def _short_keys(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """The shortest ending of each key that no other key of the config has."""
+    """The shortest unambiguous ending of each key."""
     counts = Counter(ending for key in keys for ending in _endings(key))
     return {
         key: next((e for e in _endings(key) if counts[e] == 1), _endings(key)[-1])
@@ -263,5 +263,4 @@ def _endings(key: str) -> list[str]:
 
 
 def _stem(key: str) -> str:
-    """The class of a group stands for the group: ``loss=PixelCosine``."""
-    return key.removesuffix("._target_")
+    return key.removesuffix("._target_")  # the class represents its group: loss=PixelCosine

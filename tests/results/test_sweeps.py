@@ -119,7 +119,7 @@ def test_time_left_from_completed_runs():
 
 def test_duration_of_resumed_runs_is_ignored():
     states = [
-        RunState("a", "done", seconds=10.0, whole=False),
+        RunState("a", "done", seconds=10.0, resumed=True),
         RunState("b", "done", seconds=100.0),
         RunState("c", "running", running(0)),
     ]
