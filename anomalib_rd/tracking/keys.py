@@ -1,4 +1,4 @@
-"""The keys under which results are logged to W&B and displayed."""
+"""Keys of the values logged to W&B."""
 
 import re
 
@@ -21,7 +21,7 @@ def bars(metric: str) -> str:
 
 def mean(metric: str, variant: str | None) -> str:
     """Mean of a metric over all categories, of a variant if there are several."""
-    # W&B takes a dot for a level of nesting, and cannot search for blanks.
+    # W&B reads a dot as a level of nesting, and cannot search for blanks.
     return f"mean/{metric}" + (f"/{re.sub('[^0-9A-Za-z_-]+', '_', variant)}" if variant else "")
 
 

@@ -1,4 +1,4 @@
-"""One W&B run that summarises a sweep: tables, charts, differences, and the sheet of heatmaps."""
+"""The W&B run that summarises a sweep: tables, charts, differences, and a sheet of heatmaps."""
 
 import hashlib
 import logging
@@ -29,7 +29,7 @@ MEAN_COLUMNS = ["data", "variant", "category", "group", "metric", "mean", "std",
 
 @dataclass(frozen=True)
 class Destination:
-    """Where runs are logged in W&B; None: as W&B's environment variables define."""
+    """Where runs are logged in W&B; None: as W&B's environment variables specify."""
 
     project: str | None = None
     entity: str | None = None
@@ -50,7 +50,7 @@ def find_destination(runs: pd.DataFrame) -> Destination | None:
 def override_destination(
     destination: Destination | None, project: str | None, entity: str | None
 ) -> Destination | None:
-    """The destination with another project or entity; None if both it and the project are None."""
+    """The destination with another project or entity; None without destination and project."""
     if destination is None:
         return Destination(project=project, entity=entity) if project else None
     return replace(
@@ -63,7 +63,7 @@ def override_destination(
 def log_sweep(report: "Report", sweep: Path) -> None:
     """Log the summary run of a complete multirun, if its runs logged to W&B.
 
-    Does nothing if the numbers have not changed since the last time. Errors become one warning.
+    Skipped if the numbers have not changed since the last time. Errors become one warning.
     """
     try:
         destination = find_destination(report.runs)
@@ -76,19 +76,19 @@ def log_sweep(report: "Report", sweep: Path) -> None:
 def log_summary(report: "Report", sweep: Path, destination: Destination) -> str | None:
     """Log the summary run of a sweep, or update the one logged before.
 
-    Tables ``sweep/means`` (`category_table`: fractions), ``sweep/categories`` (percent, to be
-    read) and ``sweep/differences`` (`compare_variants`), charts ``sweep/<metric>`` of the
-    headline metrics, the sheet ``sweep/heatmaps``; summary values ``mean/<metric>`` (with
-    several variants ``mean/<metric>/<variant>``) and ``runs/<state>``.
+    Tables ``sweep/means`` (`category_table`: fractions), ``sweep/categories`` (percent) and
+    ``sweep/differences`` (`compare_variants`), charts ``sweep/<metric>`` of the headline metrics,
+    the sheet ``sweep/heatmaps``; summary values ``mean/<metric>`` (with several variants
+    ``mean/<metric>/<variant>``) and ``runs/<state>``.
 
     Args:
-        report: of the sweep.
-        sweep: its folder, for the run's id and, without WANDB_DIR, W&B's files.
-        destination: where the runs are.
+        report: report of the sweep.
+        sweep: folder of the sweep, for the run's id and, without WANDB_DIR, W&B's files.
+        destination: where the runs are logged.
 
     Returns:
-        The run's URL, or offline its folder; None if W&B is disabled, the upload did not finish,
-        or this is a run of a W&B sweep, into which wandb would merge it.
+        The run's URL, or its folder if offline; None if W&B is disabled, the upload did not
+        finish, or this process is a run of a W&B sweep, with which wandb would merge the summary.
     """
     mode = destination.mode or os.environ.get("WANDB_MODE")
     if mode == "disabled" or os.environ.get("WANDB_SWEEP_ID"):
@@ -110,7 +110,7 @@ def log_summary(report: "Report", sweep: Path, destination: Destination) -> str 
             "seeds": sorted(map(int, runs["seed"].unique())),
         },
         "dir": os.environ.get("WANDB_DIR") or str(sweep),
-        "id": get_run_id(sweep, again=True),
+        "id": get_run_id(sweep, resume=True),
         "resume": "allow",
     }
     run = start_run({key: value for key, value in init.items() if value is not None})
@@ -132,12 +132,7 @@ def log_summary(report: "Report", sweep: Path, destination: Destination) -> str 
 
 
 def by_category(means: pd.DataFrame) -> pd.DataFrame:
-    """Headline metrics in percent: a row for each category and mean, a column for each variant
-    and metric.
-
-    Args:
-        means: of `category_table`.
-    """
+    """Headline metrics of `category_table` in percent: categories x variants and metrics."""
     headline = means[means["metric"].isin(keys.HEADLINE)]
     wide = headline.assign(percent=100 * headline["mean"]).pivot(
         index=["data", "category"], columns=["variant", "metric"], values="percent"
@@ -174,14 +169,14 @@ def _media(report: "Report", means: pd.DataFrame) -> dict[str, Any]:
 def _table(frame: pd.DataFrame) -> "wandb.Table":
     import wandb
 
-    # JSON has neither NaN nor infinity: missing values become blanks.
+    # JSON has neither NaN nor infinity; they become blanks.
     cells = frame.replace([np.inf, -np.inf], np.nan).astype(object)
     rows: list[Any] = cells.where(cells.notna(), None).to_numpy().tolist()
     return wandb.Table(columns=list(frame.columns), data=rows)
 
 
 def _bars(means: pd.DataFrame, metric: str) -> Any:
-    """A bar chart; the bars of one category are neighbours."""
+    """A bar chart, sorted by category."""
     import wandb
 
     bars = means.assign(percent=100 * means["mean"], bar=means["category"])
@@ -210,7 +205,7 @@ def _is_logged(report: "Report", sweep: Path) -> bool:
 
 
 def _fingerprint(report: "Report", sweep: Path) -> str:
-    """Changes with the numbers, and with the state of a run."""
+    """Hash of the numbers and of the states of the runs."""
     digest = hashlib.sha256(repr(count_states(read_states(sweep))).encode())
     for path in report.files:
         if path.suffix == ".csv":

@@ -41,22 +41,22 @@ def wandb_logger(
 ) -> WandbLogger:
     """A Lightning logger whose W&B run starts at first use and never blocks training.
 
-    For an argument of None (and without tags) W&B's environment variable is used (WANDB_PROJECT,
+    Arguments that are None, and empty tags, default to W&B's environment variables (WANDB_PROJECT,
     WANDB_ENTITY, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_NAME, WANDB_TAGS, WANDB_DIR,
     WANDB_RUN_ID).
 
     Args:
         project: the W&B project.
         entity: the user or team that owns the project.
-        group: shared by the runs of a sweep.
+        group: name shared by the runs of a sweep.
         job_type: the kind of run inside the group.
         name: the run's display name.
-        tags: labels to filter by; cut to W&B's 64 characters, blank ones dropped.
+        tags: labels to filter by; cut to W&B's 64 characters, without blank ones.
         save_dir: folder for W&B's files, created if missing.
         mode: online, offline or disabled; None: WANDB_MODE or the setting of `wandb offline`,
             else online. Online without a login, or with a server that refuses or does not
             answer within WANDB_INIT_TIMEOUT seconds (5), becomes offline, with a warning.
-        id: of a run to continue.
+        id: id of a run to continue.
 
     Raises:
         UserError: unknown mode, or a project name that W&B refuses.
@@ -106,10 +106,10 @@ class LazyWandbLogger(WandbLogger):
         # In a spawned worker Lightning attaches to the run of the parent process.
         if self._experiment is None and getattr(self, "_attach_id", None) is None:
             self._experiment = run = start_run(self._init)
-            # Lightning logs by step, charts are over epochs. No pattern "*": which of two matching
-            # patterns wins is not documented. No summary="last" for test/*: W&B keeps the last
-            # value anyway, and with it each number becomes {"last": number}, and tables and images
-            # are hidden from the workspace.
+            # Lightning logs by step, charts are over epochs. No pattern "*", because W&B does not
+            # document which of two matching patterns wins. No summary="last" for test/*: W&B keeps
+            # the last value anyway, and it would turn each number into {"last": number} and hide
+            # tables and images from the workspace.
             run.define_metric("epoch", hidden=True)
             run.define_metric("trainer/global_step", hidden=True)
             run.define_metric("train/*", step_metric="epoch")
@@ -136,7 +136,7 @@ def close_runs(loggers: Iterable[Logger]) -> Iterator[None]:
 
 
 def finish(logger: Logger, failed: bool) -> None:
-    """Close the W&B run of a logger, if it has one, see `finish_run`."""
+    """Close the W&B run of a logger, if any; see `finish_run`."""
     run = logger._experiment if isinstance(logger, WandbLogger) else None
     if run is not None:
         finish_run(run, failed)
@@ -153,14 +153,14 @@ def log_evaluation(
 ) -> None:
     """Log a run's test result to a W&B logger; other loggers are ignored.
 
-    Summary: `test/<metric>` of `metrics`, a column to compare runs by, and `<category>/<metric>`
-    of `categories`, a column per category in a sweep. Undefined (NaN) metrics are omitted: W&B
-    stores NaN as a string, which turns the column into text and breaks means over a group, while a
-    missing value is a blank and is skipped.
+    Summary: `test/<metric>` of `metrics` to compare runs by, and `<category>/<metric>` of
+    `categories`, a column per category in a sweep. Undefined (NaN) metrics are omitted: W&B stores
+    NaN as a string, which turns the column into text and breaks means over a group, but skips
+    missing values.
 
-    History: table `test/images`, a row per image of `scores` with `SCORE_COLUMNS`, and pictures of
-    `images`; panels `test/examples` (with switchable ground truth and prediction) and
-    `test/anomaly_maps` (inferno, one colour scale for all).
+    History: table `test/images`, a row per image of `scores` with `SCORE_COLUMNS`, with pictures of
+    `images`; panels `test/examples` (with ground truth and prediction as overlays) and
+    `test/anomaly_maps` (inferno, the same colour scale for all).
 
     Raises:
         ValueError: an image's path has no row in `scores`.

@@ -1,6 +1,6 @@
-"""W&B runs: start and finish, online with a login and a server, else offline.
+"""Start and finish W&B runs: online with a login and a server, else offline.
 
-Without Lightning, so that the summary of a sweep needs no torch.
+Without Lightning, so that the summary of a sweep does not import torch.
 """
 
 import logging
@@ -23,11 +23,10 @@ log = logging.getLogger(__name__)
 WANDB_ID = "wandb-id.txt"
 ONLINE = ("online", "shared", "run")  # "run", "dryrun": wandb's older names, still accepted
 MODES = (*ONLINE, "offline", "dryrun", "disabled")
-# Since 0.31 wandb has another default address of the same service, and still accepts logins that
-# earlier versions saved under this one.
+# Default address of the service before wandb 0.31, which still accepts logins saved under it.
 _CLOUD_HOST = "api.wandb.ai"
-# wandb's own printing and console capture conflict with rich progress bars. With its timeouts
-# (90 s to start, infinite to finish) an absent server would hold up a sweep. Seconds.
+# wandb's printing and console capture conflict with rich progress bars. With its own timeouts (90 s
+# to start, infinite to finish) a missing server would block a sweep. In seconds.
 _SETTINGS: dict[str, Any] = {
     "console": "off",
     "silent": True,
@@ -38,17 +37,17 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def get_run_id(folder: Path, again: bool) -> str:
+def get_run_id(folder: Path, resume: bool) -> str:
     """The W&B id saved in a folder, or a new one, which is saved there.
 
-    It is random: W&B refuses the id of a deleted run, and a removed folder is a new start.
+    It is random: W&B refuses the id of a deleted run, and a removed folder means a new run.
 
     Args:
-        folder: created if missing.
-        again: whether to continue the run whose id is there.
+        folder: folder of the id, created if missing.
+        resume: whether to continue the run with the saved id.
     """
     path = folder / WANDB_ID
-    if again and path.is_file():
+    if resume and path.is_file():
         return path.read_text().strip()
     run_id = secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,11 +101,11 @@ def start_run(init: dict[str, Any]) -> "wandb.Run":
 def finish_run(run: Any, failed: bool) -> bool:
     """Close a `wandb.Run` (or its disabled stand-in), with exit code 1 if failed.
 
-    Waits at most WANDB_FINISH_TIMEOUT seconds (60) for the upload. Errors of W&B become a
-    warning, so that no result on disk is lost because of a logger.
+    Waits at most WANDB_FINISH_TIMEOUT seconds (60) for the upload. Errors of W&B become a warning,
+    so that they cannot fail a run.
 
     Returns:
-        Whether everything is uploaded, or offline in its files.
+        Whether everything is uploaded or, offline, saved.
     """
     try:
         run.finish(exit_code=int(failed))
@@ -118,10 +117,9 @@ def finish_run(run: Any, failed: bool) -> bool:
 
 
 def has_login(settings: "wandb.Settings") -> bool:
-    """Whether wandb would find an API key or identity token.
+    """Whether wandb would find an API key or identity token: environment, settings or netrc.
 
-    In its environment variables, its settings files or the netrc file. `wandb.login` prompts,
-    prints and may ask the server.
+    `wandb.login` would prompt, print and perhaps contact the server.
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -138,7 +136,7 @@ def has_login(settings: "wandb.Settings") -> bool:
 
 
 def _in_netrc(path: Path, hosts: list[str]) -> bool:
-    """Whether a netrc file holds a password for one of the hosts."""
+    """Whether a netrc file contains a password for one of the hosts."""
     try:
         entries = netrc.netrc(path)
     except (netrc.NetrcParseError, OSError):
@@ -147,16 +145,16 @@ def _in_netrc(path: Path, hosts: list[str]) -> bool:
 
 
 def is_login_missing() -> bool:
-    """Whether runs would be online if there were a login; False if W&B raises an error."""
+    """Whether runs are offline only because of a missing login; False if W&B raises an error."""
     import wandb
 
     try:
         settings = wandb.setup(settings=wandb_settings()).settings
         missing = settings.mode in ONLINE and not has_login(settings)
-        # Otherwise it would not read WANDB_MODE again.
+        # Otherwise wandb would not read WANDB_MODE again.
         wandb.teardown()
-    except Exception as error:  # each run will meet the same error and report it
-        log.debug("W&B: cannot find out whether there is a login: %s", error)
+    except Exception as error:  # each run will report the same error
+        log.debug("W&B: cannot determine whether there is a login: %s", error)
         return False
     return missing
 
@@ -167,9 +165,9 @@ def first_line(error: Exception) -> str:
 
 
 def wandb_settings() -> "wandb.Settings":
-    """Our settings that this version of wandb has, unless the environment sets them.
+    """The `_SETTINGS` that this version of wandb supports, unless the environment sets them.
 
-    For `wandb.setup`, not `wandb.init`: only there ``silent`` also suppresses prompts.
+    For `wandb.setup`, because ``silent`` does not suppress prompts in `wandb.init`.
     """
     import wandb
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 CONFIG = "config."
 GROUP, JOB_TYPE = "Group", "JobType"  # W&B's names of the columns to group runs by
-# W&B displays ten of each by default, which is fewer than there are categories.
+# W&B displays ten of each by default, but MVTec AD has 15 categories.
 MAX_RUNS = MAX_BARS = 100
 
-# Config keys that ablations vary. A run without the key forms a group of its own.
+# Config keys that ablations vary. Runs without the key form a separate group.
 VARIED = {
     "model": "config.model.name",
     "teacher": "config.model.teacher.name",
@@ -40,10 +40,10 @@ class Panel:
     Attributes:
         kind: ``bars``, ``lines`` (over epochs), ``scatter`` (x, y), ``parallel`` (an axis for
             each key), ``media`` (images), ``table``, or ``chart`` (bars of a logged table).
-        title: displayed above it.
-        keys: logged names, or ``config.`` and a key of the config.
-        group_by: the bars are means over runs with equal values of this key; None: the grouping
-            of the runs.
+        title: heading of the panel.
+        keys: logged keys, or ``config.`` and a key of the config.
+        group_by: bars are means over runs with equal values of this key; None: over the groups of
+            the workspace.
     """
 
     kind: Literal["bars", "lines", "scatter", "parallel", "media", "table", "chart"]
@@ -77,8 +77,8 @@ def define_workspace(
 ) -> Workspace:
     """The workspace of a project with the runs of `anomalib-rd train`.
 
-    Its list of runs includes the summary runs of sweeps. Grouped by job type they are separate,
-    and they share no key with the panels of the other runs.
+    Its list of runs includes the summary runs of sweeps. These are separate groups by job type, and
+    share no key with the panels of other runs.
     """
     headline = keys.HEADLINE
     per_category = [
@@ -100,7 +100,7 @@ def define_workspace(
     ablation = [
         *means[count:],
         Panel("scatter", "image AUROC and AUPRO", ("test/image_auroc", "test/aupro")),
-        Panel("parallel", "what image AUROC goes with", AXES),
+        Panel("parallel", "settings and image AUROC", AXES),
     ]
     curves = [f"{stage}/{metric}" for stage in ("val", "test_curve") for metric in headline]
     images = [
@@ -120,9 +120,9 @@ def define_workspace(
 
 
 def save_workspace(workspace: Workspace) -> str:
-    """Save the workspace as a new view, by default of the login's own entity.
+    """Save the workspace as a new view, by default for the entity of the login.
 
-    Needs wandb-workspaces.
+    Requires wandb-workspaces.
 
     Returns:
         The URL of the view.
@@ -150,7 +150,7 @@ def save_workspace(workspace: Workspace) -> str:
 
 
 def build_view(workspace: Workspace) -> "ws.Workspace":
-    """The workspace as an object of wandb-workspaces; nothing is sent."""
+    """The workspace as an object of wandb-workspaces, without contacting the server."""
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
 

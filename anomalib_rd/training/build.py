@@ -152,7 +152,7 @@ def make_loggers(specs: Mapping[Any, Any], run_dir: Path, resumed: bool) -> list
         # An agent of a W&B sweep sets the id itself.
         own_id = spec.get("id") or os.environ.get("WANDB_RUN_ID")
         if spec["_target_"] == WANDB_LOGGER and not own_id and is_main_process():
-            options["id"] = get_run_id(run_dir, again=resumed)
+            options["id"] = get_run_id(run_dir, resume=resumed)
         loggers.append(instantiate(spec, **options))
     return loggers
 

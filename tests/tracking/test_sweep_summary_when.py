@@ -149,9 +149,9 @@ def test_neither_torch_nor_lightning_is_imported(tmp_path):
 
 
 def test_new_run_gets_another_id(tmp_path):
-    first = get_run_id(tmp_path / "run", again=True)
-    assert get_run_id(tmp_path / "run", again=True) == first
-    assert get_run_id(tmp_path / "run", again=False) != first
+    first = get_run_id(tmp_path / "run", resume=True)
+    assert get_run_id(tmp_path / "run", resume=True) == first
+    assert get_run_id(tmp_path / "run", resume=False) != first
 
 
 def test_folder_of_wandb_files_is_created(tmp_path):

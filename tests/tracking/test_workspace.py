@@ -94,7 +94,7 @@ def test_grouping():
     assert by_masking.group_by == "model.value.masking._target_"
     assert by_masking.metrics == ["test/aupro"] and by_masking.aggregate
     assert panels["aupro by sweep"].group_by == "group"
-    axes = [column.accessor for column in panels["what image AUROC goes with"].columns]
+    axes = [column.accessor for column in panels["settings and image AUROC"].columns]
     assert axes[0] == "config:model.value.masking.ratio" and axes[-1] == "summary:test/image_auroc"
     assert panels["train/loss"].x_axis == "epoch"
 
