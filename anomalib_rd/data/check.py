@@ -138,13 +138,9 @@ def check_category(
     step: Callable[[int, int], None] | None = None,
     mask_rule: str = AUTO,
 ) -> CategoryCheck:
-    """Decode and compare every image and mask of ``category``.
+    """Check the images and masks of ``category``, read with one of `masks.MASK_RULES`.
 
-    Args:
-        source: the data set.
-        category: one of its categories.
-        step: called after each image with the number of checked images and of all images.
-        mask_rule: one of `masks.MASK_RULES`.
+    ``step`` is called after each image with the numbers of checked images and of all images.
     """
     result = CategoryCheck(category, published=published_counts(source).get(category))
     try:
@@ -292,7 +288,6 @@ def _dark_images(category: str, decoded: Iterable[DecodedSample]) -> Iterator[Fi
 def _duplicates(
     samples: list[Sample], decoded: Iterable[DecodedSample], train_count: int
 ) -> Iterator[Finding]:
-    """Images with the same pixels; an error if that affects the results."""
     same = defaultdict(list)
     for index, one in enumerate(decoded):
         if one.format is not None:

@@ -105,11 +105,9 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
 
 class TileDataset(Dataset[dict[str, Any]]):
-    """The T tiles of each image in turn, as items of `AnomalyDataset` without masks.
+    """The tiles of each image in turn, cut after its transform, as items without masks.
 
-    Args:
-        images: the images; tiles are cut after the transform.
-        boxes: rows and columns of the T tiles in each image.
+    ``boxes`` are the rows and columns of the tiles in each image.
     """
 
     def __init__(self, images: AnomalyDataset, boxes: Sequence[tuple[slice, slice]]) -> None:
@@ -119,11 +117,7 @@ class TileDataset(Dataset[dict[str, Any]]):
         return len(self.images) * len(self.boxes)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Read one tile, by ``index`` or ``(index, epoch)``.
-
-        Raises:
-            UserError: an unreadable file.
-        """
+        """Read one tile by ``index`` or ``(index, epoch)``, see `AnomalyDataset.tile`."""
         index, epoch = index_and_epoch(index)
         image, tile = divmod(index, len(self.boxes))
         return {**self.images.tile(image, *self.boxes[tile], epoch), "index": index}

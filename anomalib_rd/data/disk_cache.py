@@ -32,10 +32,7 @@ class ArrayStore:
 
     There are no locks. An entry is written under another name and renamed when complete, so
     readers see a complete entry or none; the last of several writers wins. A truncated or altered
-    file fails its check and counts as missing.
-
-    Args:
-        folder: created with the first entry.
+    file fails its check and counts as missing. The folder is created with the first entry.
     """
 
     def __init__(self, folder: Path) -> None:

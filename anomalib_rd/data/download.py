@@ -4,13 +4,11 @@ import hashlib
 import lzma
 import shutil
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -80,7 +78,7 @@ def download_mvtec(
         if _missing(root):
             root.parent.mkdir(parents=True, exist_ok=True)
             archive = root.with_name(MVTEC_ARCHIVE)
-            with _locked(archive, console):
+            with _lock(archive, console):
                 # Another process may have unpacked them in the meantime.
                 if missing := _missing(root):
                     _provide(archive, url, sha256, console)
@@ -103,28 +101,22 @@ def _missing(root: Path) -> set[str]:
     return {name for name in wanted if not (root / name / "train" / "good").is_dir()}
 
 
-@contextmanager
-def _locked(archive: Path, console: Console) -> Iterator[None]:
-    """Let one process of this user at a time download and unpack the archive."""
+def _lock(archive: Path, console: Console) -> AcquireReturnProxy:
+    """Wait until no other process of this user downloads or unpacks the archive."""
     # In the cache folder: a lock file next to the archive would remain there.
     path = archive.parent.resolve() / archive.name
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock")
     try:
-        lock.acquire(blocking=False)
+        return lock.acquire(blocking=False)
     except Timeout:
         message = f"another process downloads {path}: waiting for it"
         console.print(message, soft_wrap=True, markup=False)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _provide(archive: Path, url: str, sha256: str, console: Console) -> None:
-    """Download the archive unless it exists, and verify it."""
     if archive.exists():
         _verify(archive, sha256, remove=False)
     else:

@@ -22,11 +22,8 @@ class ImageCache:
     The key is the content of the image and of its mask, the size, and how images are read. So a
     changed file never returns its old pixels, copies of a file share one entry, and a mask is
     stored only with an image that it fits. Runs, processes and data workers may share one cache.
-    If it is not writable, one warning is logged and images are decoded each time.
-
-    Args:
-        store: store of the pixels; None: in the cache folder of the user, or in the environment
-            variable ``ANOMALIB_RD_CACHE``.
+    If it is not writable, one warning is logged and images are decoded each time. The default
+    ``store`` is in the user's cache folder, or in the environment variable ``ANOMALIB_RD_CACHE``.
     """
 
     def __init__(self, store: ArrayStore | None = None) -> None:

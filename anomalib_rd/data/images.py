@@ -209,7 +209,6 @@ def _open_file(path: Path) -> Iterator[Image.Image]:
 
 
 def _open(path: Path, upright: bool = True) -> Image.Image:
-    """A decoded image, upright or as stored."""
     with _open_file(path) as image:
         image.load()
         if upright:

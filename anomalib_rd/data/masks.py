@@ -45,12 +45,7 @@ def check_mask_rule(rule: Any) -> None:
 def mask_levels(mask: Image.Image, name: object, rule: str = AUTO) -> np.ndarray:
     """A mask of any mode as levels: uint8 (H, W), 0 background, 255 defect, edges in between.
 
-    Pixels of at least 128 are defect.
-
-    Args:
-        mask: as decoded.
-        name: its file, for errors.
-        rule: one of `MASK_RULES`.
+    Pixels of at least 128 are defect. ``name`` is the mask's file, for errors.
 
     Raises:
         UserError: negative, infinite or undefined values.

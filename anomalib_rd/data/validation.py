@@ -72,14 +72,8 @@ def merge_held_out(parts: Iterable[HeldOut]) -> HeldOut:
 class SyntheticValidation(AnomalyDataset):
     """Items of `AnomalyDataset`: the normal images, then those with defects and masks.
 
-    An image has the same defect in any process, order and epoch.
-
-    Args:
-        held_out: the samples.
-        root: root of the data; the defects depend on the paths below it.
-        image_size: (H, W); the defects are drawn at this size.
-        seed: of the defects.
-        cache: of decoded images, without defects.
+    A defect is drawn at ``image_size`` (H, W) and depends only on ``seed`` and the image's path
+    below ``root``, not on process, order or epoch. The cache stores images without defects.
     """
 
     def __init__(
@@ -96,11 +90,7 @@ class SyntheticValidation(AnomalyDataset):
         self._defect_items: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Read one sample; its defect is drawn once and kept in memory.
-
-        Raises:
-            UserError: an unreadable file.
-        """
+        """Read one sample; its defect is drawn once and kept in memory."""
         index, _ = index_and_epoch(index)
         sample = self.samples[index]
         if not sample.label:

@@ -52,12 +52,8 @@ def write_gallery(
 ) -> Path:
     """Write ``gallery.zip`` atomically, with one image in memory at a time.
 
-    Args:
-        run_dir: the run's folder.
-        images: test images with ``row`` and ``path``, all of the same size.
-        low: map value of grey 0.
-        high: map value of grey 255.
-        threshold: threshold of map values, None if undefined.
+    The images have the same size, ``row`` and ``path``. ``low`` and ``high`` are the map values of
+    grey 0 and 255, ``threshold`` is of map values, None if undefined.
 
     Raises:
         ValueError: images, masks or maps differ in size.
@@ -77,7 +73,6 @@ def write_gallery(
 
 
 def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -> None:
-    """Add the files of one image, and its entry in the index."""
     mask = scored.mask
     height, width = fit_within(scored.image.shape, IMAGE_SIDE)
     image = Image.fromarray(scored.image).resize((width, height), Image.Resampling.BOX)
@@ -101,14 +96,12 @@ def _add(archive: zipfile.ZipFile, scored: ScoredImage, index: dict[str, Any]) -
 
 
 def _area_mean(values: np.ndarray, side: int) -> np.ndarray:
-    """Downscaled by means over areas, float32."""
     height, width = fit_within(values.shape, side)
     image = Image.fromarray(values.astype(np.float32, copy=False))
     return np.asarray(image.resize((width, height), Image.Resampling.BOX))
 
 
 def _to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map values to uint8."""
     span = high - low if high > low and math.isfinite(high - low) else 1.0
     scaled = np.nan_to_num((values - low) / span, nan=0.0)
     return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)

@@ -96,11 +96,8 @@ def require_same_run(
 ) -> None:
     """Refuse to skip or resume the run in a folder if its config differs significantly.
 
-    Args:
-        folder: folder of the saved run.
-        cfg: config of the current run, with resolvable interpolations.
-        saved: resolved config of the saved run.
-        saved_digest: `config_digest` of the saved run, if known.
+    The interpolations of ``cfg`` must be resolvable and those of ``saved`` resolved;
+    ``saved_digest`` is the `config_digest` of the saved run, if known.
 
     Raises:
         UserError: the configs differ; the message lists the first keys and both values.

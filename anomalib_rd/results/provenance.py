@@ -57,9 +57,8 @@ def collect_provenance(
 ) -> dict[str, Any]:
     """A record's ``provenance``.
 
-    Args:
-        accelerator: name of the device, such as "NVIDIA A100"; None on a CPU.
-        folder: folder in the git repository; None: the current folder.
+    ``accelerator`` is the name of the device, such as "NVIDIA A100", None on a CPU; ``folder`` is
+    in the git repository, by default the current folder.
     """
     return {
         "software": software_versions(),

@@ -83,9 +83,7 @@ def load_published(path: Path | None = None) -> dict[str, Published]:
 def compare(table: pd.DataFrame, published: Mapping[str, Published]) -> pd.DataFrame:
     """Our means next to the reported ones, where metric and protocol are the same.
 
-    Args:
-        table: of `category_table`; only rows with data ``mvtec`` are used.
-        published: of `load_published`.
+    Only rows of `category_table` with data ``mvtec`` are used.
 
     Returns:
         Long format, in percent: ``variant, category, metric, ours, method, reported,

@@ -325,13 +325,10 @@ def _seed_means(frame: pd.DataFrame, categories: pd.Index) -> np.ndarray:
 
 
 def validation_metrics(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs' validation metrics, read from their records.
-
-    Args:
-        runs: table of `load_runs`.
+    """The validation metrics of `load_runs`, read from the records.
 
     Returns:
-        A row for each run, with its index; columns ``val/<metric>``, NaN where a run has none.
+        The same rows, with columns ``val/<metric>``, NaN where a run has none.
 
     Raises:
         UserError: a record cannot be read.
@@ -346,11 +343,7 @@ def rank_agreement(runs: pd.DataFrame, validated: pd.DataFrame) -> pd.DataFrame:
 
     A variant's value is the mean over its seeds and, for ``mean all``, then over the categories.
     Only categories and seeds for which all variants have both values are used; variants that never
-    have both are left out.
-
-    Args:
-        runs: table of `load_runs`.
-        validated: result of `validation_metrics` for these runs.
+    have both are left out. ``validated`` is the result of `validation_metrics` for ``runs``.
 
     Returns:
         One row for each data x category x metric, and ``mean all`` of several categories first.

@@ -107,7 +107,6 @@ def claim_run(run_dir: Path) -> Iterator[None]:
 
 
 def _claim(run_dir: Path) -> Running:
-    """Write ``running.json``, unless it names a live process."""
     created = psutil.Process().create_time()
     mine = Running(os.getpid(), created, socket.gethostname(), time.time())
     with file_lock(run_dir / RUN_LOCK):
@@ -136,11 +135,7 @@ def _release(run_dir: Path, mine: Running, interrupted: bool = False) -> None:
 def record_epoch(run_dir: Path, epoch: int, epochs: int | None, first: bool = False) -> None:
     """Record the progress of a run, if this process or its parent has claimed it.
 
-    Args:
-        run_dir: the run's folder.
-        epoch: number of trained epochs.
-        epochs: total number of epochs, None without a limit.
-        first: whether this process starts to train at this epoch.
+    ``epoch`` of ``epochs`` (None: no limit) are trained; ``first``: this process starts here.
     """
     running = read_running(run_dir)
     # The processes of a DDP run may be children of the one that claimed it.
@@ -214,13 +209,7 @@ class RunState:
 
 
 def add_jobs(sweep: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> None:
-    """Add a command and its jobs to ``sweep.json``.
-
-    Args:
-        sweep: the sweep's folder, created if missing.
-        command: command line as typed.
-        jobs: folder of the run, relative to the sweep's -> overrides.
-    """
+    """Add a command, as typed, and its jobs (folder of the run -> overrides) to ``sweep.json``."""
     sweep.mkdir(parents=True, exist_ok=True)
     entry = {
         "command": command,
@@ -335,11 +324,8 @@ def seconds_left(states: Sequence[RunState], now: float) -> float | None:
     """Estimated seconds until all runs are done, if the number of parallel runs stays the same.
 
     Failed runs are not repeated. The estimate for one run is the mean duration of the runs that are
-    done or, before the first is done, from the epochs of the current runs.
-
-    Args:
-        states: result of `read_states`.
-        now: seconds since 1970.
+    done or, before the first is done, from the epochs of the current runs. ``now`` is in seconds
+    since 1970.
 
     Returns:
         0 if all are done; None if no run is running, or without any duration or epoch yet.
@@ -357,7 +343,6 @@ def seconds_left(states: Sequence[RunState], now: float) -> float | None:
 
 
 def _seconds_per_run(states: Sequence[RunState], now: float) -> float | None:
-    """Mean seconds of a run; None without any duration or epoch yet."""
     seconds = [s.seconds for s in states if s.state == "done" and not s.resumed and s.seconds]
     if not seconds:
         running = [s.running for s in states if s.state == "running" and s.running]

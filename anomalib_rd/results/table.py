@@ -204,7 +204,6 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _notes(pixels_judged: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Remarks on the metrics: the images without mask that the pixel metrics omit."""
     parts = [
         f"{defect} ({count['judged']} of {count['of']})"
         for defect, count in pixels_judged.items()

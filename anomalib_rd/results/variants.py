@@ -102,7 +102,6 @@ def matching_labels(labels: Sequence[str], name: str) -> list[str]:
 
 
 def _matches_override(typed: str, part: str) -> bool:
-    """Whether a typed override matches a word of a label."""
     key, _, value = typed.rpartition("=")
     own_key, _, own_value = part.rpartition("=")
     if not own_key:
@@ -131,10 +130,8 @@ def _replace_by_choices(
 ) -> list[Config]:
     """Replace the keys that differ because of a config group's choice by that choice.
 
-    Args:
-        configs: configs of the runs.
-        choices: config group -> choice for each run. Groups that are missing in a run, because
-            Hydra did not compose its config, are ignored.
+    ``choices`` are group -> choice for each run. Groups that are missing in a run, because Hydra
+    did not compose its config, are ignored.
     """
     result = list(configs)
     groups = [group for group in choices[0] if all(group in own for own in choices)]
@@ -249,7 +246,6 @@ def _short_value(key: str, value: Any) -> str:
 
 
 def _short_keys(differing: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """The shortest unambiguous ending of each key."""
     counts = Counter(ending for key in keys for ending in _endings(key))
     return {
         key: next((e for e in _endings(key) if counts[e] == 1), _endings(key)[-1])

@@ -67,7 +67,10 @@ def log_sweep(report: "Report", sweep: Path) -> None:
     """
     try:
         destination = find_destination(report.runs)
-        if destination is not None and not _is_logged(report, sweep):
+        if destination is None:
+            return
+        logged = sweep / FINGERPRINT
+        if not logged.is_file() or logged.read_text() != _fingerprint(report, sweep):
             log_summary(report, sweep, destination)
     except Exception as error:
         log.warning("W&B: the summary of the sweep was not logged (%s)", first_line(error))
@@ -81,10 +84,7 @@ def log_summary(report: "Report", sweep: Path, destination: Destination) -> str 
     the sheet ``sweep/heatmaps``; summary values ``mean/<metric>`` (with several variants
     ``mean/<metric>/<variant>``) and ``runs/<state>``.
 
-    Args:
-        report: report of the sweep.
-        sweep: folder of the sweep, for the run's id and, without WANDB_DIR, W&B's files.
-        destination: where the runs are logged.
+    The folder ``sweep`` is for the run's id and, without WANDB_DIR, for W&B's files.
 
     Returns:
         The run's URL, or its folder if offline; None if W&B is disabled, the upload did not
@@ -176,7 +176,6 @@ def _table(frame: pd.DataFrame) -> "wandb.Table":
 
 
 def _bars(means: pd.DataFrame, metric: str) -> Any:
-    """A bar chart, sorted by category."""
     import wandb
 
     bars = means.assign(percent=100 * means["mean"], bar=means["category"])
@@ -197,11 +196,6 @@ def _summary_values(means: pd.DataFrame) -> dict[str, float]:
 
 def _varying(means: pd.DataFrame) -> list[str]:
     return [column for column in ("data", "variant") if means[column].nunique() > 1]
-
-
-def _is_logged(report: "Report", sweep: Path) -> bool:
-    path = sweep / FINGERPRINT
-    return path.is_file() and path.read_text() == _fingerprint(report, sweep)
 
 
 def _fingerprint(report: "Report", sweep: Path) -> str:

@@ -46,17 +46,12 @@ def wandb_logger(
     WANDB_RUN_ID).
 
     Args:
-        project: the W&B project.
-        entity: the user or team that owns the project.
-        group: name shared by the runs of a sweep.
-        job_type: the kind of run inside the group.
-        name: the run's display name.
+        project, entity, group, job_type, name, id: see `wandb.init`; ``id`` continues a run.
         tags: labels to filter by; cut to W&B's 64 characters, without blank ones.
         save_dir: folder for W&B's files, created if missing.
         mode: online, offline or disabled; None: WANDB_MODE or the setting of `wandb offline`,
             else online. Online without a login, or with a server that refuses or does not
             answer within WANDB_INIT_TIMEOUT seconds (5), becomes offline, with a warning.
-        id: id of a run to continue.
 
     Raises:
         UserError: unknown mode, or a project name that W&B refuses.

@@ -40,11 +40,8 @@ _SETTINGS: dict[str, Any] = {
 def get_run_id(folder: Path, resume: bool) -> str:
     """The W&B id saved in a folder, or a new one, which is saved there.
 
-    It is random: W&B refuses the id of a deleted run, and a removed folder means a new run.
-
-    Args:
-        folder: folder of the id, created if missing.
-        resume: whether to continue the run with the saved id.
+    It is random: W&B refuses the id of a deleted run, and a removed folder means a new run. The
+    saved id is used only with ``resume``.
     """
     path = folder / WANDB_ID
     if resume and path.is_file():
@@ -58,10 +55,8 @@ def get_run_id(folder: Path, resume: bool) -> str:
 def start_run(init: dict[str, Any]) -> "wandb.Run":
     """Start a run, offline if online fails, and log its URL or folder.
 
-    A run that is still open in this process is closed first, as failed.
-
-    Args:
-        init: arguments of `wandb.init`; ``mode`` and ``dir`` are optional, ``dir`` is created.
+    A run that is still open in this process is closed first, as failed. ``init`` are the arguments
+    of `wandb.init`; its ``dir`` is created.
     """
     import wandb
 
@@ -136,7 +131,6 @@ def has_login(settings: "wandb.Settings") -> bool:
 
 
 def _in_netrc(path: Path, hosts: list[str]) -> bool:
-    """Whether a netrc file contains a password for one of the hosts."""
     try:
         entries = netrc.netrc(path)
     except (netrc.NetrcParseError, OSError):

@@ -198,7 +198,7 @@ def cases(root, bad):
         ),
         "status of nothing": (["status"], ("status: the following", "folder", "status --help")),
         "status of no folder": (["status", bad / "none"], (f"{bad}/none: no such folder",)),
-        "status of no sweep": (["status", bad / "empty"], ("holds no run", "multirun/NAME")),
+        "status of no sweep": (["status", bad / "empty"], ("contains no run", "multirun/NAME")),
         "status of a damaged sweep": (["status", bad / "sweep"], ("sweep.json",)),
         "report of nothing": (["report", root], ("no complete run (result.json) in",)),
         "report of no folder": (["report", bad / "none"], (f"{bad}/none: no such folder",)),

@@ -106,7 +106,6 @@ class Folder:
         return self.root if single else self.root / category
 
     def _normal_images(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """Normal images to train on and to test on."""
         normal = folder / self.normal
         images = list_images(normal, recursive=True)
         if self.normal_test is None:

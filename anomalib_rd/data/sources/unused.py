@@ -73,11 +73,9 @@ def find_unused(source: Source, category: str, split: Split) -> list[UnusedFiles
 
 
 def describe_skipped(contents: FolderContents, top: Path | None = None) -> Iterator[UnusedFiles]:
-    """Describe the files that `walk` does not list as images.
+    """Describe the files of `walk` that are not images.
 
-    Args:
-        contents: result of `walk`.
-        top: a folder whose annotation files may describe the data set.
+    Annotation files directly in ``top`` are ignored, since they may describe the data set.
     """
     foreign = [path for path in contents.others if _may_be_image(path)]
     annotations = [
@@ -102,7 +100,6 @@ def describe_skipped(contents: FolderContents, top: Path | None = None) -> Itera
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether a file without a supported extension may be an image."""
     extension = path.suffix.lower()
     if extension in DOCUMENTS | ANNOTATIONS:
         return False
