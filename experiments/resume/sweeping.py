@@ -18,7 +18,7 @@ OVERRIDES = [
 
 
 def parse_options(description: str | None, epochs: int) -> argparse.Namespace:
-    """The command line: ``root, weights, out, epochs``."""
+    """Parse ``--root, --weights, --out, --epochs``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--root", type=Path, required=True, help="MVTec AD, or these categories")
     parser.add_argument("--weights", required=True, help="ResNet18's, in torchvision's naming")
@@ -62,8 +62,8 @@ def folder(out: Path, sweep: str) -> Path:
     return (out / "multirun" / sweep).resolve()
 
 
-def status(out: Path, sweep: str) -> dict[str, int]:
-    """The counts of ``anomalib-rd status``."""
+def count_runs(out: Path, sweep: str) -> dict[str, int]:
+    """Number of runs by state, from ``anomalib-rd status``."""
     command = [sys.executable, "-m", "anomalib_rd", "status", str(folder(out, sweep)), "--json"]
     output = subprocess.run(command, capture_output=True, check=False).stdout
     totals: dict[str, int] = json.loads(output)["totals"]

@@ -1,4 +1,4 @@
-"""Run ``anomalib-rd`` in a child and kill it with SIGKILL, at a time or while it writes a file."""
+"""Run ``anomalib-rd`` in a child process and kill it, at a time or while it writes a file."""
 
 import io
 import multiprocessing
@@ -7,7 +7,6 @@ import pathlib
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ class KillPoint:
     Attributes:
         name: final name of the file.
         nth: which write of the file, from 1.
-        byte: number of bytes written before the kill, at most the file's size; the file keeps
-            its temporary name.
+        byte: number of bytes written before the kill, at most the file's size.
     """
 
     name: str
@@ -40,17 +38,14 @@ def start(
     cpu_s: float | None = None,
     write_log: Path | None = None,
 ) -> int | None:
-    """Run the command in a child; it shares the imported modules of this process.
+    """Run the command in a child process; returns its exit status, -9 if killed.
 
     Args:
         arguments: after ``anomalib-rd``.
-        log: its output is appended to this file.
+        log: file to append its output to.
         kill_point: kill it while it writes this file.
         cpu_s: kill it after these seconds of CPU time (independent of other load).
-        write_log: append the name of each file that it writes to this file.
-
-    Returns:
-        The exit status, -9 if killed.
+        write_log: file to append the name of each file that it writes to.
     """
     # Forked, not a new interpreter: importing torch takes longer than such a run.
     child = multiprocessing.get_context("fork").Process(
@@ -71,10 +66,7 @@ def _run(
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    if kill_point is not None:
-        intercept(open_deadly(kill_point))
-    if write_log is not None:
-        intercept(record_name(write_log))
+    intercept_writes(kill_point, write_log)
     from anomalib_rd.cli import main
 
     sys.argv = ["anomalib-rd", *arguments]
@@ -86,7 +78,7 @@ def _run(
         os._exit(status)  # without the exit handlers of the parent
 
 
-class DeadlyFile(io.FileIO):
+class KillingFile(io.FileIO):
     """A new file that kills the process after a number of bytes, or when it is closed."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -103,7 +95,7 @@ class DeadlyFile(io.FileIO):
         return written
 
     def close(self) -> None:
-        """Kill the process: the file still has its temporary name."""
+        """Kill the process, before the file is renamed."""
         if not self.closed:
             kill()
 
@@ -113,39 +105,21 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def open_deadly(kill_point: KillPoint) -> Callable[[Path, str], Any]:
-    """Opens the file of the kill point as a `DeadlyFile`."""
-    seen: Counter[str] = Counter()
-
-    def opened(path: Path, final: str) -> Any:
-        seen[final] += 1
-        if (final, seen[final]) != (kill_point.name, kill_point.nth):
-            return None
-        return io.BufferedWriter(DeadlyFile(path, kill_point.byte))
-
-    return opened
-
-
-def record_name(write_log: Path) -> Callable[[Path, str], None]:
-    """Appends the name of each written file to a file."""
-
-    def opened(_: Path, final: str) -> None:
-        with write_log.open("a") as file:
-            file.write(f"{final}\n")
-
-    return opened
-
-
-def intercept(opened: Callable[[Path, str], Any]) -> None:
-    """Call ``opened(path, final name)`` for each temporary file; its result replaces the file."""
-    plain = pathlib.Path.open
+def intercept_writes(kill_point: KillPoint | None, write_log: Path | None) -> None:
+    """Open the file of the kill point as a `KillingFile`; log the name of each written file."""
+    original_open = pathlib.Path.open
+    writes: Counter[str] = Counter()
 
     def open_(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
         if mode == "xb" and path.name.endswith(TEMPORARY):
             # Only the caller, `write_atomically`, knows the final name.
-            file = opened(path, sys._getframe(1).f_locals["path"].name)
-            if file is not None:
-                return file
-        return plain(path, mode, *more, **options)
+            name = sys._getframe(1).f_locals["path"].name
+            writes[name] += 1
+            if write_log is not None:
+                with original_open(write_log, "a") as file:
+                    file.write(f"{name}\n")
+            if kill_point and (name, writes[name]) == (kill_point.name, kill_point.nth):
+                return io.BufferedWriter(KillingFile(path, kill_point.byte))
+        return original_open(path, mode, *more, **options)
 
     pathlib.Path.open = open_  # type: ignore[assignment, method-assign]

@@ -38,16 +38,16 @@ ARGUMENTS = [
 
 
 def main() -> int:
-    """An uninterrupted run, then those that are killed and restarted."""
+    """Run once without interruption, then kill and restart runs."""
     options = parse_options()
     torch.set_num_threads(1)  # another number rounds differently
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ["MVTEC_ROOT"] = str((options.out / "data").resolve())
     make_mvtec(options.out / "data", categories=("cloth",))
-    write_log, reference = options.out / "written.txt", options.out / "whole"
+    write_log, reference = options.out / "written.txt", options.out / "uninterrupted"
     before = sum(os.times()[2:4])
-    if start(command(reference), options.out / "whole.log", write_log=write_log) != 0:
-        raise SystemExit(f"the uninterrupted run failed: see {options.out / 'whole.log'}")
+    if start(command(reference), options.out / "uninterrupted.log", write_log=write_log) != 0:
+        raise SystemExit(f"the uninterrupted run failed: see {options.out / 'uninterrupted.log'}")
     seconds = sum(os.times()[2:4]) - before
     plans = plan(options, Counter(write_log.read_text().split()), seconds)
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -81,7 +81,7 @@ def parse_options() -> argparse.Namespace:
 def plan(
     options: argparse.Namespace, written: Counter[str], seconds: float
 ) -> dict[int, dict[str, Any]]:
-    """When to kill each run: in turn while a file is written (each kind in turn) or at a time."""
+    """When to kill each run, in turn: while a file (each kind in turn) is written, or at a time."""
     draw, plans = random.Random(options.seed), {}
     pictures = [name for name in written if name.endswith(".png")]
     kinds = options.files or sorted({*written} - {*pictures[1:]})
@@ -108,9 +108,9 @@ def random_kill_point(draw: random.Random, name: str, written: Counter[str]) -> 
     """While the file is written, after a random number of bytes."""
     byte = draw.choice([0, draw.randint(1, 500), draw.randint(501, 100_000), 10**9])
     point = KillPoint(name, draw.randint(1, written[name]), byte)
-    how_far = "written, not renamed" if byte == 10**9 else f"after {byte} bytes at most"
+    progress = "written, not renamed" if byte == 10**9 else f"after {byte} bytes at most"
     return {
-        "where": f"{name} (writing {point.nth} of {written[name]}), {how_far}",
+        "where": f"{name} (writing {point.nth} of {written[name]}), {progress}",
         "kill_point": point,
     }
 
@@ -124,7 +124,7 @@ def kill(folder: Path, reference: Path, where: str, **plan: Any) -> dict[str, An
     equal = again == 0 and exact_outputs(folder) == exact_outputs(reference)
     result = {
         "where": where,
-        "killed": status == -9,  # or it had ended before
+        "killed": status == -9,  # otherwise it had already ended
         "complete_when_killed": complete,
         "half_written": half,
         "exit_status_of_the_restart": again,

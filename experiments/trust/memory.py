@@ -25,13 +25,13 @@ ARGUMENTS = [
 
 
 class MemoryLog(Callback):
-    """Appends a row per job: memory, threads and child processes of this process."""
+    """Appends memory, threads and child processes of this process to a file after each job."""
 
     def __init__(self, file: str) -> None:
         self.file = file
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Hydra after each job, in the process that ran it."""
+        """Append a row."""
         process = psutil.Process()
         children = [child.name() for child in process.children(recursive=True)]
         row = [process.memory_info().rss / 2**20, process.num_threads(), " ".join(children)]
@@ -40,7 +40,7 @@ class MemoryLog(Callback):
 
 
 def main() -> int:
-    """Run the multirun in a process and check its memory."""
+    """Run the multirun in a child process and check its memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--runs", type=int, default=30)
@@ -55,16 +55,9 @@ def main() -> int:
     callback = f"+hydra.callbacks.memory={{_target_: memory.MemoryLog, file: {out / 'rows.csv'}}}"
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     with (out / "sweep.log").open("ab") as log:
+        program = [sys.executable, "-m", "anomalib_rd"]
         sweep = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "anomalib_rd",
-                *ARGUMENTS,
-                seeds,
-                callback,
-                f"hydra.sweep.dir={out}/s",
-            ],
+            [*program, *ARGUMENTS, seeds, callback, f"hydra.sweep.dir={out}/s"],
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -101,7 +94,7 @@ def main() -> int:
 
 
 def running_processes(session: int) -> list[str]:
-    """Names of the processes of the multirun's session that are still alive."""
+    """Names of the session's processes that are still alive."""
     names = []
     for process in psutil.process_iter(["name", "status"]):
         try:
@@ -117,8 +110,7 @@ def draw(path: Path, memory: list[float]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    base = memory[WARM_UP]
-    last = len(memory)
+    base, last = memory[WARM_UP], len(memory)
     axes.fill_between(
         [WARM_UP + 1, last], base, base * (1 + LIMIT), color="0.9", label=f"up to {LIMIT:.0%} more"
     )

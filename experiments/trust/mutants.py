@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-ONE = "anomalib_rd.metrics.ranking.x_why_undefined__mutmut_1"
+ANY_MUTANT = "anomalib_rd.metrics.ranking.x_why_undefined__mutmut_1"
 # Exit status of pytest -> result of the mutant, as in mutmut.
 OUTCOMES = {None: "not run", 0: "survived", 1: "killed", 3: "killed", 33: "no tests"}
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    mutmut("run", ONE)  # makes all of them, and finds the tests that reach each function
+    mutmut("run", ANY_MUTANT)  # makes all mutants, and finds the tests that reach each function
     names = sorted(outcomes())
     drawn = random.Random(options.seed).sample(names, min(options.sample, len(names)))
     mutmut("run", "--max-children", str(options.jobs), *drawn)

@@ -25,7 +25,7 @@ def exact_outputs(folder: Path) -> dict[str, Any]:
 
 
 def half_written(folder: Path) -> list[str]:
-    """The files with final names that cannot be read."""
+    """The files, except temporary ones, that cannot be read, with the reason."""
     bad = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.endswith(".tmp"):

@@ -1,4 +1,4 @@
-"""Speed measurements that anyone can repeat: ``python -m experiments.speed.bench --help``."""
+"""Speed measurements: ``python -m experiments.speed.bench --help``."""
 
 import argparse
 import sys
@@ -26,7 +26,7 @@ from anomalib_rd.training.build import make_data, make_module
 from . import commands, display, infer, metrics, train
 from .measuring import machine
 
-# The user's overrides come after the first and before the second.
+# Overrides before and after the user's.
 DEFAULTS = ("model=rd4ad", "data.train_batch_size=16", "trainer.max_epochs=2")
 FIXED = (
     "logger=none",
@@ -39,13 +39,7 @@ FIXED = (
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """The run that `train` and `infer` measure.
-
-    Attributes:
-        overrides: of the config, the user's first.
-        device: that runs the networks.
-        data: its images.
-    """
+    """The run that `train` and `infer` measure: the user's overrides, the device and the images."""
 
     overrides: list[str]
     device: torch.device
@@ -53,11 +47,7 @@ class MeasuredRun:
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> "MeasuredRun":
-        """Compose once, to find errors and the images.
-
-        Raises:
-            UserError: CUDA is chosen and missing, or an error of a run in config or data.
-        """
+        """Compose the config once; UserError if it, the data or the device is invalid."""
         if options.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: torch finds no CUDA device; choose cpu or auto")
         cuda = options.device != "cpu" and torch.cuda.is_available()
@@ -65,17 +55,17 @@ class MeasuredRun:
         overrides = quote_overrides(options.overrides, multirun=False)
         check_overrides(overrides)
         data = make_data(OmegaConf.create(resolve_config(overrides, cuda)))
-        # Contestants have their own cache folders, where the demo data would be made again.
+        # Contestants have separate cache folders: do not create the demo data again in each.
         overrides = [*overrides, f"data.root={literal(str(data.root))}"]
         return cls(overrides, torch.device("cuda" if cuda else "cpu"), data)
 
     def config(self, overrides: Sequence[str] = (), run_dir: Path = Path()) -> dict[str, Any]:
-        """The resolved config with a contestant's overrides and folder."""
+        """The resolved config of a contestant, with its overrides and folder."""
         return resolve_config([*self.overrides, *overrides], self.device.type == "cuda", run_dir)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Title and overrides, and facts about the machine."""
+        """Title, overrides and device, and facts about the machine."""
         config = self.config()
         model, category = config["model"], config["data"]["category"]
         height, width = self.data.image_size
@@ -101,7 +91,7 @@ class MeasuredRun:
 
 
 def resolve_config(overrides: Sequence[str], cuda: bool, run_dir: Path = Path()) -> dict[str, Any]:
-    """The config of a run without progress bar, loggers and images, in plain types."""
+    """The resolved config of a run without progress bar, loggers and images, in plain types."""
     folder = f"run_dir={literal(str(run_dir))}"
     accelerator = f"trainer.accelerator={'gpu' if cuda else 'cpu'}"
     cfg = compose_config([*DEFAULTS, *overrides, *FIXED, folder, accelerator])
@@ -178,7 +168,7 @@ BENCHES = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError with the message."""
@@ -221,7 +211,7 @@ def make_parser() -> Parser:
     subparsers = {}
     for name, bench in BENCHES.items():
         sub = subparsers[name] = benches.add_parser(name, help=bench.__doc__)
-        sub.add_argument("--json", type=output_file, help="also write the figures to this file")
+        sub.add_argument("--json", type=output_file, help="write the figures to this file")
     for name in ("metrics", "infer", "startup"):
         subparsers[name].add_argument(
             "--rounds", type=at_least(1), default=5, help="interleaved (%(default)s)"
@@ -233,7 +223,7 @@ def make_parser() -> Parser:
             nargs="*",
             default=[],
             metavar="KEY=VALUE",
-            help="as for train, such as data=mvtec data.category=pill model/teacher=resnet18",
+            help="overrides, such as data=mvtec data.category=pill model/teacher=resnet18",
         )
         sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
@@ -245,14 +235,14 @@ def make_parser() -> Parser:
         action="store_true",
         help="also from a quarter to four times the maps, and from half to twice the size",
     )
-    sub.add_argument("--plot", type=plot_file, help="draw the growth to this file")
+    sub.add_argument("--plot", type=plot_file, help="plot the growth to this file")
 
     sub = subparsers["train"]
     sub.add_argument("--epochs", type=at_least(1), help="default 2; the first one fills the caches")
     sub.add_argument("--batch-size", type=at_least(1), help="default 16")
     names = ", ".join(variant.name for variant in train.VARIANTS)
     sub.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {names}")
-    sub.add_argument("--plot", type=plot_file, help="draw bars of images/s to this file")
+    sub.add_argument("--plot", type=plot_file, help="plot bars of images/s to this file")
 
     subparsers["infer"].add_argument(
         "--images", type=at_least(1), default=32, help="test images (%(default)s)"
@@ -265,27 +255,24 @@ def make_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse, and check options that depend on one another.
-
-    Raises:
-        UserError: what is wrong with the command line.
-    """
+    """Parse the command line and check related options; UserError if it is invalid."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     # Overrides may follow flags too.
     takes_overrides = options.bench in ("train", "infer")
-    unknown = [word for word in rest if not takes_overrides or word.startswith("-")]
+    unknown = [text for text in rest if not takes_overrides or text.startswith("-")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.bench == "train":
         rest += [name for name in options.only if "=" in name]
         options.only = [name for name in options.only if "=" not in name]
+        known = [variant.name for variant in train.VARIANTS]
         for name in options.only:
-            if name not in (known := [variant.name for variant in train.VARIANTS]):
+            if name not in known:
                 parser.error(f"--only {name}: choose from {', '.join(known)}")
     if options.bench == "metrics":
         if options.plot and not options.growth:
-            parser.error("--plot draws the growth: add --growth")
+            parser.error("--plot needs --growth")
         if options.growth and (options.maps < 8 or options.size < 64):
             parser.error("--growth: --maps must be at least 8 and --size at least 64")
     if rest:
@@ -294,11 +281,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print tables, and write JSON and a plot on request.
-
-    Returns:
-        The exit status: 0, or 2 for a user error.
-    """
+    """Measure and print tables; returns the exit status, 2 for a user error."""
     try:
         options = parse(arguments)
         result = BENCHES[options.bench](options)

@@ -1,4 +1,4 @@
-"""Measured peak performance of the machine: the yardstick for what a network reaches."""
+"""Peak performance of the machine, measured, to compare the networks' performance with."""
 
 import time
 from collections.abc import Callable
@@ -16,13 +16,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def measure_ceilings(device: torch.device) -> dict[str, float]:
-    """The best of several runs of each operation.
+    """Measure ``matmul_fp32, conv_fp32, matmul_bf16, conv_bf16`` (GFLOP/s) and ``copy`` (GB/s).
 
-    "fp32" follows torch's settings: on CUDA its convolutions use TF32.
-
-    Returns:
-        ``matmul_fp32``, ``conv_fp32``, ``matmul_bf16``, ``conv_bf16`` in GFLOP/s (a
-        multiplication and an addition are two), ``copy`` in GB/s (bytes read and written).
+    Each is the best of several runs. A multiplication and an addition are two operations; copied
+    bytes count twice. On CUDA "fp32" convolutions use TF32, torch's default.
     """
     side, batch, channels, floats = SIZES[device.type]
     limits: dict[str, float] = {}
@@ -77,12 +74,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def share(flops_per_s: float, precision: str, limits: dict[str, float]) -> float:
-    """FLOP/s as a fraction of the better ceiling of this precision, matrix or convolution.
+    """FLOP/s as a fraction of the higher ceiling of this precision, matrix or convolution.
 
-    Args:
-        flops_per_s: reached FLOP/s.
-        precision: Lightning's name, such as ``32-true`` or ``bf16-mixed``.
-        limits: from `measure_ceilings`.
+    ``precision`` is Lightning's name; ``limits`` are from `measure_ceilings`.
     """
     kind = "bf16" if "16" in precision else "fp32"
     return flops_per_s / GIGA / max(limits[f"matmul_{kind}"], limits[f"conv_{kind}"])

@@ -1,4 +1,4 @@
-"""`bench startup` and `bench report`: how long commands take."""
+"""`bench startup` and `bench report`: duration of commands."""
 
 import json
 import shutil
@@ -18,9 +18,9 @@ COMMANDS = {
     "anomalib-rd --help": ["-m", "anomalib_rd", "--help"],
     "anomalib-rd train --cfg job": ["-m", "anomalib_rd", "train", "--cfg", "job"],
 }
-# Seconds, on any machine of these years.
+# Seconds, on any recent machine.
 STARTUP_TARGETS = {"anomalib-rd --help": 0.5, "anomalib-rd train --cfg job": 2.0}
-# On two CPU cores of these years.
+# On two recent CPU cores.
 REPORT_TARGETS = {
     "tables, s": 2.0,
     "build, CPU s": 20.0,
@@ -78,8 +78,8 @@ def measure_startup(rounds: int) -> dict[str, Any]:
         ``target_s`` (None for those without a target).
     """
     calls = {
-        name: partial(subprocess.run, [sys.executable, *words], check=True, capture_output=True)
-        for name, words in COMMANDS.items()
+        name: partial(subprocess.run, [sys.executable, *args], check=True, capture_output=True)
+        for name, args in COMMANDS.items()
     }
     timings = interleaved(dict(calls), rounds)
     return {
@@ -92,11 +92,11 @@ def measure_startup(rounds: int) -> dict[str, Any]:
 
 
 def measure_report(categories: int, seeds: int, variants: int) -> dict[str, Any]:
-    """Summarise made-up runs and build their page, each in its own process, and open the page.
+    """Summarise made-up runs, build their page (both in separate processes) and open the page.
 
     Returns:
-        ``runs`` and ``contestants``: figure -> ``value`` and ``target`` (None without one).
-        Without Playwright and Chromium the browser's figures are missing.
+        ``runs`` and ``contestants``: figure -> ``value`` and ``target`` (or None); without the
+        browser's figures if Playwright or Chromium is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
         sweep, page = Path(folder, "sweep"), Path(folder, "report.html")
@@ -136,7 +136,7 @@ def time_page(page: Path) -> dict[str, float]:
         return {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        # The page's policy forbids the evaluation of text, which the actions are.
+        # The page's policy forbids evaluating the text of the actions.
         tab = browser.new_context(bypass_csp=True).new_page()
         tab.goto(page.resolve().as_uri())
         tab.wait_for_function(f"{PAINT} > 0 && {READY} > 0")

@@ -1,4 +1,4 @@
-"""Results as tables in the terminal and as plots."""
+"""Print results as tables, and plot them."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 MIB = 2**20
-STEADY = 1.5  # largest ratio over the smallest of one contestant on a quiet machine
+MAX_SPREAD = 1.5  # of the ratios of one contestant (largest / smallest) on a quiet machine
 Columns = Mapping[str, Callable[[dict[str, Any]], str]]
 INK, MUTED, GRID = "#22272e", "#8b949e", "#e6e8eb"
 BASELINE, OURS = "#a8b0ba", "#2f6db3"
-# Ours first.
+# The first colour is ours.
 SERIES = (OURS, "#d1802e", "#5b9a68", "#8a6fb0", "#b5534f", "#7d7d7d", "#4aa3a8")
 BAR = 0.42  # inches
 
@@ -67,12 +67,12 @@ def print_metrics(result: dict[str, Any]) -> None:
 
 
 def _print_series(title: str, rows: list[dict[str, Any]], axis: str) -> None:
-    seconds: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, str]] = {}
     for row in rows:
-        for name, taken in row["contestants"].items():
-            seconds.setdefault(name, {})[str(row[axis])] = f"{taken:.3f}"
-    keys = [str(row[axis]) for row in rows]
-    print_table(title, seconds, {key: partial(_cell, key) for key in keys})
+        for name, seconds in row["contestants"].items():
+            cells.setdefault(name, {})[str(row[axis])] = f"{seconds:.3f}"
+    columns = {str(row[axis]): partial(_cell, str(row[axis])) for row in rows}
+    print_table(title, cells, columns)
 
 
 def _cell(key: str, cells: dict[str, str]) -> str:
@@ -80,7 +80,7 @@ def _cell(key: str, cells: dict[str, str]) -> str:
 
 
 def print_train(result: dict[str, Any]) -> None:
-    """Speed, cost and outcome of each contestant."""
+    """Speed, metrics and cost of each contestant."""
     contestants = result["contestants"]
     speed: Columns = {
         "images/s": lambda c: f"{c['images_per_s']:.2f}",
@@ -88,14 +88,14 @@ def print_train(result: dict[str, Any]) -> None:
         "later\nepochs, s": lambda c: f"{c['steady_s']:.2f}",
         "times faster": ratio,
     }
-    outcome: Columns = {
+    metrics_and_cost: Columns = {
         "image\nAUROC": lambda c: percent(c["metrics"]["image_auroc"]),
         "pixel\nAUROC": lambda c: percent(c["metrics"]["pixel_auroc"]),
         "AUPRO": lambda c: percent(c["metrics"]["aupro"]),
         **cost_columns(result),
     }
     print_table(f"{training_title(result)}, {result['epochs']} epochs", contestants, speed)
-    print_table("outcome and cost", contestants, outcome)
+    print_table("metrics and cost", contestants, metrics_and_cost)
     starts = [c["startup_s"] for c in contestants.values()]
     print_lines(
         f"images/s: over all epochs. times faster: seconds of '{result['baseline']}' divided by "
@@ -158,12 +158,12 @@ def print_ceilings(limits: dict[str, float]) -> None:
 
 
 def warn_if_busy(contestants: dict[str, Any]) -> None:
-    """Warn about figures whose turns differ too much."""
+    """Warn if a contestant's turns differ too much."""
     spread = max(c["ratio"]["max"] / c["ratio"]["min"] for c in contestants.values())
-    if spread > STEADY:
+    if spread > MAX_SPREAD:
         print_lines(
-            f"The same ratio differed {spread:.1f}-fold between turns: other work disturbed this "
-            "machine. Repeat the measurement when it is quiet."
+            f"A contestant's ratio varied {spread:.1f}-fold between turns because of other load. "
+            "Repeat the measurement when the machine is quiet."
         )
 
 

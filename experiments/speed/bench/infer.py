@@ -1,4 +1,4 @@
-"""`bench infer`: speed of scoring test images, next to a plain loop and other runtimes."""
+"""`bench infer`: speed of scoring test images, compared with a plain loop and other runtimes."""
 
 import copy
 import statistics
@@ -65,15 +65,15 @@ def measure(
 ) -> dict[str, Any]:
     """Score all images with each contestant, in interleaved rounds.
 
-    The clock runs from decoded images in host memory to maps and scores there.
+    Measured from decoded images in host memory to maps and scores there.
 
     Args:
         networks: of a run, trained or not.
         scorer: of the run.
         images: (N, 3, H, W) uint8.
         batch_size: of the batched contestants.
-        rounds: after a warm-up round.
-        device: that runs the networks.
+        rounds: number of rounds after the warm-up.
+        device: of the networks.
 
     Returns:
         ``contestants``, ``ceilings``, ``plain_scores`` (their range), ``images``, ``batch_size``,
@@ -130,7 +130,7 @@ def largest_difference(result: dict[str, Any], baseline: dict[str, Any], key: st
 
 
 def score_once(scoring: Scoring, images: Tensor) -> dict[str, Any]:
-    """Untimed: ``maps``, ``scores``, peak memory, and ``flops`` of all images."""
+    """Measure what needs no clock: ``maps``, ``scores``, peak memory, ``flops`` of all images."""
     cuda = torch.cuda.is_initialized()
     reset_peak_rss()
     if cuda:
@@ -153,14 +153,7 @@ def score_once(scoring: Scoring, images: Tensor) -> dict[str, Any]:
 def torch_scorings(
     networks: Distiller, scorer: AnomalyScorer, batch_size: int, device: torch.device
 ) -> list[Scoring]:
-    """RD4AD's loop, then ours with one switch more each time.
-
-    Args:
-        networks: on the device, in eval mode.
-        scorer: features to maps.
-        batch_size: of all but the first two.
-        device: that runs the networks.
-    """
+    """RD4AD's loop, then ours with one more switch each; ``networks`` are in eval mode."""
     last = copy.deepcopy(networks).to(memory_format=torch.channels_last)
     folded = fold_batch_norms(copy.deepcopy(last)).to(memory_format=torch.channels_last)
 
@@ -201,14 +194,9 @@ def exported_scorings(
     batch_size: int,
     device: torch.device,
 ) -> list[Scoring]:
-    """The installed runtimes, with as many threads as torch; none on a GPU.
+    """The installed runtimes, with as many threads as torch; none if ``device`` is a GPU.
 
-    Args:
-        networks: in eval mode; not changed.
-        scorer: features to maps.
-        image_size: (H, W) of the images.
-        batch_size: images per call.
-        device: that runs the other contestants.
+    The networks, in eval mode, are not changed.
     """
     installed = [runtime for runtime in RUNTIMES if all(map(find_spec, runtime[3]))]
     if not installed or device.type != "cpu":
@@ -230,6 +218,6 @@ def exported_scorings(
 
 
 def runtime_score(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A `Score` by an exported network, once the network is bound."""
+    """Maps and scores by an exported network."""
     maps, scores = network(images.numpy())
     return torch.from_numpy(maps), torch.from_numpy(scores)

@@ -20,7 +20,7 @@ POINTS = 1000  # of each curve
 
 
 def make_sweep(folder: Path, categories: int, seeds: int, variants: int) -> int:
-    """Write complete runs with galleries of all test images; returns their number."""
+    """Write complete runs with galleries of all test images; returns the number of runs."""
     for number, variant in product(range(categories), range(variants)):
         category = f"category_{number:02d}"
         runs = [folder / category / f"variant{variant}-s{seed}" for seed in range(seeds)]
@@ -48,7 +48,7 @@ def _scores(category: str, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _images(scores: pd.DataFrame, rng: np.random.Generator) -> Iterator[ScoredImage]:
-    """Grain and clouds: about as many bytes as photographs, 13 kB, and their maps, 3 kB."""
+    """Images of grain and clouds, with about the bytes of photographs (13 kB) and maps (3 kB)."""
     clouds = gaussian_filter(rng.normal(size=(SIDE, SIDE, 3)), (9, 9, 0)) * 600
     for row, (path, label) in enumerate(zip(scores["path"], scores["label"], strict=True)):
         grain = gaussian_filter(rng.normal(size=(SIDE, SIDE)), 1) * 50

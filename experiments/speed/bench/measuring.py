@@ -1,4 +1,4 @@
-"""What all measurements share: interleaved timing, peak memory, facts about the machine."""
+"""Shared by all benches: interleaved timing, peak memory, facts about the machine."""
 
 import ctypes
 import resource
@@ -33,10 +33,7 @@ class Timing(NamedTuple):
 
 
 def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> list[Timing]:
-    """Time each contestant once per round, after one warm-up round.
-
-    A shared machine that gets slower gets slower for all contestants.
-    """
+    """Time each contestant once per round, after a warm-up round: other load slows all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in track(range(rounds + 1), description="rounds", transient=True):
         for name, work in contestants.items():
@@ -58,9 +55,9 @@ def peak_rss() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Reset the peak. False where the system cannot (only Linux can)."""
+    """Reset the peak; False if the system does not support it (only Linux does)."""
     try:
-        # Memory that was freed but not returned would count for the next contestant.
+        # Freed but unreturned memory would count for the next contestant.
         ctypes.CDLL(None).malloc_trim(0)
         (PROCESS / "clear_refs").write_text("5")
     except (OSError, AttributeError):

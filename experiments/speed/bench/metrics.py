@@ -1,4 +1,4 @@
-"""`bench metrics`: speed and memory of the pixel metrics next to others, and their agreement."""
+"""`bench metrics`: speed, memory and values of pixel metrics by several implementations."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +19,7 @@ from anomalib_rd.metrics.streaming import StreamedPixelMetrics
 from .measuring import interleaved, peak_rss, reset_peak_rss
 
 Values = dict[str, float]
-MOST_SORTED = 100 * 256 * 256  # pixels up to which `growth` times the slow argsort
+MAX_SORTED = 100 * 256 * 256  # pixels up to which `growth` times the slow argsort
 
 
 def exact(maps: np.ndarray, masks: np.ndarray) -> Values:
@@ -37,13 +37,7 @@ def streamed(maps: np.ndarray, masks: np.ndarray) -> Values:
 
 
 def by_argsort(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> Values:
-    """AUPRO as in MVTec's evaluation code: one argsort of all pixels.
-
-    Args:
-        maps: (N, H, W) float.
-        masks: (N, H, W) bool.
-        limit: false positive rate up to which the area is taken.
-    """
+    """AUPRO up to a false positive rate, as in MVTec's evaluation code: one argsort."""
     alarm = np.zeros(maps.shape, dtype=np.float64)
     overlap = np.zeros(maps.shape, dtype=np.float64)
     regions = 0
@@ -173,7 +167,7 @@ def growth(counts: list[int], sizes: list[int], rounds: int) -> dict[str, Any]:
 
 def _seconds(count: int, size: int, rounds: int) -> dict[str, Any]:
     maps, masks = example(count, size)
-    names = {OURS, ADEVAL, ARGSORT} if maps.size <= MOST_SORTED else {OURS, ADEVAL}
+    names = {OURS, ADEVAL, ARGSORT} if maps.size <= MAX_SORTED else {OURS, ADEVAL}
     calls: dict[str, Callable[[], object]] = {
         name: partial(CONTESTANTS[name].work, maps, masks) for name in _installed() if name in names
     }
@@ -186,14 +180,14 @@ def _installed() -> list[str]:
 
 
 def peak_in_own_process(name: str, count: int, size: int) -> int | None:
-    """Peak bytes in addition to the input, measured from outside: all libraries count."""
+    """Peak bytes in addition to the input, of all libraries; measured in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_bytes, name, count, size).result()
 
 
 def _peak_bytes(name: str, count: int, size: int) -> int | None:
     work = CONTESTANTS[name].work
-    work(*example(8, 64))  # imports are not part of the work
+    work(*example(8, 64))  # imports do not count
     maps, masks = example(count, size)
     if not reset_peak_rss():
         return None

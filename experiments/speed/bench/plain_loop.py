@@ -1,7 +1,7 @@
-"""RD4AD in plain PyTorch (arXiv 2201.10703; see README): its training loop and its evaluation.
+"""Training loop and evaluation of RD4AD (arXiv 2201.10703; see README) in plain PyTorch.
 
-Nothing is cached between epochs: the CPU decodes, resizes and normalises each image, the complete
-teacher runs, its unused last stage included, all in float32.
+In every epoch the CPU decodes, resizes and normalises each image, and the complete teacher runs,
+with its unused last stage, all in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,12 @@ Score = Callable[[Tensor], tuple[Tensor, Tensor]]
 class CompleteTeacher(nn.Module):
     """The teacher's network with all its stages, for normalised float images.
 
-    Args:
-        teacher: gives name and weights; stages missing there stay random (their output is
-            unused).
+    Stages that ``teacher`` does not have are random; their output is unused.
     """
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
-        # Keeps the random numbers of the student's initialisation and of all that follows.
+        # Draws none of the random numbers of the student's initialisation and what follows.
         with torch.random.fork_rng(devices=[]):
             self.net: Any = timm.create_model(teacher.name, pretrained=False)
         self.net.load_state_dict(teacher.net.state_dict(), strict=False)
@@ -51,13 +49,7 @@ class CompleteTeacher(nn.Module):
 
 
 class PlainImages(Dataset[Tensor]):
-    """Images as RD4AD reads them: decoded, resized and normalised at every access.
-
-    Args:
-        paths: the files.
-        size: (H, W) in pixels.
-        teacher: gives mean and standard deviation.
-    """
+    """Images, decoded, resized and normalised for the teacher at every access, as in RD4AD."""
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], teacher: Teacher) -> None:
         self.paths = list(paths)
@@ -112,7 +104,7 @@ class PlainLoop:
         self.sampler: DistributedSampler[Any] = DistributedSampler(
             images, num_replicas=1, rank=0, shuffle=True, seed=seed
         )
-        # Without its own generator the loader would draw from the masks' random numbers.
+        # A separate generator: the loader must not draw from the masks' random numbers.
         generator = torch.Generator().manual_seed(seed)
         self.loader = DataLoader(images, batch_size, sampler=self.sampler, generator=generator)
 

@@ -1,4 +1,4 @@
-"""`bench train`: complete runs next to RD4AD's plain loop, epoch by epoch in turns."""
+"""`bench train`: complete runs compared with RD4AD's plain loop, taking turns after each epoch."""
 
 import os
 import statistics
@@ -60,7 +60,7 @@ class Variant:
 
 OFF = "speed=off"
 LAST = ("speed=exact", "speed.channels_last=true")
-# A plain loop, then one switch more each time.
+# Each of ours has one more switch than the previous.
 VARIANTS = (
     Variant("plain", "plain PyTorch loop", "plain", (OFF,)),
     Variant("plain-loss", "plain loop, our loss", "plain_loss", (OFF,)),
@@ -75,7 +75,7 @@ VARIANTS = (
 
 
 def select_variants(names: Sequence[str], cuda: bool) -> list[Variant]:
-    """The variants with these names; without names all that suit the device."""
+    """The variants with these names; without names all that the device supports."""
     if names:
         return [variant for variant in VARIANTS if variant.name in names]
     return [variant for variant in VARIANTS if cuda or not variant.needs_cuda]
@@ -90,7 +90,7 @@ def measure(
 
     Args:
         variants: the contestants; the first is the baseline of the ratios.
-        config: gives the run's resolved config for overrides and a folder.
+        config: (overrides, folder) -> resolved config of a run.
         images: training images.
 
     Returns:
@@ -100,13 +100,13 @@ def measure(
     Raises:
         UserError: a config that a plain loop can't train, or an error of a run.
     """
-    # Files that a killed worker still writes must not make this fail.
+    # Ignored errors: a killed worker may still write files.
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch:
         configs = [config(variant.overrides, Path(scratch) / variant.name) for variant in variants]
         for variant, one in zip(variants, configs, strict=True):
             check(variant, one)
         for path in images:
-            path.read_bytes()  # no contestant has to wait for the disk
+            path.read_bytes()  # now in the system's cache: no contestant waits for the disk
         trainer = configs[0]["trainer"]
         device = torch.device("cuda" if trainer["accelerator"] == "gpu" else "cpu")
         before = measure_ceilings(device)
@@ -133,11 +133,11 @@ def measure(
 def compare(
     variants: list[Variant], configs: list[dict[str, Any]], epochs: int
 ) -> list[dict[str, Any]]:
-    """The result of each contestant with ``startup_s`` and ``epochs_s``."""
+    """The result of each contestant, with ``startup_s`` and ``epochs_s``."""
     contestants: list[Contestant] = []
     startups: list[float] = []
     seconds: list[list[float]] = [[] for _ in variants]
-    # On standard error: the tables may be piped.
+    # On standard error, as the tables may be piped.
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(variants) * (epochs + 2))
         try:
@@ -177,8 +177,8 @@ def check(variant: Variant, config: dict[str, Any]) -> None:
     ):
         if not fits:
             raise UserError(
-                f"{key}: RD4AD's plain loop supports nothing else; remove the override, or leave "
-                "out 'plain' and 'plain-loss' by --only"
+                f"{key}: RD4AD's plain loop requires this; remove the override, or exclude "
+                "'plain' and 'plain-loss' by --only"
             )
 
 
@@ -188,7 +188,7 @@ def summarise(
     """The figures of one contestant.
 
     Returns:
-        The answer, and ``images_per_s`` over all epochs, ``first_epoch_s``, ``steady_s`` (median
+        The answer with ``images_per_s`` over all epochs, ``first_epoch_s``, ``steady_s`` (median
         of the later epochs, or the only one), ``ratio`` to the same epochs of the baseline
         (``median``, ``min``, ``max`` of the later ones, ``total`` of all), ``flops_per_s`` of
         the later epochs and ``of_ceiling``, its fraction of the measured ceiling.
@@ -220,15 +220,15 @@ def compete(turn: Turn, loop: Loop, config: dict[str, Any]) -> dict[str, Any]:
     Args:
         turn: schedules each epoch and the test.
         loop: the training loop.
-        config: composed from conf/train.yaml and resolved; ``run_dir`` is the contestant's
-            folder, where its cache is created too.
+        config: composed from conf/train.yaml and resolved; the folder ``run_dir`` is also that
+            of the cache.
 
     Returns:
         ``metrics``, ``undefined``, ``precision``, and the results of `training_facts`.
     """
     cfg = OmegaConf.create(config)
     os.environ["ANOMALIB_RD_CACHE"] = str(Path(cfg.run_dir) / "cache")
-    # From here as in training.train.train, so that equal seeds give equal networks.
+    # The same order as in training.train.train, so that equal seeds give equal networks.
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
     module = make_module(cfg)
@@ -252,7 +252,7 @@ def _train_with_lightning(
 ) -> dict[str, Any]:
     trainer = make_trainer(cfg, [*make_callbacks(cfg), LossMonitor()])
     epochs = EpochTurns(turn)
-    # First, so that the work of other callbacks at an epoch's end counts for that epoch.
+    # The first callback, so that the others' work at the end of an epoch counts for that epoch.
     trainer.callbacks.insert(0, epochs)  # type: ignore[attr-defined]
     device = trainer.strategy.root_device
     turn.synchronize = lambda: synchronize(device)
@@ -283,7 +283,7 @@ class EpochTurns(L.Callback):
         batch: dict[str, Tensor],
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Store one full batch, to count the step's operations later."""
+        """Store the first batch, to count the step's operations later."""
         self.batch = self.batch or batch
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -292,7 +292,7 @@ class EpochTurns(L.Callback):
         self.turn.begin()
         # Lightning refuses to log here.
         pl_module.log = lambda *_args, **_options: None
-        # A compiled step hides its operations from the counter.
+        # The counter does not see the operations of a compiled step.
         with torch.compiler.set_stance("force_eager"):
             self.facts = training_facts(
                 pl_module,
@@ -337,13 +337,13 @@ def training_facts(
     context: AbstractContextManager[Any],
     images: int,
 ) -> dict[str, Any]:
-    """Memory and operations of the training, measured after it; the networks stay unchanged.
+    """Memory and operations of the training, measured after it.
 
     Args:
-        networks: the trained networks.
+        networks: the trained networks, not changed.
         forward: computes the loss of a step.
         context: of the step's precision.
-        images: in the step.
+        images: number of images in the step.
 
     Returns:
         ``peak_rss`` and ``peak_cuda`` in bytes (None without CUDA), ``step_images``, and

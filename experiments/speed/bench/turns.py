@@ -1,4 +1,4 @@
-"""Processes that take turns: a machine that gets slower gets slower for all of them."""
+"""Processes that take turns, so that other load on the machine slows all of them equally."""
 
 import multiprocessing
 import time
@@ -13,19 +13,14 @@ from anomalib_rd.errors import UserError
 
 @dataclass(frozen=True)
 class Failure:
-    """Last message of a failed process.
-
-    Attributes:
-        message: one line for a user error, else the traceback.
-        user_error: whether to raise `UserError`.
-    """
+    """Last message of a failed process: one line of a user error, or a traceback."""
 
     message: str
     user_error: bool
 
 
 class Turn:
-    """The contestant's end of the pipe: waits for its turn and reports the seconds."""
+    """The contestant's end of the pipe: waits for its turn and reports its duration."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -52,10 +47,9 @@ class Contestant:
 
     Args:
         name: for messages.
-        work: a function of a module, so that the process can import it. It calls
-            ``turn.ready()`` once, ``turn.begin()`` and ``turn.end()`` around each turn, and
-            returns its result after one more ``begin``.
-        arguments: of ``work``, to be pickled.
+        work: an importable function, which calls ``turn.ready()`` once, ``turn.begin()`` and
+            ``turn.end()`` around each turn, and returns its result after another ``begin``.
+        arguments: of ``work``; picklable.
     """
 
     def __init__(self, name: str, work: Callable[..., Any], *arguments: Any) -> None:
@@ -74,7 +68,7 @@ class Contestant:
         return time.perf_counter() - self._started
 
     def take_turn(self) -> Any:
-        """Start a turn and wait for its end: returns its seconds, after the last the result."""
+        """Start a turn and wait for its end; returns its seconds, or in the end the result."""
         self.pipe.send(None)
         return self._receive()
 
