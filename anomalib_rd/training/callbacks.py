@@ -34,7 +34,7 @@ class MovingAverage(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         if not 0 < decay < 1:
-            raise UserError(f"model.ema_decay={decay}: give a number between 0 and 1, such as 0.98")
+            raise UserError(f"model.ema_decay={decay}: must be between 0 and 1, such as 0.98")
 
         def average(averages: Any, values: Any, steps: Tensor) -> None:
             warm_up = (1 + int(steps)) / (10 + int(steps))

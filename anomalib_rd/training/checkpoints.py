@@ -288,7 +288,7 @@ def find_resume_point(
     A checkpoint that is damaged, or does not fit the networks, is reported and ignored.
 
     Raises:
-        UserError: the checkpoint is of another config, other training images or another teacher.
+        UserError: config, training images or teacher differ from the checkpoint's.
     """
     path = run_dir / CHECKPOINT
     if not path.is_file():
@@ -324,7 +324,7 @@ def require_same_images(path: Path, before: Mapping[str, str], now: Mapping[str,
         raise UserError(
             f"{path}: {len(trained)} of {count} training images were added, removed or changed"
             f" since the run was interrupted, such as {printable(trained[0])}; restore them, or to"
-            " train anew choose another folder (hydra.run.dir=...) or remove the checkpoint"
+            " start again choose another folder (hydra.run.dir=...) or remove the checkpoint"
         )
     if others and is_main_process():
         log.warning(

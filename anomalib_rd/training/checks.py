@@ -47,13 +47,10 @@ log = logging.getLogger(__name__)
 def check_config(cfg: DictConfig) -> None:
     """Check the config values that no constructor checks."""
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed={cfg.seed}: must be a whole number from 0 to {2**32 - 1}")
+        raise UserError(f"seed={cfg.seed}: must be an integer from 0 to {2**32 - 1}")
     check_evaluation_config(cfg)
     check_model_selection(cfg)
-    check_threshold_config(
-        **{key: cfg.threshold.get(key) for key in ("kind", "false_positive_rate", "train_images")},
-        has_validation=cfg.validation.kind is not None,
-    )
+    check_threshold_config(cfg)
 
 
 def check_evaluation_config(cfg: DictConfig) -> None:
@@ -139,14 +136,13 @@ def _require_logged(key: str, metric: str, cfg: DictConfig, only: str = "") -> N
     raise UserError(f"{key}: is not logged{hint}; choose one of {', '.join(logged)}")
 
 
-def check_threshold_config(
-    kind: object, false_positive_rate: object, train_images: object, has_validation: bool
-) -> None:
+def check_threshold_config(cfg: DictConfig) -> None:
     """Check the config of ``threshold``."""
-    rate, count = false_positive_rate, train_images
+    kind = cfg.threshold.get("kind")
+    rate, count = cfg.threshold.get("false_positive_rate"), cfg.threshold.get("train_images")
     if kind not in THRESHOLD_KINDS:
         raise UserError(f"threshold.kind={kind}: choose one of {', '.join(THRESHOLD_KINDS)}")
-    if kind == F1MAX and not has_validation:
+    if kind == F1MAX and cfg.validation.kind is None:
         raise UserError(
             "threshold.kind=f1max: needs images with defects; set validation.kind=synthetic"
         )
@@ -227,26 +223,26 @@ def check_test_images(data: AnomalyDataModule) -> None:
     )
     full = f"mark all pixels {at}", "is black their background? see `anomalib-rd data check`"
     border = "mark the complete border of the image as defect", "is black their background?"
-    turned = (
+    rotated = (
         "are rotated by EXIF data but their images are not, or vice versa",
         "both are read as if drawn upright; if that is wrong, save both without EXIF orientation",
     )
-    findings: dict[tuple[str, str], list[str]] = {empty: [], full: [], border: [], turned: []}
+    findings: dict[tuple[str, str], list[str]] = {empty: [], full: [], border: [], rotated: []}
     masks = sum(sample.mask is not None for sample in data.test_set.samples)
     with ThreadPoolExecutor() as pool:
         items = pool.map(data.test_set.__getitem__, range(len(data.test_set)))
         for sample, item in zip(data.test_set.samples, items, strict=True):
             if sample.mask is None:
                 continue
-            mask = item["mask"]
+            mask, path = item["mask"], printable(sample.mask)
             if not mask.any():
-                findings[empty].append(printable(sample.mask))
+                findings[empty].append(path)
             elif mask.all():
-                findings[full].append(printable(sample.mask))
+                findings[full].append(path)
             elif covers_border(mask.numpy()):
-                findings[border].append(printable(sample.mask))
+                findings[border].append(path)
             if has_ambiguous_orientation(sample.mask, sample.path):
-                findings[turned].append(printable(sample.mask))
+                findings[rotated].append(path)
     for (fault, advice), paths in findings.items():
         if paths:
             log.warning(
@@ -295,13 +291,12 @@ def find_copies(category: str, split: Split) -> Iterator[str]:
     """Test images that are copies of training images, or of a test image of the other label."""
     trained = {hash_content(sample.path): sample for sample in split.train}
     normal = {hash_content(s.path): s for s in split.test if not s.label}
-    pairs = [(s, trained.get(hash_content(s.path))) for s in split.test]
-    both = [(s, normal.get(hash_content(s.path))) for s in split.test if s.label]
-    for matches, fault in (
-        (pairs, "copied from the training images"),
-        (both, "both normal and defect"),
+    for originals, samples, fault in (
+        (trained, split.test, "copied from the training images"),
+        (normal, [s for s in split.test if s.label], "both normal and defect"),
     ):
-        copies = [(copy.path, original.path) for copy, original in matches if original is not None]
+        hashed = [(sample.path, hash_content(sample.path)) for sample in samples]
+        copies = [(path, originals[key].path) for path, key in hashed if key in originals]
         if copies:
             copy, original = map(printable, copies[0])
             text = f"{category}: {plural(len(copies), 'test image')} {fault}"

@@ -1,4 +1,4 @@
-"""Cache of the frozen teacher's features of the training images, instead of computing them anew.
+"""Cache of the frozen teacher's features, instead of computing them again in every epoch.
 
 Without random transforms they never change, so the cache equals the teacher's output to the bit.
 """
@@ -43,11 +43,6 @@ class FeatureCache:
         pairs = zip(features, self.last, strict=True)
         self.stored = [f.permute(0, 2, 3, 1) if last else f for f, last in pairs]
         self.device = device
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the features."""
-        return sum(stored.nbytes for stored in self.stored)
 
     def __getitem__(self, index: Tensor) -> list[Tensor]:
         """Features [(B, Ck, Hk, Wk)] of the images (B,), on the device."""

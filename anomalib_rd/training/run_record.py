@@ -96,7 +96,8 @@ class EvaluatedRun:
         names = data.categories
         tested = len(self.predictions.scores)
         limits = limits_in_force(self.trainer, data)
-        epochs = self.trainer.current_epoch
+        epochs, device = self.trainer.current_epoch, self.trainer.strategy.root_device
+        checkpoint = Path(config["run_dir"]) / CHECKPOINT
         # The number of images under a limit is unknown.
         trained = 0 if limits else (epochs - (self.resumed_from or 0)) * len(data.train_set)
         record = {
@@ -149,8 +150,12 @@ class EvaluatedRun:
                 "train": rate(trained, self.train_s),
                 "test": rate(tested, self.test_s),
             },
-            "provenance": collect_provenance(accelerator_name(self.trainer)),
-            "checkpoint": checkpoint_entry(Path(config["run_dir"])),
+            "provenance": collect_provenance(
+                torch.cuda.get_device_name(device) if device.type == "cuda" else None
+            ),
+            "checkpoint": {"path": CHECKPOINT, "sha256": sha256_file(checkpoint)}
+            if checkpoint.is_file()
+            else None,
             "config": config,
             "choices": group_choices(),
             "config_as_written": self.config_as_written,
@@ -220,15 +225,3 @@ def without_epoch(point: dict[str, float]) -> dict[str, float] | None:
 def rate(images: int, seconds: float) -> float | None:
     """Images per second; None without images or time."""
     return images / seconds if images and seconds else None
-
-
-def accelerator_name(trainer: L.Trainer) -> str | None:
-    """The GPU's name, None on a CPU."""
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-def checkpoint_entry(run_dir: Path) -> dict[str, str] | None:
-    """Path and hash of the checkpoint, None if there is none."""
-    path = run_dir / CHECKPOINT
-    return {"path": CHECKPOINT, "sha256": sha256_file(path)} if path.is_file() else None

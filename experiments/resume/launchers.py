@@ -30,7 +30,7 @@ BROKEN = "capsule/train/good/003.png"
 
 
 def main() -> int:
-    """Four sweeps of 6 runs, 2 of which fail."""
+    """Run four sweeps of 6 runs; 2 runs of each must fail."""
     options = parse_options(__doc__, epochs=1)
     root = with_broken_image(options.root, options.out / "data")
     overrides = sweep_overrides(options, seeds="0", root=root)

@@ -48,7 +48,7 @@ def test_a_cached_batch_equals_the_teachers_output_and_layout(teacher, layout):
     for cached, own in zip(cache[index], teacher(images[index]), strict=True):
         assert torch.equal(cached, own)
         assert cached.is_contiguous(memory_format=layout)
-    assert cache.bytes == 5 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
+    assert sum(f.nbytes for f in cache.stored) == 5 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
 
 
 def test_cached_features_have_the_type_of_autocast(teacher):

@@ -86,8 +86,8 @@ class MeasuredRun:
     def test_images(self, count: int) -> Tensor:
         """At most ``count`` test images, evenly spread: (N, 3, H, W) uint8."""
         samples = self.data.split.test
-        chosen = samples[:: max(1, len(samples) // count)][:count]
-        return torch.stack([read_image(sample.path, self.data.image_size) for sample in chosen])
+        images = samples[:: max(1, len(samples) // count)][:count]
+        return torch.stack([read_image(sample.path, self.data.image_size) for sample in images])
 
 
 def resolve_config(overrides: Sequence[str], cuda: bool, run_dir: Path = Path()) -> dict[str, Any]:
