@@ -194,25 +194,25 @@ def test_damaged_and_foreign_files_are_user_errors(exported, tmp_path):
         load_exported(path)
     onnx.helper.set_model_props(model, {"anomalib_rd": '{"format_version": 99}'})
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="of format 99, and this anomalib-rd reads up to 1"):
+    with pytest.raises(UserError, match=r"part\.onnx: .*99.* 1;"):
         load_exported(path)
     onnx.helper.set_model_props(model, {"anomalib_rd": '{"format_version": 1}'})
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="its metadata are damaged"):
+    with pytest.raises(UserError, match=r"part\.onnx: "):
         load_exported(path)
 
 
 def test_weights_of_openvino_must_be_the_files_own(exported, tmp_path):
     path = tmp_path / "part.xml"
     path.write_bytes(exported("openvino")[0].read_bytes())
-    with pytest.raises(UserError, match=r"weights, part\.bin, do not lie beside it"):
+    with pytest.raises(UserError, match=r"part\.xml: .*part\.bin"):
         load_exported(path)
     weights = bytearray(exported("openvino")[0].with_suffix(".bin").read_bytes())
     weights[len(weights) // 2] ^= 1
     path.with_suffix(".bin").write_bytes(weights)
-    with pytest.raises(UserError, match=r"part\.bin: damaged, or of another model"):
+    with pytest.raises(UserError, match=r"part\.bin: "):
         load_exported(path)
-    with pytest.raises(UserError, match="the weights alone; give"):
+    with pytest.raises(UserError, match=r"part\.bin: .*part\.xml"):
         load_exported(path.with_suffix(".bin"))
 
 
@@ -221,11 +221,11 @@ def test_unsupported_options_are_user_errors(tmp_path):
     for path in (*paths.values(), tmp_path / "part.bin"):
         path.touch()  # refused before any is read
     for make, why in (
-        (lambda: load_exported(paths["torch"]), "if you know where it is from, say --trust"),
-        (lambda: load_exported(paths["onnx"], precision="bf16-true"), "is computed in 32-true"),
-        (lambda: load_exported(paths["onnx"], device="tpu"), "device tpu: choose auto"),
-        (lambda: load_exported(paths["openvino"], device="cuda"), "run on the CPU"),
-        (lambda: load_exported(tmp_path / "none.onnx"), "no such file"),
+        (lambda: load_exported(paths["torch"]), "--trust"),
+        (lambda: load_exported(paths["onnx"], precision="bf16-true"), "bf16-true.*32-true"),
+        (lambda: load_exported(paths["onnx"], device="tpu"), "device tpu: "),
+        (lambda: load_exported(paths["openvino"], device="cuda"), "device cuda: "),
+        (lambda: load_exported(tmp_path / "none.onnx"), "none.onnx: "),
     ):
         with pytest.raises(UserError, match=why):
             make()
@@ -298,7 +298,7 @@ def test_another_false_positive_rate(exported, run):
     path, _ = exported("onnx")
     detector = load_exported(path, false_positive_rate=0.25)
     assert detector.threshold == load_run(run, device="cpu", false_positive_rate=0.25).threshold
-    with pytest.raises(UserError, match="99 normal images, and 12 are kept"):
+    with pytest.raises(UserError, match=r"rate 0\.01: .*99 .*12"):
         load_exported(path, false_positive_rate=0.01)
 
 

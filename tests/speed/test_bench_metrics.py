@@ -36,7 +36,7 @@ def test_missing_packages_are_skipped(few_contestants, monkeypatch):
 
 
 def test_growth_skips_large_cases_of_the_slow_argsort(few_contestants, monkeypatch):
-    monkeypatch.setattr(metrics, "MOST_SORTED", 4 * 48 * 48)
+    monkeypatch.setattr(metrics, "MAX_SORTED", 4 * 48 * 48)
     result = metrics.growth([2, 4, 5], [32, 48, 64], 1)
     assert [(row["maps"], row["size"]) for row in result["by_count"]] == [(2, 48), (4, 48), (5, 48)]
     assert [(row["maps"], row["size"]) for row in result["by_size"]] == [(4, 32), (4, 48), (4, 64)]
