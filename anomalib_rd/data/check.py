@@ -93,7 +93,7 @@ class DecodedSample:
 
 
 def published_counts(source: Source) -> Mapping[str, Counts]:
-    """Category -> image counts of the published data set; empty for your own images."""
+    """Category -> image counts of the published data set; empty for other data."""
     # Only the class's own attribute: a subclass has different images.
     published: Mapping[str, tuple[int, ...]] = vars(type(source)).get("counts", {})
     on_validation = getattr(source, "train_on_validation", False)

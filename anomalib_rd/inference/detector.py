@@ -277,4 +277,4 @@ def choose_threshold(
         return own.at_rate(rate)
     if given is None:
         return own
-    return own.moved(given) if own else Threshold("given", image=given, pixel=given)
+    return own.with_given_value(given) if own else Threshold("given", image=given, pixel=given)

@@ -106,7 +106,7 @@ def require_same_run(
         return
     current = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(current, dict)
-    differing = differences(saved, current)
+    differing = find_differences(saved, current)
     if not differing:
         return
     parts = [f"{key}: saved {old}, now {new}" for key, old, new in differing]
@@ -118,7 +118,9 @@ def require_same_run(
     )
 
 
-def differences(saved: Mapping[Any, Any], current: Mapping[Any, Any]) -> list[tuple[str, str, str]]:
+def find_differences(
+    saved: Mapping[Any, Any], current: Mapping[Any, Any]
+) -> list[tuple[str, str, str]]:
     """Dotted key and both values as JSON (missing: null) of each significant difference."""
     a, b = (
         dict(significant_items(mask_config(to_json_types(config)))) for config in (saved, current)

@@ -235,7 +235,7 @@ def read_curves(run_dir: Path | str) -> dict[str, "np.ndarray"]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile, zlib and numpy each raise their own
+    except Exception as error:  # zipfile, zlib and numpy each raise different ones
         raise UserError(f"{path}: cannot be read as curves ({one_line(error)})") from error
 
 

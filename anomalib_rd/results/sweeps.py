@@ -45,8 +45,8 @@ RUN_FOLDERS = (
     f"{PER_CATEGORY}/*/heatmaps",
 )
 # A running process touches its file at least every `TOUCH_EVERY` seconds. A process on another
-# machine counts as dead after `SILENT` seconds without a touch.
-TOUCH_EVERY, SILENT = 30.0, 600.0
+# machine counts as dead after `DEAD_AFTER` seconds without a touch.
+TOUCH_EVERY, DEAD_AFTER = 30.0, 600.0
 CLOCK_TOLERANCE = 10.0  # seconds; the clock may be set while a process runs
 
 
@@ -171,7 +171,7 @@ def is_alive(run_dir: Path, running: Running) -> bool:
         return False
     if running.host != socket.gethostname():
         try:
-            return time.time() - (run_dir / RUNNING).stat().st_mtime < SILENT
+            return time.time() - (run_dir / RUNNING).stat().st_mtime < DEAD_AFTER
         except FileNotFoundError:
             return False
     try:

@@ -82,7 +82,7 @@ def load_runs(folders: Sequence[Path | str]) -> pd.DataFrame:
     if not records:
         raise errors[0]
     for damaged in errors:
-        _warn_once(f"left out: {damaged}")
+        _warn_once(f"omitted: {damaged}")
     labels = variant_labels(list(records.values()))
     rows = [_row(*parts) for parts in zip(records, records.values(), labels, strict=True)]
     # By path alone, variants of an ablation would be sorted by the hash of their config.
@@ -186,7 +186,7 @@ def _row(path: Path, record: dict[str, Any], variant: str) -> dict[str, Any]:
         "group": data["group"],
         "model": model["name"],
         "teacher": model["teacher"],
-        # A variant of its own, so that it is never pooled with complete runs.
+        # A separate variant, so that it is never pooled with complete runs.
         "variant": f"{variant} (part of a run)" if limits else variant,
         "unified": bool((record["config"].get("data") or {}).get("unified")),
         "seed": record["seed"],

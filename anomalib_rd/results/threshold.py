@@ -67,7 +67,7 @@ class Threshold:
             return 0.5 + 0.5 * ((distance > 0) - (distance < 0))
         return 0.5 * (1 + math.tanh(distance / self.score_std / 2))  # equal, without overflow
 
-    def moved(self, value: float) -> "Threshold":
+    def with_given_value(self, value: float) -> "Threshold":
         """The image threshold that a user gives; also for pixels if ``pixel`` equals ``image``."""
         return replace(
             self,

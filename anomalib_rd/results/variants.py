@@ -139,13 +139,14 @@ def _replace_by_choices(
     for group in sorted(groups, key=lambda group: group.count("/")):
         names = [own[group] for own in choices]
         path = group.partition("@")[0].replace("/", ".")
-        inside = [k for k in _all_keys(result) if k == path or k.startswith(f"{path}.")]
-        explained = []
-        for key in inside:
-            values = _values(key, result)
-            # The key differs, and only where the choices do.
-            if len(set(values)) > 1 and _determines(names, values):
-                explained.append(key)
+        # Keys in the group that differ, and only where the choices do.
+        explained = [
+            key
+            for key in _all_keys(result)
+            if f"{key}.".startswith(f"{path}.")
+            and len(set(_values(key, result))) > 1
+            and _determines(names, _values(key, result))
+        ]
         if not explained:
             continue
         labels: dict[tuple[str, ...], str] = {}
@@ -177,10 +178,8 @@ def _add_data(configs: Sequence[Config], records: Sequence[Mapping[str, Any]]) -
     for category, fingerprint in sorted(counts, key=counts.__getitem__, reverse=True):
         usual.setdefault(category, fingerprint)
     return [
-        config
-        if fingerprint == usual[category]
-        else {**config, "data.fingerprint": str(fingerprint)[:8]}
-        for config, category, fingerprint in zip(configs, categories, fingerprints, strict=True)
+        c if fingerprint == usual[category] else {**c, "data.fingerprint": str(fingerprint)[:8]}
+        for c, category, fingerprint in zip(configs, categories, fingerprints, strict=True)
     ]
 
 

@@ -131,7 +131,7 @@ def log_summary(report: "Report", sweep: Path, destination: Destination) -> str 
     return location
 
 
-def by_category(means: pd.DataFrame) -> pd.DataFrame:
+def percent_by_category(means: pd.DataFrame) -> pd.DataFrame:
     """Headline metrics of `category_table` in percent: categories x variants and metrics."""
     headline = means[means["metric"].isin(keys.HEADLINE)]
     wide = headline.assign(percent=100 * headline["mean"]).pivot(
@@ -152,7 +152,7 @@ def _media(report: "Report", means: pd.DataFrame) -> dict[str, Any]:
 
     media: dict[str, Any] = {
         keys.MEANS: _table(means[MEAN_COLUMNS]),
-        keys.CATEGORIES: _table(by_category(means)),
+        keys.CATEGORIES: _table(percent_by_category(means)),
     }
     for metric in keys.HEADLINE:
         defined = means[(means["metric"] == metric) & means["mean"].notna()]

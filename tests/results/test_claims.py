@@ -17,8 +17,8 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results import files
 from anomalib_rd.results.record import FAILURE, write_failure
 from anomalib_rd.results.sweeps import (
+    DEAD_AFTER,
     RUNNING,
-    SILENT,
     Running,
     RunningElsewhereError,
     claim_run,
@@ -275,7 +275,7 @@ def test_reused_process_id(tmp_path):
 def test_process_on_another_machine_is_alive_while_it_touches_its_file(tmp_path):
     running = write_running(tmp_path, host="elsewhere", pid=1)
     assert is_alive(tmp_path, running)
-    silent = time.time() - SILENT - 60
+    silent = time.time() - DEAD_AFTER - 60
     os.utime(tmp_path / RUNNING, (silent, silent))
     assert not is_alive(tmp_path, running)
     touch_running(tmp_path)

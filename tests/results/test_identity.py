@@ -14,7 +14,7 @@ from anomalib_rd.results.identity import (
     IGNORED_CALLBACKS,
     IGNORED_KEYS,
     config_digest,
-    differences,
+    find_differences,
     number_of_devices,
     require_same_run,
     significant_items,
@@ -62,13 +62,13 @@ def plain(cfg):
 @pytest.mark.parametrize("word", IGNORED)
 def test_ignored_keys_give_the_same_digest(word):
     assert config_digest(config(word)) == config_digest(config())
-    assert differences(plain(config()), plain(config(word))) == []
+    assert find_differences(plain(config()), plain(config(word))) == []
 
 
 @pytest.mark.parametrize("word", SIGNIFICANT)
 def test_other_keys_give_another_digest(word):
     assert config_digest(config(word)) != config_digest(config())
-    ((key, saved, current),) = differences(plain(config()), plain(config(word)))
+    ((key, saved, current),) = find_differences(plain(config()), plain(config(word)))
     assert key == word.split("=")[0] and saved != current
     with pytest.raises(UserError, match=f"{key}: .*{re.escape(saved)}.*{re.escape(current)}"):
         require_same_run("folder", config(word), plain(config()), config_digest(config()))
@@ -124,8 +124,8 @@ def test_interpolation_of_an_ignored_key_is_ignored():
 
 def test_missing_key_equals_null():
     older = plain(config())
-    assert differences(older, plain(config("metrics.max_bins=null"))) == []
-    (difference,) = differences(older, plain(config("metrics.max_bins=100")))
+    assert find_differences(older, plain(config("metrics.max_bins=null"))) == []
+    (difference,) = find_differences(older, plain(config("metrics.max_bins=100")))
     assert difference == ("metrics.max_bins", "null", "100")
 
 
@@ -148,7 +148,7 @@ def test_callbacks_without_effect_on_results_are_ignored(callback):
     # The class decides, not the name.
     cfg = OmegaConf.merge(config(), {"callbacks": {"anything": callback}})
     assert config_digest(cfg) == config_digest(config())
-    assert differences(plain(config()), plain(cfg)) == []
+    assert find_differences(plain(config()), plain(cfg)) == []
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_every_key_is_significant_or_listed_with_a_reason():
         reason = reason_to_ignore(key, config)
         same = config_digest(other) == config_digest(cfg)
         assert same == bool(reason), f"{key}: {reason}"
-        assert bool(differences(config, OmegaConf.to_container(other))) != bool(reason), key
+        assert bool(find_differences(config, OmegaConf.to_container(other))) != bool(reason), key
     # Only loggers and report are ignored as groups, and no key is listed twice.
     groups = {key.rpartition(".")[0] for key in seen} | {
         key.partition(".")[0] for key in seen if "." in key
@@ -282,4 +282,4 @@ def test_thresholds_have_different_digests():
 
 def test_credentials_are_not_compared():
     masked = plain(config()) | {"api_key": "***"}
-    assert differences(masked, plain(config()) | {"api_key": "0123"}) == []
+    assert find_differences(masked, plain(config()) | {"api_key": "0123"}) == []

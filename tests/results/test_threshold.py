@@ -72,7 +72,7 @@ def test_text_has_value_rate_and_images():
     assert "at most 4.9 % of" in str(QUANTILE) and "40 held-out images" in str(QUANTILE)
     optimistic = replace(QUANTILE, source="training images", optimistic=True)
     assert "4.9 % of the 40 training images" in str(optimistic) and "most" not in str(optimistic)
-    assert str(QUANTILE.moved(3.5)) == "3.5, as given"
+    assert str(QUANTILE.with_given_value(3.5)) == "3.5, as given"
     f1 = Threshold("f1max", image=1, pixel=1, normal_images=4, defect_images=5)
     assert "F1 on 4 normal and 5 synthetic" in str(f1)
 

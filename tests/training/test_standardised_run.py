@@ -41,7 +41,7 @@ def test_the_loaded_run_gives_the_recorded_scores(run, mvtec_root):
     assert found == pytest.approx(list(recorded["score"]), rel=1e-3)
     threshold = detector.threshold
     assert threshold.image != threshold.pixel  # deviations, and the map's own values
-    assert threshold.moved(2.0).pixel == threshold.pixel
+    assert threshold.with_given_value(2.0).pixel == threshold.pixel
 
 
 def test_maps_and_pixel_metrics_are_those_of_the_plain_scorer(run, compose_config, tmp_path):

@@ -40,7 +40,7 @@ class Layout:
 
     Attributes:
         title: its name.
-        url: where to get it, or the command for it; ``{root}`` stands for the folder.
+        url: download address or command; ``{root}`` is replaced by the folder.
         train: folder of normal training images.
         validation: folder of further normal images, if any.
         test: folder with one folder for each defect type and one of normal images.
@@ -229,7 +229,7 @@ class CategoryFolders:
         return Split([Sample(path, category, GOOD, 0) for path in train], test)
 
     def ignored_folders(self, category: str) -> list[Path]:
-        """Folders with images that are left out on purpose, see `find_unused`."""
+        """Folders of images that are excluded on purpose, see `find_unused`."""
         layout, folder = self.layout, self.root / category
         ignored = [f"{layout.masks}/{layout.good}", *layout.unlabelled]
         if layout.validation and not self.train_on_validation:

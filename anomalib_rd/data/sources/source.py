@@ -16,9 +16,9 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: a normal one has the defect type ``"good"`` and label 0, others label 1.
+    """One image: normal with defect type ``"good"`` and label 0, or defective with label 1.
 
-    ``mask`` is a file, a folder of files that are united, or None.
+    ``mask`` is a file, a folder of masks to unite, or None.
     """
 
     path: Path
