@@ -159,7 +159,7 @@ class SweepCallback(Callback):
         """Check the jobs and write their list; returns them, or None for a search."""
         from anomalib_rd.results.provenance import command_line, mask_arguments
         from anomalib_rd.results.sweeps import add_jobs, find_started_runs
-        from anomalib_rd.training.checks import check_model_selection
+        from anomalib_rd.training.config_checks import check_model_selection
 
         ignored = [name for name in SINGLE_RUN_VARIABLES if os.environ.pop(name, None)]
         if ignored:

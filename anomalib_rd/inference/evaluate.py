@@ -51,7 +51,7 @@ from anomalib_rd.training.build import (
     make_trainer,
 )
 from anomalib_rd.training.checkpoints import propagate_signals
-from anomalib_rd.training.checks import check_evaluation_config
+from anomalib_rd.training.config_checks import check_evaluation_config
 from anomalib_rd.training.run_record import EvaluatedRun
 from anomalib_rd.training.train import timed
 

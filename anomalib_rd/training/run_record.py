@@ -19,7 +19,8 @@ from anomalib_rd.results.provenance import collect_provenance
 from anomalib_rd.results.record import category_set_name
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import CHECKPOINT, RunIdentity
-from anomalib_rd.training.checks import ALL_IMAGES, limits_in_force, masks_by_defect, on_test
+from anomalib_rd.training.config_checks import ALL_IMAGES, on_test
+from anomalib_rd.training.checks import limits_in_force, masks_by_defect
 from anomalib_rd.training.evaluation import Evaluator, Predictions
 from anomalib_rd.training.module import DistillationModule
 

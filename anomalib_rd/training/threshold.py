@@ -12,7 +12,7 @@ from anomalib_rd.metrics.functional import rank_images, rank_pixels
 from anomalib_rd.metrics.ranking import best_f1_threshold
 from anomalib_rd.results.threshold import HELD_OUT, TRAINING, Threshold, conformal_threshold
 from anomalib_rd.scoring import ScoringOutput
-from anomalib_rd.training.checks import F1MAX, QUANTILE
+from anomalib_rd.training.config_checks import F1MAX, QUANTILE
 from anomalib_rd.training.evaluation import untransformed
 
 Score = Callable[[AnomalyDataset], Iterable[ScoringOutput]]

@@ -35,14 +35,8 @@ from anomalib_rd.training.checkpoints import (
     propagate_signals,
     update_checkpoint,
 )
-from anomalib_rd.training.checks import (
-    QUANTILE,
-    check_config,
-    check_limits,
-    check_run,
-    log_possible_rate,
-    warn_if_changed,
-)
+from anomalib_rd.training.config_checks import QUANTILE, check_config
+from anomalib_rd.training.checks import check_limits, check_run, log_possible_rate, warn_if_changed
 from anomalib_rd.training.evaluation import VAL, fit_scorer, score_batches
 from anomalib_rd.training.module import DistillationModule
 from anomalib_rd.training.run_record import EvaluatedRun

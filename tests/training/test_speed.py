@@ -11,7 +11,7 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
 from anomalib_rd.training.build import make_callbacks, make_data, make_module, make_trainer
 from anomalib_rd.training.callbacks import LossMonitor
-from anomalib_rd.training.checks import check_config
+from anomalib_rd.training.config_checks import check_config
 from anomalib_rd.training.feature_cache import FeatureCaching
 from anomalib_rd.training.train import train
 
