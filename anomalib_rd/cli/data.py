@@ -14,7 +14,7 @@ from anomalib_rd.reports.formatting import format_bytes, format_count
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from anomalib_rd.data.check import CategoryCheck, Counts, Finding
+    from anomalib_rd.data.dataset_check import CategoryCheck, Counts, Finding
     from anomalib_rd.data.sources.source import Source
 
 NUMBERS = {"train", "test", "test good", "test defect", "masks", "published", "images"}
@@ -73,7 +73,7 @@ def list_categories(options: Namespace) -> int:
     from rich.console import Console
 
     from anomalib_rd.data.sources.source import select_categories
-    from anomalib_rd.data.sources.unused import find_unused
+    from anomalib_rd.data.sources.unused_files import find_unused
 
     source, wanted, _ = _select_data(options.overrides)
     notes: list[str] = []
@@ -104,7 +104,7 @@ def check_categories(options: Namespace) -> int:
     Returns:
         The exit status: 2 if there are errors, else 0.
     """
-    from anomalib_rd.data.check import ERROR, find_missing_categories
+    from anomalib_rd.data.dataset_check import ERROR, find_missing_categories
     from anomalib_rd.data.sources.source import select_categories
 
     source, wanted, mask_rule = _select_data(options.overrides)
@@ -125,7 +125,7 @@ def _select_data(overrides: list[str]) -> tuple["Source", list[str], str]:
 
     from anomalib_rd.cli.config import compose_config, parse_overrides, register_resolvers
     from anomalib_rd.cli.overrides import CATEGORY, category_names, quote_overrides
-    from anomalib_rd.data.masks import check_mask_rule
+    from anomalib_rd.data.mask_rules import check_mask_rule
 
     register_resolvers()
     overrides = quote_overrides(overrides, multirun=False)
@@ -144,7 +144,7 @@ def _check_each(source: "Source", names: list[str], mask_rule: str) -> Iterator[
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-    from anomalib_rd.data.check import check_category
+    from anomalib_rd.data.dataset_check import check_category
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -229,7 +229,7 @@ def _count_values(counts: "Counts | None") -> tuple[int, ...]:
 
 def _count_severities(findings: list["Finding"]) -> str:
     """Such as ``1 error, 2 warnings``."""
-    from anomalib_rd.data.check import SEVERITIES
+    from anomalib_rd.data.dataset_check import SEVERITIES
 
     totals = Counter(finding.severity for finding in findings)
     counts = [(totals[severity], severity) for severity in SEVERITIES if totals[severity]]

@@ -148,9 +148,9 @@ def _apply_overrides(cfg: "DictConfig", overrides: list[str], changeable: Sequen
     """Apply the overrides to a run's config, in place."""
     from omegaconf import OmegaConf
 
-    from anomalib_rd.cli.checks import check_overrides
     from anomalib_rd.cli.config import compose_config, parse_overrides
     from anomalib_rd.cli.errors import did_you_mean, dotted
+    from anomalib_rd.cli.override_checks import check_overrides
     from anomalib_rd.cli.overrides import quote_overrides
 
     for text in overrides:

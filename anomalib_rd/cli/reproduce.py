@@ -17,9 +17,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_rd.cli.checks import check_types
 from anomalib_rd.cli.common import Parser
 from anomalib_rd.cli.config import compose_config, conf_dir, is_group, parse_overrides
+from anomalib_rd.cli.override_checks import check_types
 from anomalib_rd.cli.overrides import require_current_config
 from anomalib_rd.components import (
     build,

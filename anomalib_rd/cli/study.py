@@ -66,8 +66,8 @@ def list_study_jobs(name: str, arguments: list[str]) -> "list[Job]":
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    from anomalib_rd.cli.checks import check_overrides
     from anomalib_rd.cli.config import conf_dir, parse_overrides, register_resolvers
+    from anomalib_rd.cli.override_checks import check_overrides
     from anomalib_rd.cli.overrides import (
         CATEGORY,
         CATEGORY_GROUPS,

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from anomalib_rd.cli.checks import check_config
 from anomalib_rd.cli.errors import explain
+from anomalib_rd.cli.override_checks import check_config
 from anomalib_rd.cli.overrides import POINT, quote_overrides
 from anomalib_rd.cli.report import write_report_page
 from anomalib_rd.errors import UserError

@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from anomalib_rd.cli.checks import check_config, check_overrides
 from anomalib_rd.cli.config import conf_dir, literal, register_resolvers
 from anomalib_rd.cli.errors import error_line
+from anomalib_rd.cli.override_checks import check_config, check_overrides
 from anomalib_rd.cli.overrides import (
     expand_categories,
     override_key,

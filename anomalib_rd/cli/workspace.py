@@ -11,7 +11,7 @@ from anomalib_rd.cli.common import Parser
 from anomalib_rd.errors import UserError
 
 if TYPE_CHECKING:
-    from anomalib_rd.tracking.workspace import Workspace
+    from anomalib_rd.tracking.wandb_workspace import Workspace
 
 PROJECT = "anomalib-rd"  # as in conf/logger/wandb.yaml
 
@@ -54,18 +54,18 @@ def run(options: Namespace) -> int:
             'the workspace needs wandb-workspaces: pip install "anomalib-rd[workspace]"; '
             "--dry-run works without it"
         )
-    from anomalib_rd.tracking.workspace import save_workspace
+    from anomalib_rd.tracking.wandb_workspace import save_workspace
 
     print(f"W&B: {save_workspace(workspace)}")
     return 0
 
 
 def _define(options: Namespace) -> "Workspace":
-    from anomalib_rd.tracking.workspace import define_workspace
+    from anomalib_rd.tracking.wandb_workspace import define_workspace
 
     project, entity = os.environ.get("WANDB_PROJECT"), os.environ.get("WANDB_ENTITY")
     if options.folders:
-        from anomalib_rd.results.table import load_runs
+        from anomalib_rd.results.runs_table import load_runs
         from anomalib_rd.tracking.sweep_summary import find_destination
 
         runs = load_runs(options.folders)

@@ -13,12 +13,17 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from anomalib_rd.cores import THREADS, usable_cores
 from anomalib_rd.data.dataset import AnomalyDataset, TileDataset, index_and_epoch
 from anomalib_rd.data.image_cache import ImageCache
-from anomalib_rd.data.masks import AUTO, check_mask_rule
+from anomalib_rd.data.mask_rules import AUTO, check_mask_rule
 from anomalib_rd.data.sources.source import Source, Split
-from anomalib_rd.data.validation import SYNTHETIC, SyntheticValidation, hold_out, merge_held_out
+from anomalib_rd.data.validation_split import (
+    SYNTHETIC,
+    SyntheticValidation,
+    hold_out,
+    merge_held_out,
+)
 from anomalib_rd.data.workers import count_workers, start_method
 from anomalib_rd.errors import UserError
-from anomalib_rd.seeds import process_seed
+from anomalib_rd.process_seed import process_seed
 
 
 class AnomalyDataModule(L.LightningDataModule):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from anomalib_rd.data.image_cache import ImageCache
 from anomalib_rd.data.images import read_pair
-from anomalib_rd.data.masks import AUTO
+from anomalib_rd.data.mask_rules import AUTO
 from anomalib_rd.data.sources.source import Sample
 
 

@@ -11,7 +11,7 @@ import torch
 from anomalib_rd.data.disk_cache import ArrayStore, open_image_store
 from anomalib_rd.data.fingerprint import hash_content
 from anomalib_rd.data.images import READING, read_pair
-from anomalib_rd.data.masks import AUTO
+from anomalib_rd.data.mask_rules import AUTO
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from anomalib_rd.data.masks import AUTO, mask_levels
+from anomalib_rd.data.mask_rules import AUTO, mask_levels
 from anomalib_rd.data.sources.files import list_images
 from anomalib_rd.errors import UserError
 

@@ -52,7 +52,7 @@ from anomalib_rd.training.build import (
 )
 from anomalib_rd.training.checkpoints import propagate_signals
 from anomalib_rd.training.config_checks import check_evaluation_config
-from anomalib_rd.training.run_record import EvaluatedRun
+from anomalib_rd.training.evaluated_run import EvaluatedRun
 from anomalib_rd.training.train import timed
 
 EVALUATION = "evaluation.json"

@@ -23,7 +23,7 @@ from anomalib_rd.data.sources.files import (
     is_hidden,
     walk,
 )
-from anomalib_rd.data.sources.unused import describe_skipped
+from anomalib_rd.data.sources.unused_files import describe_skipped
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.detector import Prediction
 from anomalib_rd.reports.heatmaps import FOLDER as HEATMAPS

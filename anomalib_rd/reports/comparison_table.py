@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.reports.formatting import MISSING, format_points
-from anomalib_rd.reports.layout import Column, Notes, Row, Table
-from anomalib_rd.reports.tables import describe_shared_words, metric_name
+from anomalib_rd.reports.result_tables import describe_shared_words, metric_name
+from anomalib_rd.reports.table_model import Column, Notes, Row, Table
 from anomalib_rd.results.statistics import ALPHA, MIN_UNITS_FOR_P, MOST_SEEDS, spread_factors
 from anomalib_rd.results.variants import short_labels
 

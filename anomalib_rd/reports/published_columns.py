@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from anomalib_rd.reports.formatting import format_published, format_std
-from anomalib_rd.reports.layout import OTHER_PRO, Column, Row
+from anomalib_rd.reports.table_model import OTHER_PRO, Column, Row
 from anomalib_rd.results.published import CATEGORIES, REPORTED, Published
 
 # In a narrow terminal the last column is dropped first.

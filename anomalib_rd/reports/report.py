@@ -13,20 +13,20 @@ from anomalib_rd.errors import UserError
 from anomalib_rd.reports.comparison_table import comparison_table
 from anomalib_rd.reports.formatting import NO_REASON
 from anomalib_rd.reports.heatmaps import FOLDER, heatmap_sheet
-from anomalib_rd.reports.layout import Document, Table
-from anomalib_rd.reports.render import print_document, to_latex, to_markdown
-from anomalib_rd.reports.tables import (
+from anomalib_rd.reports.result_tables import (
     HEADLINE,
     one_run_per_category,
     overview_table,
     variant_table,
 )
+from anomalib_rd.reports.table_model import Document, Table
+from anomalib_rd.reports.text_tables import print_document, to_latex, to_markdown
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import DATA, Published, load_published
 from anomalib_rd.results.record import find_failures, parent_run
+from anomalib_rd.results.runs_table import category_table, load_runs, to_long_format, write_csv
 from anomalib_rd.results.statistics import compare_variants
 from anomalib_rd.results.sweeps import failure_reason
-from anomalib_rd.results.table import category_table, load_runs, to_long_format, write_csv
 
 SUMMARY, MEANS, COMPARISONS = "summary.csv", "means.csv", "comparisons.csv"
 MARKDOWN, LATEX, SHEET = "table.md", "table.tex", "heatmaps.png"

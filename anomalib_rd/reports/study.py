@@ -29,12 +29,21 @@ from anomalib_rd.reports.formatting import (
     format_duration,
     format_points,
 )
-from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
-from anomalib_rd.reports.render import to_markdown
-from anomalib_rd.reports.tables import HEADLINE, metric_name, overview_table, variant_table
+from anomalib_rd.reports.result_tables import HEADLINE, metric_name, overview_table, variant_table
+from anomalib_rd.reports.table_model import Column, Document, Notes, Row, Table
+from anomalib_rd.reports.text_tables import to_markdown
 from anomalib_rd.results.files import one_line, write_atomically
 from anomalib_rd.results.published import DATA, MVTEC_AD, Published, load_published
 from anomalib_rd.results.record import find_failures, parent_run, read_record
+from anomalib_rd.results.runs_table import (
+    ORACLE,
+    RUN_COLUMNS,
+    category_table,
+    drop_repeats,
+    load_runs,
+    metric_columns,
+    write_csv,
+)
 from anomalib_rd.results.statistics import (
     MIN_VARIANTS,
     choose_baselines,
@@ -45,15 +54,6 @@ from anomalib_rd.results.statistics import (
     validation_metrics,
 )
 from anomalib_rd.results.sweeps import failure_reason, read_commands
-from anomalib_rd.results.table import (
-    ORACLE,
-    RUN_COLUMNS,
-    category_table,
-    drop_repeats,
-    load_runs,
-    metric_columns,
-    write_csv,
-)
 
 RESULTS, SUMMARY, FIGURE = "results.csv", "summary.md", "figure.png"
 COMPARISONS = "comparisons.csv"

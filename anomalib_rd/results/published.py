@@ -12,7 +12,7 @@ import yaml
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import one_line
-from anomalib_rd.results.table import MEAN_ALL
+from anomalib_rd.results.runs_table import MEAN_ALL
 
 DATA = "mvtec"
 MVTEC_AD = frozenset({"carpet", "grid", "leather", "tile", "wood", "bottle", "cable"}) | frozenset(

@@ -16,7 +16,7 @@ from scipy import special, stats
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record
-from anomalib_rd.results.table import MEAN_ALL, drop_repeats, metric_columns
+from anomalib_rd.results.runs_table import MEAN_ALL, drop_repeats, metric_columns
 from anomalib_rd.results.variants import matching_labels, short_labels
 
 BASELINE_MODEL = "rd4ad"

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.results.record import read_record
+from anomalib_rd.results.runs_table import MEAN_ALL, category_table
 from anomalib_rd.results.sweeps import count_states, read_states
-from anomalib_rd.results.table import MEAN_ALL, category_table
 from anomalib_rd.tracking import keys
 from anomalib_rd.tracking.wandb_runs import finish_run, first_line, get_run_id, start_run
 

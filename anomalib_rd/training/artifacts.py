@@ -28,8 +28,7 @@ from anomalib_rd.results.gallery import MAP_SIDE, fit_within, write_gallery
 from anomalib_rd.results.record import RESULT, category_folder, write_record
 from anomalib_rd.results.scored_image import ScoredImage
 from anomalib_rd.tracking.wandb_logger import log_evaluation
-from anomalib_rd.training.evaluation import score_as_tested
-from anomalib_rd.training.run_record import (
+from anomalib_rd.training.evaluated_run import (
     EvaluatedRun,
     count_by_defect,
     group,
@@ -37,6 +36,7 @@ from anomalib_rd.training.run_record import (
     validation_images,
     without_epoch,
 )
+from anomalib_rd.training.evaluation import score_as_tested
 
 BATCH = 16  # images
 SCALE_IMAGES = 8

@@ -31,10 +31,10 @@ from anomalib_rd.tracking.wandb_runs import get_run_id
 from anomalib_rd.training.callbacks import Heartbeat, MovingAverage, ResumeState
 from anomalib_rd.training.checkpoints import AtomicCheckpointIO, RunIdentity
 from anomalib_rd.training.config_checks import ALL_IMAGES
-from anomalib_rd.training.checks import MODEL_PARTS, custom_parts, masks_by_defect
 from anomalib_rd.training.evaluation import TEST, TEST_CURVE, VAL, Evaluator
 from anomalib_rd.training.feature_cache import FeatureCaching, check_feature_cache
 from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.run_checks import MODEL_PARTS, custom_parts, masks_by_defect
 
 
 def plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

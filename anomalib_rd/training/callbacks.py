@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from anomalib_rd.errors import NotFiniteError, UserError
+from anomalib_rd.process_seed import process_seed
 from anomalib_rd.results.sweeps import TOUCH_EVERY, record_epoch, touch_running
-from anomalib_rd.seeds import process_seed
 
 
 class MovingAverage(WeightAveraging):

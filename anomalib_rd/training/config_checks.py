@@ -2,14 +2,12 @@
 
 import difflib
 import logging
-from typing import Any
 
 from omegaconf import DictConfig
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.runs_table import METRICS
 from anomalib_rd.results.sweeps import is_main_process
-from anomalib_rd.results.table import METRICS
-from anomalib_rd.results.threshold import images_needed
 
 # Test images in the pixel metrics: all (undefined if a mask is missing), or only normal images
 # and those with a mask.

@@ -36,11 +36,16 @@ from anomalib_rd.training.checkpoints import (
     update_checkpoint,
 )
 from anomalib_rd.training.config_checks import QUANTILE, check_config
-from anomalib_rd.training.checks import check_limits, check_run, log_possible_rate, warn_if_changed
+from anomalib_rd.training.evaluated_run import EvaluatedRun
 from anomalib_rd.training.evaluation import VAL, fit_scorer, score_batches
+from anomalib_rd.training.fit_threshold import fit_threshold
 from anomalib_rd.training.module import DistillationModule
-from anomalib_rd.training.run_record import EvaluatedRun
-from anomalib_rd.training.threshold import fit_threshold
+from anomalib_rd.training.run_checks import (
+    check_limits,
+    check_run,
+    log_possible_rate,
+    warn_if_changed,
+)
 
 log = logging.getLogger(__name__)
 

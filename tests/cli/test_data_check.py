@@ -12,7 +12,7 @@ from PIL import Image
 from anomalib_rd.cli import main
 from anomalib_rd.cli.config import compose_config, register_resolvers
 from anomalib_rd.cli.overrides import expand_categories
-from anomalib_rd.data.check import published_counts
+from anomalib_rd.data.dataset_check import published_counts
 
 
 def paint(path, value):

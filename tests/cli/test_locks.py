@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from anomalib_rd.cli import launching
+from anomalib_rd.cli import worker_setup as launching
 from anomalib_rd.errors import UserError
 
 
@@ -35,7 +35,7 @@ def test_the_folder_is_the_users_runtime_folder_and_private(places):
 
 
 def test_each_claim_takes_the_gpu_with_the_fewest_and_ends_with_its_process(places):
-    code = "import sys; from anomalib_rd.cli.launching import claim_gpu; "
+    code = "import sys; from anomalib_rd.cli.worker_setup import claim_gpu; "
     code += "print(claim_gpu(['0', '1']), flush=True); input()"
     word = [sys.executable, "-c", code]
     others = [subprocess.Popen(word, stdin=-1, stdout=-1, text=True) for _ in range(2)]

@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.checks import check_overrides
 from anomalib_rd.cli.config import compose_config, is_group, register_resolvers
+from anomalib_rd.cli.override_checks import check_overrides
 from anomalib_rd.cli.overrides import RENAMED, register_points, require_current_config
 from anomalib_rd.errors import UserError
 

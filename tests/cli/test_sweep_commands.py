@@ -17,8 +17,8 @@ from small_data import make_mvtec
 from anomalib_rd.cli import main
 from anomalib_rd.cli.sweep import labels
 from anomalib_rd.cli.train import resume_command
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.sweeps import RUNNING, read_states
-from anomalib_rd.results.table import load_runs
 
 SMALL = ["data=mvtec", "data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu"]
 SMALL += ["logger=none", "report.heatmaps=0", "report.html=false", "callbacks.checkpoint.every_s=0"]

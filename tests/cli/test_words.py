@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 
 from anomalib_rd.cli import main
-from anomalib_rd.cli.checks import check_overrides
 from anomalib_rd.cli.config import compose_config, conf_dir, literal, register_resolvers
 from anomalib_rd.cli.errors import likeliest
+from anomalib_rd.cli.override_checks import check_overrides
 from anomalib_rd.cli.overrides import TRAINER_ARGUMENTS, expand_categories, quote_overrides
 from anomalib_rd.cli.sweep import list_jobs
 from anomalib_rd.cli.train import resume_command

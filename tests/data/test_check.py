@@ -7,7 +7,12 @@ import pytest
 from image_trees import write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.check import Counts, check_category, find_missing_categories, published_counts
+from anomalib_rd.data.dataset_check import (
+    Counts,
+    check_category,
+    find_missing_categories,
+    published_counts,
+)
 from anomalib_rd.data.sources.demo import Demo
 from anomalib_rd.data.sources.folder import Folder
 from anomalib_rd.data.sources.layouts import BTAD, MPDD, MVTecAD, MVTecAD2, MVTecLOCO, VisA

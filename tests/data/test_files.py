@@ -7,11 +7,11 @@ import pytest
 from image_trees import mvtec_category, write_image, write_mask
 from PIL import Image
 
-from anomalib_rd.data.check import NOTE, WARNING, check_category
+from anomalib_rd.data.dataset_check import NOTE, WARNING, check_category
 from anomalib_rd.data.sources.files import distinct_subfolders, list_images, walk
 from anomalib_rd.data.sources.folder import Folder
 from anomalib_rd.data.sources.layouts import MVTecAD, MVTecLOCO
-from anomalib_rd.data.sources.unused import find_unused
+from anomalib_rd.data.sources.unused_files import find_unused
 from anomalib_rd.errors import UserError
 from anomalib_rd.inference.predict import find_images
 from anomalib_rd.results.files import expand_home, printable

@@ -8,10 +8,10 @@ import torch
 from image_trees import write_image
 from PIL import Image, ImageDraw
 
-from anomalib_rd.data.check import ERROR, NOTE, WARNING, decode_sample
 from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.dataset_check import ERROR, NOTE, WARNING, decode_sample
 from anomalib_rd.data.images import load_mask, orientation, read_mask, read_pair
-from anomalib_rd.data.masks import check_mask_rule, has_lost_spots, mask_levels
+from anomalib_rd.data.mask_rules import check_mask_rule, has_lost_spots, mask_levels
 from anomalib_rd.data.sources.source import Sample
 from anomalib_rd.errors import UserError
 
@@ -210,7 +210,7 @@ class TestCheck:
         assert decode(Image.fromarray(soft)).lost
 
     def test_one_finding_for_each_kind(self, tmp_path):
-        from anomalib_rd.data.check import _ambiguous_masks
+        from anomalib_rd.data.dataset_check import _ambiguous_masks
 
         path = write_image(tmp_path / "a.png")
         sample = Sample(path, "c", "crack", 1, tmp_path / "m.png")

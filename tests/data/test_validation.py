@@ -5,7 +5,7 @@ import torch
 from image_trees import mvtec_category
 
 from anomalib_rd.data import AnomalyDataModule, MVTecAD, Sample
-from anomalib_rd.data.validation import SyntheticValidation, hold_out
+from anomalib_rd.data.validation_split import SyntheticValidation, hold_out
 from anomalib_rd.errors import UserError
 
 

@@ -4,9 +4,9 @@ import pytest
 from fake_runs import fake_run
 
 from anomalib_rd.reports.comparison_table import comparison_table, verdict
-from anomalib_rd.reports.tables import HEADLINE
+from anomalib_rd.reports.result_tables import HEADLINE
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import load_runs
 
 ROW = {
     "metric": "image_auroc",

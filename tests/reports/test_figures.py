@@ -23,8 +23,8 @@ from anomalib_rd.reports.figures.curves import KINDS, cache_curves, draw_curves
 from anomalib_rd.reports.figures.gallery import choose_examples, draw_gallery, read_examples
 from anomalib_rd.reports.figures.style import make_file_name, paper_style, save, shorten
 from anomalib_rd.results.record import read_scores
+from anomalib_rd.results.runs_table import category_table, load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import category_table, load_runs
 
 METRICS = ["image_auroc", "pixel_auroc", "aupro"]
 ODD = ["cost $5_a$b%", "naïve^2 {x}_é", "_Ω\\alpha_{1}"]

@@ -5,11 +5,11 @@ import subprocess
 import pytest
 from fake_runs import fake_run
 
-from anomalib_rd.reports.render import escape_latex, to_latex
 from anomalib_rd.reports.report import make_document
+from anomalib_rd.reports.text_tables import escape_latex, to_latex
 from anomalib_rd.results.published import load_published
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import load_runs
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from anomalib_rd.reports.figures.style import LONGEST_NAME, make_file_name
-from anomalib_rd.reports.layout import Column, Document, Notes, Row, Table
 from anomalib_rd.reports.page import build_page
-from anomalib_rd.reports.render import escape_latex, print_document, to_latex, to_markdown
-from anomalib_rd.results.table import load_runs, to_long_format, write_csv
+from anomalib_rd.reports.table_model import Column, Document, Notes, Row, Table
+from anomalib_rd.reports.text_tables import escape_latex, print_document, to_latex, to_markdown
+from anomalib_rd.results.runs_table import load_runs, to_long_format, write_csv
 
 # White space is shown as one space everywhere, and separates the words of labels.
 WORDS = st.text(st.sampled_from("ab1_*`|<>&[]/(){}#$%^~\\\"'!?,.;:=+-@ü図"), min_size=1, max_size=9)

@@ -6,14 +6,14 @@ import pytest
 from fake_runs import OBJECTS, TEXTURES, fake_result, fake_run, full_run
 from rich.console import Console
 
-from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.page import build_page
-from anomalib_rd.reports.render import print_document, to_latex, to_markdown
 from anomalib_rd.reports.report import make_document
+from anomalib_rd.reports.table_model import Column, Notes, Row, Table
+from anomalib_rd.reports.text_tables import print_document, to_latex, to_markdown
 from anomalib_rd.results.published import load_published
 from anomalib_rd.results.record import find_failures, write_failure
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import load_runs
 
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_5")
 

@@ -7,7 +7,7 @@ from fake_runs import OBJECTS, TEXTURES, fake_run
 from anomalib_rd.data.sources.layouts import MVTEC_OBJECTS, MVTEC_TEXTURES
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.published import CATEGORIES, MVTEC_AD, compare, load_published
-from anomalib_rd.results.table import category_table, load_runs
+from anomalib_rd.results.runs_table import category_table, load_runs
 
 # The source's own README states 96.9; its categories average 97.35.
 KNOWN_INCONSISTENT = {("anomalib_rd_wrn50", "pixel_auroc"): 97.35}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import (
     choose_baselines,
     compare_variants,
@@ -26,7 +27,6 @@ from anomalib_rd.results.statistics import (
     standard_error,
     validation_metrics,
 )
-from anomalib_rd.results.table import load_runs
 
 
 def test_sign_flip_p_by_hand():

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from fake_runs import fake_run
-from test_claims import write_running
+from test_run_claims import write_running
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import write_failure

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fake_runs import METRICS, OBJECTS, TEXTURES, fake_result, fake_run
 
-from anomalib_rd.results.table import (
+from anomalib_rd.results.runs_table import (
     category_table,
     load_runs,
     summarise,

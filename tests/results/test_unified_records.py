@@ -5,8 +5,8 @@ from fake_runs import fake_run
 
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import category_folder, category_set_name, find_runs, parent_run
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import load_runs
 
 
 def unified(folder, categories, seed=0, auroc=0.9):

@@ -4,8 +4,8 @@ import pytest
 from fake_runs import fake_result, fake_run
 
 from anomalib_rd.errors import UserError
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import choose_baselines
-from anomalib_rd.results.table import load_runs
 from anomalib_rd.results.variants import (
     matching_labels,
     shared_words,

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from small_data import make_mvtec
 from wandb_file import read_runs
 
-from anomalib_rd.cli.checks import check_overrides
 from anomalib_rd.cli.config import conf_dir, register_resolvers
+from anomalib_rd.cli.override_checks import check_overrides
 from anomalib_rd.results.record import read_record
-from anomalib_rd.results.table import METRICS
+from anomalib_rd.results.runs_table import METRICS
 
 SWEEP = Path(__file__).parents[2] / "experiments/wandb-sweep/sweep.yaml"
 SMALL = ["data.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "trainer.max_epochs=1"]

@@ -5,7 +5,7 @@ from small_data import make_mvtec
 from wandb_file import read_runs
 
 from anomalib_rd.results.record import read_record
-from anomalib_rd.tracking.workspace import CONFIG, define_workspace
+from anomalib_rd.tracking.wandb_workspace import CONFIG, define_workspace
 from anomalib_rd.training.train import train
 
 

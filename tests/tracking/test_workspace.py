@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from anomalib_rd.cli import run_command
 from anomalib_rd.errors import UserError
-from anomalib_rd.results.table import METRICS
+from anomalib_rd.results.runs_table import METRICS
 from anomalib_rd.tracking import keys
-from anomalib_rd.tracking.workspace import CONFIG, define_workspace
+from anomalib_rd.tracking.wandb_workspace import CONFIG, define_workspace
 
 DEFINED = define_workspace("view", "anomalib-rd", "team", ["bottle", "wood"])
 PANELS = {section.name: section.panels for section in DEFINED.sections}
@@ -62,7 +62,7 @@ def test_summary_runs_have_their_own_keys():
 
 def built():
     pytest.importorskip("wandb_workspaces")
-    from anomalib_rd.tracking.workspace import build_view
+    from anomalib_rd.tracking.wandb_workspace import build_view
 
     return build_view(DEFINED)._to_model()
 

@@ -9,8 +9,8 @@ from small_data import make_mvtec
 from anomalib_rd.cli.sweep import is_complete_run
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.record import read_record, read_scores, trainer_limits
+from anomalib_rd.results.runs_table import category_table, load_runs
 from anomalib_rd.results.sweeps import read_state
-from anomalib_rd.results.table import category_table, load_runs
 from anomalib_rd.training.train import train
 
 # 6 training images are two batches an epoch; 3 normal and 4 defective test images are three.

@@ -16,7 +16,7 @@ from anomalib_rd.results.threshold import (
 )
 from anomalib_rd.training.build import make_data
 from anomalib_rd.training.checkpoints import update_checkpoint
-from anomalib_rd.training.checks import log_possible_rate
+from anomalib_rd.training.run_checks import log_possible_rate
 from anomalib_rd.training.train import train
 
 

@@ -15,8 +15,8 @@ from anomalib_rd.data.sources.layouts import MVTecAD
 from anomalib_rd.results.files import read_json
 from anomalib_rd.results.gallery import Gallery
 from anomalib_rd.results.record import category_folder, read_curves, read_record, read_scores
+from anomalib_rd.results.runs_table import load_runs
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import load_runs
 from anomalib_rd.training.evaluation import EvaluationResult, mean_over_categories
 from anomalib_rd.training.train import train
 

@@ -16,11 +16,11 @@ from anomalib_rd.reports.figures.charts import (
 from anomalib_rd.reports.figures.curves import KINDS, cache_curves, draw_curves
 from anomalib_rd.reports.figures.gallery import ROWS, draw_gallery, read_examples
 from anomalib_rd.reports.figures.style import make_file_name, paper_style, save
-from anomalib_rd.reports.tables import HEADLINE, one_run_per_category, undefined_reasons
+from anomalib_rd.reports.result_tables import HEADLINE, one_run_per_category, undefined_reasons
 from anomalib_rd.results.files import one_line
 from anomalib_rd.results.gallery import has_gallery
+from anomalib_rd.results.runs_table import category_table, drop_repeats, load_runs, metric_columns
 from anomalib_rd.results.statistics import compare_variants
-from anomalib_rd.results.table import category_table, drop_repeats, load_runs, metric_columns
 
 FIGURES = "figures"
 

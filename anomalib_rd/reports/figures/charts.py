@@ -22,8 +22,8 @@ from anomalib_rd.reports.figures.style import (
     shorten,
     wrap,
 )
-from anomalib_rd.reports.tables import metric_heading, metric_name
-from anomalib_rd.results.table import GROUPS, MEAN_ALL
+from anomalib_rd.reports.result_tables import metric_heading, metric_name
+from anomalib_rd.results.runs_table import GROUPS, MEAN_ALL
 
 BARS_PER_ROW = 100
 # Light enough for dark text.

@@ -21,11 +21,11 @@ from anomalib_rd.reports.heatmaps import COLORMAP
 from anomalib_rd.reports.page.images import encode_images, images_per_category
 from anomalib_rd.reports.page.runs import PageData
 from anomalib_rd.reports.page.sections import headline_metrics, make_sections
-from anomalib_rd.reports.tables import is_below_chance, metric_name, metrics_to_show
+from anomalib_rd.reports.result_tables import is_below_chance, metric_name, metrics_to_show
 from anomalib_rd.results.files import one_line, to_json_types, write_atomically
 from anomalib_rd.results.published import Published
 from anomalib_rd.results.record import parent_run
-from anomalib_rd.results.table import metric_columns
+from anomalib_rd.results.runs_table import metric_columns
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SCRIPTS = ("page.js", "gallery.js", "views.js")  # each may call the ones before it

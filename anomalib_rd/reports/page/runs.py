@@ -16,8 +16,8 @@ from anomalib_rd.reports.formatting import format_duration, format_rate
 from anomalib_rd.reports.page.sweeps import Sweep, find_sweeps
 from anomalib_rd.results.record import CURVES as CURVES_FILE
 from anomalib_rd.results.record import RESULT, read_curves, read_record, read_scores
+from anomalib_rd.results.runs_table import category_table, load_runs, metric_columns
 from anomalib_rd.results.statistics import choose_baselines, compare_variants
-from anomalib_rd.results.table import category_table, load_runs, metric_columns
 from anomalib_rd.results.threshold import describe_threshold
 
 POINTS = 160

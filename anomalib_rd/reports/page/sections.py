@@ -19,13 +19,13 @@ from anomalib_rd.reports.formatting import (
     format_rate,
     format_std,
 )
-from anomalib_rd.reports.layout import Table
 from anomalib_rd.reports.page.runs import PageData, Run
 from anomalib_rd.reports.published_columns import describe_source, method_name
-from anomalib_rd.reports.tables import HEADLINE, metrics_to_show, overview_table
+from anomalib_rd.reports.result_tables import HEADLINE, metrics_to_show, overview_table
+from anomalib_rd.reports.table_model import Table
 from anomalib_rd.results.published import DATA, Published, compare
 from anomalib_rd.results.record import parent_run
-from anomalib_rd.results.table import GROUPS, MEAN_ALL, drop_repeats
+from anomalib_rd.results.runs_table import GROUPS, MEAN_ALL, drop_repeats
 from anomalib_rd.results.variants import short_labels, variant_settings
 
 NARROWEST = 0.02  # narrower ranges of a metric do not span all colours

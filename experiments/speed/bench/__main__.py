@@ -12,9 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from anomalib_rd.cli.checks import check_overrides
 from anomalib_rd.cli.config import compose_config, literal, register_resolvers
 from anomalib_rd.cli.errors import explain
+from anomalib_rd.cli.override_checks import check_overrides
 from anomalib_rd.cli.overrides import quote_overrides
 from anomalib_rd.data import AnomalyDataModule, read_image
 from anomalib_rd.errors import UserError

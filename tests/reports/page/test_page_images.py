@@ -14,7 +14,7 @@ from anomalib_rd.reports.page.images import (
 )
 from anomalib_rd.reports.page.runs import read_runs
 from anomalib_rd.results.gallery import Gallery
-from anomalib_rd.results.table import load_runs
+from anomalib_rd.results.runs_table import load_runs
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from fake_runs import full_run
 
 from anomalib_rd.reports.page import build_page
+from anomalib_rd.reports.result_tables import variant_table
 from anomalib_rd.reports.study import describe_setup
-from anomalib_rd.reports.tables import variant_table
 from anomalib_rd.results.record import category_folder
-from anomalib_rd.results.table import category_table, load_runs
+from anomalib_rd.results.runs_table import category_table, load_runs
 
 NAMES = ("bottle", "pill")
 UNIFIED = {"name": "mvtec", "unified": True, "category": list(NAMES), "root": "data/mvtec"}

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from anomalib_rd.data.images import FORMATS, load_image, load_mask, orientation
-from anomalib_rd.data.masks import AUTO, covers_border, has_lost_spots
+from anomalib_rd.data.mask_rules import AUTO, covers_border, has_lost_spots
 from anomalib_rd.data.sources.source import Sample, Source, Split
-from anomalib_rd.data.sources.unused import find_unused, plural
+from anomalib_rd.data.sources.unused_files import find_unused, plural
 from anomalib_rd.errors import UserError
 from anomalib_rd.results.files import printable
 

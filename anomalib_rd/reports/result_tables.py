@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from anomalib_rd.reports.formatting import MISSING, format_count, format_duration, format_percent
-from anomalib_rd.reports.layout import Column, Notes, Row, Table
 from anomalib_rd.reports.published_columns import (
     methods_with_columns,
     published_cells,
     published_columns,
     published_mean_rows,
 )
+from anomalib_rd.reports.table_model import Column, Notes, Row, Table
 from anomalib_rd.results.published import Published
-from anomalib_rd.results.table import (
+from anomalib_rd.results.runs_table import (
     GROUPS,
     MEAN_ALL,
     ORACLE,

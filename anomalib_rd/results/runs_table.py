@@ -15,6 +15,8 @@ from anomalib_rd.results.files import write_atomically
 from anomalib_rd.results.record import find_runs, read_record, trainer_limits
 from anomalib_rd.results.variants import label_order, variant_labels
 
+log = logging.getLogger(__name__)
+
 METRICS = (
     "image_auroc",
     "image_ap",
@@ -51,7 +53,6 @@ RUN_COLUMNS = (
     "notes",
     "partial",
 )
-log = logging.getLogger(__name__)
 
 ORACLE = "oracle_"
 GROUPS = {"texture": "textures", "object": "objects"}

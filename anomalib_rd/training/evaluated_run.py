@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from anomalib_rd.data import AnomalyDataModule, Sample
-from anomalib_rd.data.validation import path_in_dataset
+from anomalib_rd.data.validation_split import path_in_dataset
 from anomalib_rd.results.files import printable, sha256_file
 from anomalib_rd.results.identity import weights_file_sha256
 from anomalib_rd.results.provenance import collect_provenance
@@ -20,9 +20,9 @@ from anomalib_rd.results.record import category_set_name
 from anomalib_rd.results.threshold import Threshold
 from anomalib_rd.training.checkpoints import CHECKPOINT, RunIdentity
 from anomalib_rd.training.config_checks import ALL_IMAGES, on_test
-from anomalib_rd.training.checks import limits_in_force, masks_by_defect
 from anomalib_rd.training.evaluation import Evaluator, Predictions
 from anomalib_rd.training.module import DistillationModule
+from anomalib_rd.training.run_checks import limits_in_force, masks_by_defect
 
 
 @dataclass

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from anomalib_rd.reports.layout import OTHER_PRO, Document, Table, list_sources
+from anomalib_rd.reports.table_model import OTHER_PRO, Document, Table, list_sources
 
 _GAP = 2  # characters between columns: one of padding, one of the box
 _LONGEST_LABEL = 24  # characters; longer ones are wrapped

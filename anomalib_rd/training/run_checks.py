@@ -1,6 +1,5 @@
 """Checks of a run's data and networks before it trains."""
 
-import difflib
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -15,28 +14,26 @@ from omegaconf import DictConfig
 
 from anomalib_rd.components import OWN_PARTS
 from anomalib_rd.data import AnomalyDataModule
-from anomalib_rd.data.check import (
+from anomalib_rd.data.dataset import AnomalyDataset
+from anomalib_rd.data.dataset_check import (
     compare_counts,
     count_images,
     has_ambiguous_orientation,
     published_counts,
 )
-from anomalib_rd.data.dataset import AnomalyDataset
 from anomalib_rd.data.fingerprint import find_changed_files, hash_content, hash_files
-from anomalib_rd.data.masks import covers_border
+from anomalib_rd.data.mask_rules import covers_border
 from anomalib_rd.data.sources.source import Split
-from anomalib_rd.data.sources.unused import find_unused, plural
+from anomalib_rd.data.sources.unused_files import find_unused, plural
 from anomalib_rd.errors import UserError
-from anomalib_rd.metrics.streaming import MIN_BINS
 from anomalib_rd.results.files import one_line, printable
 from anomalib_rd.results.sweeps import is_main_process
-from anomalib_rd.results.table import METRICS
 from anomalib_rd.results.threshold import images_needed
 from anomalib_rd.training.module import DistillationModule
 
-MODEL_PARTS = ("teacher", "masking", "fusion", "student")
-
 log = logging.getLogger(__name__)
+
+MODEL_PARTS = ("teacher", "masking", "fusion", "student")
 
 
 def check_run(
