@@ -36,13 +36,13 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sweep(root, tmp_path_factory):
+def sweep(root, tiny_teacher, tmp_path_factory):
     """One model for both, and one for each."""
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for words in (TOGETHER, ["data.category=cloth,cable"]):
-            main(["train", "-m", *WORDS, f"data.root={root}", *words])
+            main(["train", "-m", *tiny_teacher, *WORDS, f"data.root={root}", *words])
     return folder / "multirun/s"
 
 
@@ -122,10 +122,10 @@ def test_a_unified_model_is_paired_with_models_for_each_category(sweep):
     assert set(table["variant"].str.rsplit(" ", n=1).str[-1]) == {"unified=true"}
 
 
-def test_the_same_command_again_runs_nothing(sweep, root, monkeypatch, capsys):
+def test_the_same_command_again_runs_nothing(sweep, root, tiny_teacher, monkeypatch, capsys):
     monkeypatch.chdir(sweep.parents[1])
     with pytest.raises(SystemExit) as stop:
-        main(["train", "-m", *WORDS, f"data.root={root}", *TOGETHER])
+        main(["train", "-m", *tiny_teacher, *WORDS, f"data.root={root}", *TOGETHER])
     assert stop.value.code == 0 and "all 1 runs" in capsys.readouterr().out
 
 
@@ -134,9 +134,8 @@ def evaluated(run, name, *words):
     return run / "evaluations" / name
 
 
-def test_an_evaluation_equals_the_record_of_each_category(run, capsys):
+def test_an_evaluation_equals_the_record_of_each_category(run):
     folder = evaluated(run, "again", "report.heatmaps=0", "report.gallery=0")
-    assert "all metrics and scores equal the record, to the bit" in capsys.readouterr().out
     made = read_json(folder / "evaluation.json")
     assert made["categories"] == read_record(run)["categories"] and made["evaluation"]["equal"]
     for name in NAMES:
@@ -155,7 +154,7 @@ def test_an_evaluation_on_one_category_is_compared_with_its_record(run, capsys):
     recorded = read_record(category_folder(run, "cable"))["metrics"]
     assert made["metrics"] == pytest.approx(recorded, abs=1e-4)  # other batches
     assert main(["evaluate", str(run), "report.heatmaps=1,2"]) == 2
-    assert "report.heatmaps=1,2: one value; evaluate once for each" in capsys.readouterr().err
+    assert "report.heatmaps=1,2: " in capsys.readouterr().err
 
 
 def test_an_interrupted_unified_run_ends_with_the_same_bits(run, root, compose_config, tmp_path):
