@@ -35,15 +35,15 @@ class AnomalyDataModule(L.LightningDataModule):
         source: the data set on disk.
         category: one of the source's categories, or several that share a model.
         image_size: (H, W) in pixels, multiples of 32.
-        train_batch_size: images, or tiles, per step and process; the last short batch is kept.
+        train_batch_size: images, or tiles, per step and process; a last, smaller batch is used too.
         test_batch_size: images per step; does not affect results.
         num_workers: data workers on this machine, divided among the processes of a distributed
             run. None: each process starts one fewer than its share of the cores, at most 8, or as
             many as shared memory allows.
         transform: applied to the uint8 training images; its random numbers depend on ``seed``,
             epoch and image.
-        seed: of the order of the training images, and of the selection of held-out images.
-        cache: of decoded images, shared between runs; None decodes each time.
+        seed: seed of the order of the training images and of the selection of held-out images.
+        cache: cache of decoded images, shared between runs; None decodes each time.
         val: ``"synthetic"`` holds out normal training images for validation and adds synthetic
             defects to half of them; None trains on all.
         val_share: fraction of each category's normal training images to hold out.
@@ -52,7 +52,7 @@ class AnomalyDataModule(L.LightningDataModule):
         mask_rule: how masks are read, one of `masks.MASK_RULES`.
 
     Attributes:
-        splits: of each category, in the order of ``category``.
+        splits: category -> its split, in the order of ``category``.
         source: the data set on disk.
         split: all categories together; held-out images are still in ``split.train``.
         train_set, val_set, test_set: the datasets; ``val_set`` is None without ``val``.

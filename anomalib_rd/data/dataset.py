@@ -26,10 +26,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         samples: images and masks to read.
         image_size: (H, W) of image and mask.
         transform: torchvision v2 transform of the uint8 image, not of the mask: for training.
-        cache: of decoded images; does not change the items. None decodes each time.
+        cache: cache of decoded images; does not change the items. None decodes each time.
         mask_rule: how masks are read, one of `masks.MASK_RULES`.
         masks: whether to read the masks; training does not need them.
-        seed: of the transform's random numbers.
+        seed: seed of the transform's random numbers.
     """
 
     def __init__(

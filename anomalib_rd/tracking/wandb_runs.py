@@ -55,8 +55,8 @@ def get_run_id(folder: Path, resume: bool) -> str:
 def start_run(init: dict[str, Any]) -> "wandb.Run":
     """Start a run, offline if online fails, and log its URL or folder.
 
-    A run that is still open in this process is closed first, as failed. ``init`` are the arguments
-    of `wandb.init`; its ``dir`` is created.
+    A run that is still open in this process is closed first, as failed. ``init`` contains the
+    arguments of `wandb.init`; its ``dir`` is created.
     """
     import wandb
 
