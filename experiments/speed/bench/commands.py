@@ -64,7 +64,7 @@ ACTIONS = {
     "sort, s": "document.querySelector('#runs-table th:nth-child(4) button').click()",
     "metric, s": "document.querySelector('#metric-bar [value=aupro]').click()",
     "gallery, s": "location.hash = '#/gallery'",
-    "filter, s": "const s = document.querySelector('[name=kind]'); s.value = 'wrong';"
+    "filter, s": "const s = document.querySelector('[name=result]'); s.value = 'wrong';"
     "s.dispatchEvent(new Event('change'))",
     "run, s": "location.hash = document.querySelector('#runs-table a').hash",
 }
