@@ -46,6 +46,7 @@ def test_one_line_and_status_2(forked, bad, mvtec_root, tmp_path, name):
     assert not (bad / "pwned").exists()  # what a pickle or a config would have had run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_A_NEW_INTERPRETER)
 def test_so_it_is_with_a_new_interpreter(bad, mvtec_root, tmp_path, name):
     words, expected = cases(mvtec_root, bad)[name]

@@ -125,6 +125,7 @@ def test_multirun_over_categories_models_and_a_failure(command, mvtec_copy):
     assert again.status == 0 and "cloth" in again.out
 
 
+@pytest.mark.slow
 def test_a_study_of_all_categories_of_another_setting(command):
     words = ("study=loss", "experiment=none", "model=fmg_rd", "data.category=all", *FAST, *TINY)
     words += ("data=mvtec", "sweep=a", "logger=none", "report.heatmaps=0")

@@ -34,6 +34,7 @@ def search(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_search_takes_the_trial_with_the_best_validation(search, tmp_path):
     done = search()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -193,6 +193,7 @@ def commands(target, **variables):
     return [shlex.split(line)[1:] for line in shown.splitlines() if line.startswith(program)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_runs_a_study_to_its_record_and_again_runs_nothing(tmp_path, monkeypatch, capsys):
     root = make_mvtec(tmp_path / "mvtec", categories=("cloth",), train=10)

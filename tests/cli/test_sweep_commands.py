@@ -153,6 +153,7 @@ print("loaded:", {"torch", "lightning", "wandb"} & set(sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_a_complete_sweep_and_a_complete_run_end_without_torch(sweep):
     assert sweep(*QUICK, "seed=0,1")[0] == 0
     times = written(sweep.folder)

@@ -339,6 +339,7 @@ def test_from_another_folder_paths_are_as_typed(tmp_path, forked):
     assert done.status == 0 and len(found(tmp_path / "multirun/s")) == 1, done.err
 
 
+@pytest.mark.slow
 def test_each_run_of_a_multirun_has_its_own_id_in_wandb(tmp_path, forked, mvtec_root):
     words = [*SMALL, f"data.root={mvtec_root}", "data.category=cloth", "logger=wandb"]
     own = {"WANDB_RUN_ID": "mine", "WANDB_NAME": "x", "WANDB_MODE": "offline"}

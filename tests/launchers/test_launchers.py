@@ -28,6 +28,7 @@ def check_equal(expected, actual):
             assert json.loads(expected[1][path])["metrics"] == json.loads(text)["metrics"]
 
 
+@pytest.mark.slow
 def test_joblib(sweep, hydra_sweep):
     """Two workers; the first free one runs the third job."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")

@@ -102,6 +102,7 @@ def all_kinds(runs):
     ]
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_pdf_and_png(tmp_path):
     sweep(tmp_path / "runs", ["bottle", "grid"], ratios=(0.0, 0.3))
     files = write_figures([tmp_path / "runs"], tmp_path / "out")

@@ -101,6 +101,7 @@ def test_trials_share_the_group_but_no_folder(agent):
     assert groups == {"wandb-7e123456"}
 
 
+@pytest.mark.slow
 def test_trial_is_logged_as_the_agents_run(agent, sweep, tmp_path, monkeypatch):
     make_mvtec(tmp_path / "mvtec", categories=("bottle",), train=10)
     monkeypatch.setenv("MVTEC_ROOT", str(tmp_path / "mvtec"))

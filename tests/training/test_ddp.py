@@ -247,8 +247,11 @@ def test_the_threads_are_divided_among_the_processes(one_and_two):
     "kind, error, said",
     [
         ("mistake", UserError, "^mend this$"),
-        ("defect", RuntimeError, "in process 1 of this run: ValueError: no good"),
-        ("killed", RuntimeError, "SIGKILL"),
+        pytest.param(
+            *("defect", RuntimeError, "in process 1 of this run: ValueError: no good"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("killed", RuntimeError, "SIGKILL", marks=pytest.mark.slow),
     ],
 )
 def test_a_failing_process_ends_the_others_and_its_error_is_raised(kind, error, said):
@@ -258,6 +261,7 @@ def test_a_failing_process_ends_the_others_and_its_error_is_raised(kind, error, 
         assert "fail_in_second" in "".join(caught.value.__notes__)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_processes(tmp_path):
     def interrupt():
         while len(list(tmp_path.iterdir())) < 2:

@@ -153,6 +153,7 @@ def leaving(folder):
     return record["metrics"], record["validation"], record["protocol"]["epochs"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_stops_early_at_the_same_epoch(run, tmp_path):
     whole = run("whole", *STOPPING)
     # The first validation is the best, one more is waited for.
