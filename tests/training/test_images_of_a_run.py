@@ -137,7 +137,7 @@ class TestChanged:
         with pytest.raises(SystemExit) as stop:
             main(words)
         told = [line for line in capfd.readouterr().err.splitlines() if "fingerprint" in line]
-        assert len(told) == 1 and "2 of the complete runs" in told[0] and stop.value.code == 0
+        assert len(told) == 1 and "2 complete runs" in told[0] and stop.value.code == 0
 
     def test_evaluate_names_changed_images(self, run, capsys):
         folder = run("run", "trainer.max_epochs=1")
