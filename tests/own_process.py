@@ -25,7 +25,7 @@ class OwnProcessPlugin:
         self.reports = {}  # node ID -> reports
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item):
+    def pytest_runtest_protocol(self, item, nextitem):
         """Run the module with the first of its tests; report one test per call."""
         if self.file or self.config.option.usepdb or not item.get_closest_marker("own_process"):
             return None
@@ -35,6 +35,8 @@ class OwnProcessPlugin:
         for report in self.reports[item.nodeid]:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        # The test before this one left the fixtures of this one's folder in place.
+        item.session._setupstate.teardown_exact(nextitem)
         return True
 
     def run(self, nodeids):

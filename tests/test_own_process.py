@@ -44,18 +44,24 @@ XDIST = ["--numprocesses", "2", "--dist", "loadfile"]
 def test_a_marked_module_runs_in_its_own_process(tmp_path, workers):
     (tmp_path / "conftest.py").write_text(CONFTEST.format(here=str(Path(__file__).parent)))
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = own_process\n")
-    (tmp_path / "test_a.py").write_text(ISOLATED)
-    (tmp_path / "test_b.py").write_text(OTHER)
+    # Between a test of its own folder, whose fixtures pytest leaves set up for it, and of another.
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "one/test_0.py").write_text(OTHER)
+    (tmp_path / "one/test_a.py").write_text(ISOLATED)
+    (tmp_path / "two/test_b.py").write_text(OTHER)
     command = [sys.executable, "-m", "pytest", "-rA", *workers]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     lines = {line.split(" - ")[0] for line in done.stdout.splitlines()}
     assert {
-        "PASSED test_a.py::test_sets_a_variable",
-        "PASSED test_a.py::test_shares_the_process",
-        "FAILED test_a.py::test_fails",
-        "FAILED test_a.py::test_crashes",
-        "FAILED test_a.py::test_after_the_crash",
-        "PASSED test_b.py::test_is_not_disturbed",
+        "PASSED one/test_a.py::test_sets_a_variable",
+        "PASSED one/test_a.py::test_shares_the_process",
+        "FAILED one/test_a.py::test_fails",
+        "FAILED one/test_a.py::test_crashes",
+        "FAILED one/test_a.py::test_after_the_crash",
+        "PASSED one/test_0.py::test_is_not_disturbed",
+        "PASSED two/test_b.py::test_is_not_disturbed",
     } <= lines, done.stdout + done.stderr
-    assert "3 failed, 3 passed, 1 skipped" in done.stdout
+    assert "3 failed, 4 passed, 1 skipped" in done.stdout
     assert "assert 1 == 2" in done.stdout and "status 7" in done.stdout

@@ -224,9 +224,11 @@ def test_nested_targets_are_found():
 
 
 def test_wrong_paths_and_devices_are_refused(run, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(run, tmp_path / "runs/mine")
     for path, word in (
         (tmp_path / "nowhere", "no such run"),
-        (run.parent, str(run)),
+        (tmp_path / "runs", str(tmp_path / "runs/mine")),
         (tmp_path, "checkpoints/last.ckpt"),
         (run / "result.json", "not a checkpoint"),
     ):
