@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def kill(out: Path, overrides: list[str], complete: int, epoch: int) -> dict[str, int]:
-    """Start the sweep; kill it when so many runs are complete and the next is past the epoch."""
+    """Start the sweep; kill it when `complete` runs are done and the next is past the epoch."""
     process, top = start(out, "killed", overrides), folder(out, "killed")
     while process.poll() is None:
         done = len(list(top.glob("*/*/result.json")))

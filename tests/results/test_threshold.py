@@ -124,7 +124,7 @@ def test_false_positive_rate_of_new_images(count, rate):
     st.floats(0.001, 0.999),
 )
 def test_false_positive_rate_of_the_images_themselves(scores, rate):
-    """Ties too: at most so many of the images reach the threshold."""
+    """At most the promised share of the images reaches the threshold, with ties too."""
     threshold, promised = conformal_threshold(scores, rate)
     reached = sum(score >= threshold for score in scores)
     assert reached <= promised * (len(scores) + 1) - 1 + 1e-9
